@@ -1,0 +1,305 @@
+//! Records of the manifest: everything that ever happened to a repository. See `format-spec/record.md`.
+//!
+//! Types here; their bytes in `record/codec.rs`.
+
+mod codec;
+
+use crate::gtid::{Flavor, GtidSet, Uuid};
+use crate::ids::{Address, BackupId, RepoId, SegmentId, ServerId};
+
+/// One record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Record {
+    /// The first one.
+    RepoCreated(RepoCreated),
+    /// A server was added, or what is known of it changed. The newest one of an id holds.
+    ServerPut(ServerRecord),
+    /// A server is protected no more; its backups stay.
+    ServerRemoved {
+        /// The server.
+        server: ServerId,
+    },
+    /// A backup is complete: the only thing that makes it exist.
+    BackupCommitted(BackupRecord),
+    /// A backup is not wanted any more; its blocks may go.
+    BackupForgotten {
+        /// The backup.
+        backup: BackupId,
+        /// Why.
+        reason: String,
+    },
+    /// The exact coordinates of a backup, read from the first start of a copy.
+    CoordinatesLearned {
+        /// The backup.
+        backup: BackupId,
+        /// Where it stands.
+        position: Position,
+    },
+    /// A stretch of log is complete.
+    LogSealed(LogRecord),
+    /// The log of a stream is interrupted.
+    LogGap(LogGap),
+    /// A report on a backup: of a restore, a drill, a check.
+    Report(ReportRecord),
+    /// Segments that garbage collection means to remove: nothing may be deduplicated against them from here on.
+    SegmentsCondemned {
+        /// The segments.
+        segments: Vec<SegmentId>,
+    },
+    /// Condemned segments that turned out to be needed after all.
+    SegmentsSpared {
+        /// The segments.
+        segments: Vec<SegmentId>,
+    },
+    /// Segments whose objects are being removed; written before the first of them goes.
+    SegmentsDeleted {
+        /// The segments.
+        segments: Vec<SegmentId>,
+    },
+    /// Frames were copied into another segment: those births are found in that carrier now.
+    SegmentsCarried {
+        /// The segment that holds them now.
+        carrier: SegmentId,
+        /// The segments they were born in.
+        births: Vec<SegmentId>,
+    },
+    /// A record of a later version, kept as it is.
+    Unknown {
+        /// Its kind.
+        kind: u16,
+        /// Its version.
+        version: u16,
+        /// Its bytes.
+        body: Vec<u8>,
+    },
+}
+
+/// A record with what the manifest says about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stamped {
+    /// Its number, from 0.
+    pub number: u64,
+    /// When it was written, microseconds since the Unix epoch, by the writer's clock.
+    pub at_us: i64,
+    /// The record.
+    pub record: Record,
+}
+
+/// The first record of a repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RepoCreated {
+    /// Its id.
+    pub repo: RepoId,
+    /// The program that made it, as `holdfast 0.1.0`.
+    pub program: String,
+}
+
+/// How a server is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ServerKind {
+    /// Over its own protocol.
+    Network {
+        /// Name or address; empty when only the socket is used.
+        host: String,
+        /// TCP port.
+        port: u16,
+        /// Path of a Unix socket.
+        socket: Option<String>,
+    },
+    /// As files: a stopped server's data directory or any folder.
+    Folder {
+        /// The folder.
+        path: String,
+    },
+}
+
+/// A protected server. Credentials are never here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerRecord {
+    /// Its id, given when it was added.
+    pub id: ServerId,
+    /// What the user calls it.
+    pub name: String,
+    /// Its family; none when unknown (a folder).
+    pub flavor: Option<Flavor>,
+    /// How it is reached.
+    pub kind: ServerKind,
+    /// Its `server_uuid` (MySQL), or one made from what identifies it (MariaDB).
+    pub source_uuid: Option<Uuid>,
+    /// Its version as it says it; empty when unknown.
+    pub version: String,
+    /// When it was added, microseconds since the Unix epoch.
+    pub added_us: i64,
+}
+
+/// A place in a server's history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Position {
+    /// Name of the binlog file; empty when unknown.
+    pub file: String,
+    /// Offset in it, bytes.
+    pub offset: u64,
+    /// What was executed up to there.
+    pub gtid: GtidSet,
+}
+
+/// Where a backup stands in its server's history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Coordinates {
+    /// Nowhere: a folder.
+    None,
+    /// Exactly there.
+    Exact(Position),
+    /// After the first and not after the second.
+    Between {
+        /// Everything up to here is in the backup.
+        lo: Position,
+        /// Nothing after this is.
+        hi: Position,
+    },
+}
+
+/// How a copy was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SourceKind {
+    /// MySQL's CLONE protocol.
+    Clone,
+    /// A stream of mariadb-backup or xtrabackup.
+    Xbstream,
+    /// A folder.
+    Folder,
+    /// A snapshot of the file system.
+    Snapshot,
+}
+
+/// What a backup holds and cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct BackupStats {
+    /// Files, folders and links.
+    pub files: u64,
+    /// Sum of the files' lengths, bytes.
+    pub logical_bytes: u64,
+    /// Blocks with an address, at the end.
+    pub blocks: u64,
+    /// Blocks that had to be stored, the superseded ones included.
+    pub new_blocks: u64,
+    /// Those of them that were stored as deltas.
+    pub delta_blocks: u64,
+    /// Blocks of zeros.
+    pub zero_blocks: u64,
+    /// Blocks never written.
+    pub hole_blocks: u64,
+    /// Blocks that the parent had at the same place.
+    pub parent_blocks: u64,
+    /// Blocks that lay somewhere else in the repository.
+    pub known_blocks: u64,
+    /// Blocks that were stored and then written again before the commit.
+    pub superseded_blocks: u64,
+    /// Bytes that the backup added to the repository, everything included.
+    pub stored_bytes: u64,
+    /// The part of them that is parity.
+    pub parity_bytes: u64,
+}
+
+/// A complete backup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackupRecord {
+    /// Its id.
+    pub id: BackupId,
+    /// The server.
+    pub server: ServerId,
+    /// How the copy was taken.
+    pub source: SourceKind,
+    /// Begin, microseconds since the Unix epoch.
+    pub started_us: i64,
+    /// End, microseconds since the Unix epoch.
+    pub finished_us: i64,
+    /// The backup that it was compared with.
+    pub parent: Option<BackupId>,
+    /// Root of its map.
+    pub map: Address,
+    /// Where it stands.
+    pub coordinates: Coordinates,
+    /// What a restore will ask for (`version`, `variable.NAME`, `grants`, ...), sorted by key.
+    pub facts: Vec<(String, String)>,
+    /// The user's note.
+    pub note: String,
+    /// What it holds and cost.
+    pub stats: BackupStats,
+    /// What went wrong without spoiling it.
+    pub warnings: Vec<String>,
+}
+
+impl BackupRecord {
+    /// The value of a fact.
+    #[must_use]
+    pub fn fact(&self, key: &str) -> Option<&str> {
+        self.facts.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str())
+    }
+}
+
+/// A stream of log: one server, one identity, one life of its binlog.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamKey {
+    /// The protected server.
+    pub server: ServerId,
+    /// The identity that the source showed.
+    pub source_uuid: Uuid,
+    /// Rises with each reset, restore or fork of the source.
+    pub incarnation: u32,
+}
+
+/// A complete stretch of log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogRecord {
+    /// The stream.
+    pub stream: StreamKey,
+    /// Number of the segment in its stream.
+    pub number: u64,
+    /// The segment.
+    pub segment: SegmentId,
+    /// Start of the first event.
+    pub first: Position,
+    /// End of the last event.
+    pub last: Position,
+    /// What was executed before the first event.
+    pub gtid_before: GtidSet,
+    /// What was executed after the last event.
+    pub gtid_after: GtidSet,
+    /// Commit time of the first transaction, microseconds since the Unix epoch.
+    pub first_us: i64,
+    /// Commit time of the last transaction, microseconds since the Unix epoch.
+    pub last_us: i64,
+    /// Transactions that end in it.
+    pub transactions: u64,
+    /// Events.
+    pub events: u64,
+    /// Bytes of events.
+    pub bytes: u64,
+}
+
+/// Why a stream is interrupted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogGap {
+    /// The stream.
+    pub stream: StreamKey,
+    /// The last place that is covered.
+    pub after: Position,
+    /// Why, for people.
+    pub reason: String,
+    /// When it was noticed, microseconds since the Unix epoch.
+    pub at_us: i64,
+}
+
+/// A report on a backup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReportRecord {
+    /// The backup.
+    pub backup: BackupId,
+    /// What it reports on: `restore`, `drill`, `check`.
+    pub kind: String,
+    /// When, microseconds since the Unix epoch.
+    pub at_us: i64,
+    /// The report as JSON.
+    pub json: Vec<u8>,
+}

@@ -1,0 +1,393 @@
+//! `Directory`: objects as files of a folder, over any `Disk`.
+//!
+//! An object is a file of the same name below the root. Whole objects are written to a
+//! temporary file and renamed without replacing; names with a leading dot are never
+//! objects, so a leftover of a crash is not seen. A failed sync of a folder poisons the
+//! whole directory: nobody knows any more which names are durable.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::disk::{Disk, EntryKind, File, FreeSpace, Lock, LockKind, Open, Wait};
+use crate::durable::{TEMPORARY_PREFIX, folder_of, temporary_name};
+use crate::error::{Error, Result};
+use crate::objects::{ObjectName, ObjectWriter, Objects, Put};
+
+/// Bytes a writer gathers before it writes them: big enough that a frame costs no system call of its own.
+const WRITE_BUFFER_BYTES: usize = 256 * 1024;
+
+/// Depth of folders that `list` follows: names have at most a handful of parts.
+const LIST_DEPTH_MAX: usize = 16;
+
+/// Objects as files below a folder.
+#[derive(Debug, Clone)]
+pub struct Directory {
+    disk: Arc<dyn Disk>,
+    root: PathBuf,
+    poisoned: Arc<AtomicBool>,
+    /// Folders below the root whose names are durable.
+    known: Arc<Mutex<HashSet<PathBuf>>>,
+}
+
+impl Directory {
+    /// Objects below `root`, a folder that exists.
+    pub fn open(disk: Arc<dyn Disk>, root: impl Into<PathBuf>) -> Result<Self> {
+        let root = root.into();
+        match disk.metadata(&root) {
+            // A link is followed by looking at what it holds.
+            Ok(m) if m.kind == EntryKind::Dir || disk.list(&root).is_ok() => {
+                Ok(Self { disk, root, poisoned: Arc::default(), known: Arc::default() })
+            }
+            Ok(_) => {
+                Err(Error::Refused { op: "use", what: root.display().to_string(), why: "it is not a folder" })
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Objects below `root`, which is made when missing.
+    pub fn create(disk: Arc<dyn Disk>, root: impl Into<PathBuf>) -> Result<Self> {
+        let root = root.into();
+        disk.create_dir_all(&root)?;
+        Self::open(disk, root)
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The disk below.
+    #[must_use]
+    pub fn disk(&self) -> &Arc<dyn Disk> {
+        &self.disk
+    }
+
+    /// Takes an exclusive lock twice on a file of its own: a file system that grants both, or neither, is
+    /// refused with [`Error::LocksDontWork`].
+    pub fn probe_locks(&self) -> Result<()> {
+        let probe = self.root.join(temporary_name());
+        let file = self.disk.open(&probe, Open::CreateNew)?;
+        let broken = || Error::LocksDontWork { what: self.root.display().to_string() };
+        let verdict = match self.disk.lock(&probe, LockKind::Exclusive, Wait::Try) {
+            Ok(Some(_first)) => match self.disk.lock(&probe, LockKind::Exclusive, Wait::Try) {
+                Ok(None) => Ok(()),
+                Ok(Some(_)) | Err(_) => Err(broken()),
+            },
+            Ok(None) | Err(_) => Err(broken()),
+        };
+        drop(file);
+        self.disk.remove_file(&probe)?;
+        verdict
+    }
+
+    /// Removes temporary files that no live process holds: each is locked while it is written.
+    pub fn sweep(&self) -> Result<u64> {
+        let mut removed = 0_u64;
+        self.walk(&self.root, 0, &mut |path, name| {
+            if name.starts_with(TEMPORARY_PREFIX) {
+                match self.disk.lock(path, LockKind::Exclusive, Wait::Try) {
+                    Ok(Some(_dead)) => {
+                        self.disk.remove_file(path)?;
+                        removed = removed.saturating_add(1);
+                    }
+                    Ok(None) | Err(Error::NotFound { .. }) => {}
+                    Err(e) => return Err(e),
+                }
+            }
+            Ok(())
+        })?;
+        Ok(removed)
+    }
+
+    fn path(&self, name: &ObjectName) -> PathBuf {
+        self.root.join(name.as_str())
+    }
+
+    fn writable(&self) -> Result<()> {
+        if self.poisoned.load(Ordering::Acquire) {
+            return Err(Error::Poisoned { what: self.root.display().to_string() });
+        }
+        Ok(())
+    }
+
+    /// Syncs a folder; a failure poisons the directory.
+    fn sync_dir(&self, dir: &Path) -> Result<()> {
+        self.disk.sync_dir(dir).inspect_err(|_| self.poisoned.store(true, Ordering::Release))
+    }
+
+    /// The path of a new object, its folders made.
+    fn path_for_new(&self, name: &ObjectName) -> Result<PathBuf> {
+        self.writable()?;
+        let path = self.path(name);
+        self.folder_for_new(&folder_of(&path))?;
+        Ok(path)
+    }
+
+    /// Makes a folder when missing. The first time this handle uses one, the folder's own name is synced even if it
+    /// was there: who made it may not have come to that yet.
+    fn folder_for_new(&self, dir: &Path) -> Result<()> {
+        if dir == self.root || self.known.lock().unwrap_or_else(PoisonError::into_inner).contains(dir) {
+            return Ok(());
+        }
+        let above = folder_of(dir);
+        self.folder_for_new(&above)?;
+        match self.disk.create_dir(dir) {
+            Ok(()) | Err(Error::Exists { .. }) => {}
+            Err(e) => return Err(e),
+        }
+        self.sync_dir(&above)?;
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(dir.to_path_buf());
+        Ok(())
+    }
+
+    /// Writes and syncs a temporary file beside `path`, locked for as long as the returned value lives.
+    fn temporary(&self, path: &Path, bytes: &[u8], kind: LockKind) -> Result<(PathBuf, Option<Lock>)> {
+        let tmp = folder_of(path).join(temporary_name());
+        let file = self.disk.open(&tmp, Open::CreateNew)?;
+        let done = self.disk.lock(&tmp, kind, Wait::Try).and_then(|lock| {
+            file.write_all_at(0, bytes)?;
+            file.sync_all()?;
+            Ok(lock)
+        });
+        match done {
+            Ok(lock) => Ok((tmp, lock)),
+            Err(e) => {
+                // What the caller must hear is why the write failed.
+                let _ = self.disk.remove_file(&tmp);
+                Err(e)
+            }
+        }
+    }
+
+    /// Puts a whole new object in place; the lock of its temporary file goes with the file to its name.
+    fn put_new(&self, name: &ObjectName, bytes: &[u8], kind: LockKind) -> Result<(Put, Option<Lock>)> {
+        let path = self.path_for_new(name)?;
+        let dir = folder_of(&path);
+        let (tmp, lock) = self.temporary(&path, bytes, kind)?;
+        match self.disk.rename_noreplace(&tmp, &path) {
+            Ok(()) => {
+                self.sync_dir(&dir)?;
+                Ok((Put::Created, lock))
+            }
+            Err(e) => {
+                let _ = self.disk.remove_file(&tmp);
+                if matches!(e, Error::Exists { .. }) {
+                    // The other writer may not have come to its own sync yet.
+                    self.sync_dir(&dir)?;
+                    return Ok((Put::Exists, None));
+                }
+                Err(e)
+            }
+        }
+    }
+
+    fn walk(&self, dir: &Path, depth: usize, visit: &mut dyn FnMut(&Path, &str) -> Result<()>) -> Result<()> {
+        if depth > LIST_DEPTH_MAX {
+            return Ok(());
+        }
+        for entry in self.disk.list(dir)? {
+            let path = dir.join(&entry.name);
+            let Some(name) = entry.name.to_str() else { continue };
+            match entry.kind {
+                EntryKind::Dir => self.walk(&path, depth.saturating_add(1), visit)?,
+                EntryKind::File => visit(&path, name)?,
+                EntryKind::Other => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Objects for Directory {
+    fn create(&self, name: &ObjectName) -> Result<Box<dyn ObjectWriter>> {
+        let path = self.path_for_new(name)?;
+        let file = self.disk.open(&path, Open::CreateNew)?;
+        Ok(Box::new(DirectoryWriter {
+            directory: self.clone(),
+            dir: folder_of(&path),
+            file,
+            flushed: 0,
+            buffer: Vec::new(),
+            named: false,
+            failed: false,
+        }))
+    }
+
+    fn put_if_absent(&self, name: &ObjectName, bytes: &[u8]) -> Result<Put> {
+        self.put_new(name, bytes, LockKind::Exclusive).map(|(put, _lock)| put)
+    }
+
+    fn put_locked(&self, name: &ObjectName, bytes: &[u8], kind: LockKind) -> Result<Lock> {
+        match self.put_new(name, bytes, kind)? {
+            (Put::Created, Some(lock)) => Ok(lock),
+            (Put::Created, None) => Err(Error::LocksDontWork { what: self.root.display().to_string() }),
+            (Put::Exists, _) => Err(Error::Exists { what: name.to_string() }),
+        }
+    }
+
+    fn replace(&self, name: &ObjectName, bytes: &[u8]) -> Result<()> {
+        let path = self.path_for_new(name)?;
+        let (tmp, _lock) = self.temporary(&path, bytes, LockKind::Exclusive)?;
+        if let Err(e) = self.disk.rename(&tmp, &path) {
+            let _ = self.disk.remove_file(&tmp);
+            return Err(e);
+        }
+        self.sync_dir(&folder_of(&path))
+    }
+
+    fn read_into(&self, name: &ObjectName, offset: u64, buf: &mut [u8]) -> Result<()> {
+        self.disk.open(&self.path(name), Open::Read)?.read_exact_at(offset, buf)
+    }
+
+    fn sync(&self, name: &ObjectName) -> Result<()> {
+        self.writable()?;
+        let path = self.path(name);
+        self.disk.open(&path, Open::Write)?.sync_all()?;
+        self.sync_dir(&folder_of(&path))
+    }
+
+    fn len(&self, name: &ObjectName) -> Result<u64> {
+        let path = self.path(name);
+        let meta = self.disk.metadata(&path)?;
+        if meta.kind == EntryKind::File {
+            Ok(meta.len)
+        } else {
+            Err(Error::Refused { op: "read", what: path.display().to_string(), why: "it is not a file" })
+        }
+    }
+
+    fn list(&self, prefix: &str) -> Result<Vec<ObjectName>> {
+        // Only the folder part of the prefix narrows the walk; the rest is compared.
+        let folder = prefix.rsplit_once('/').map_or("", |(folder, _)| folder);
+        if !folder.is_empty() {
+            ObjectName::new(folder)?;
+        }
+        let start = self.root.join(folder);
+        let mut names = Vec::new();
+        let walked = self.walk(&start, 0, &mut |path, _| {
+            let relative = path.strip_prefix(&self.root).ok().and_then(Path::to_str);
+            if let Some(name) =
+                relative.filter(|r| r.starts_with(prefix)).and_then(|r| ObjectName::new(r).ok())
+            {
+                names.push(name);
+            }
+            Ok(())
+        });
+        match walked {
+            Err(e) if e.is_not_found() && !folder.is_empty() => {}
+            other => other?,
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    fn delete(&self, name: &ObjectName) -> Result<()> {
+        self.writable()?;
+        let path = self.path(name);
+        self.disk.remove_file(&path)?;
+        self.sync_dir(&folder_of(&path))
+    }
+
+    fn lock(&self, name: &ObjectName, kind: LockKind, wait: Duration) -> Result<Lock> {
+        let path = self.path(name);
+        if !self.disk.exists(&path)? {
+            // No content, so no sync: after a crash it is made again.
+            drop(self.disk.open(&self.path_for_new(name)?, Open::CreateOrOpen)?);
+        }
+        match self.disk.lock(&path, kind, Wait::AtMost(wait))? {
+            Some(lock) => Ok(lock),
+            None => Err(Error::LockBusy { what: name.to_string(), waited: wait }),
+        }
+    }
+
+    fn try_lock(&self, name: &ObjectName, kind: LockKind) -> Result<Option<Lock>> {
+        self.disk.lock(&self.path(name), kind, Wait::Try)
+    }
+
+    fn free_space(&self) -> Result<Option<FreeSpace>> {
+        self.disk.free_space(&self.root).map(Some)
+    }
+
+    fn file(&self, name: &ObjectName) -> Result<Option<Arc<dyn File>>> {
+        self.disk.open(&self.path(name), Open::Read).map(Some)
+    }
+}
+
+/// An object being written in place.
+#[derive(Debug)]
+struct DirectoryWriter {
+    directory: Directory,
+    dir: PathBuf,
+    file: Arc<dyn File>,
+    flushed: u64,
+    buffer: Vec<u8>,
+    /// The name is durable.
+    named: bool,
+    /// A write or sync failed: what the file holds behind `flushed` is unknown.
+    failed: bool,
+}
+
+impl DirectoryWriter {
+    fn usable(&self) -> Result<()> {
+        if self.failed {
+            return Err(Error::Poisoned { what: self.file.path().display().to_string() });
+        }
+        self.directory.writable()
+    }
+
+    fn guarded<T>(&mut self, result: Result<T>) -> Result<T> {
+        result.inspect_err(|_| self.failed = true)
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        let wrote = self.file.write_all_at(self.flushed, &self.buffer);
+        self.guarded(wrote)?;
+        self.flushed = self.flushed.saturating_add(self.buffer.len() as u64);
+        self.buffer.clear();
+        Ok(())
+    }
+}
+
+impl ObjectWriter for DirectoryWriter {
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.usable()?;
+        if self.buffer.len().saturating_add(bytes.len()) > WRITE_BUFFER_BYTES {
+            self.flush()?;
+        }
+        if bytes.len() >= WRITE_BUFFER_BYTES {
+            let wrote = self.file.write_all_at(self.flushed, bytes);
+            self.guarded(wrote)?;
+            self.flushed = self.flushed.saturating_add(bytes.len() as u64);
+        } else {
+            self.buffer.extend_from_slice(bytes);
+        }
+        Ok(())
+    }
+
+    fn written(&self) -> u64 {
+        self.flushed.saturating_add(self.buffer.len() as u64)
+    }
+
+    fn sync(&mut self) -> Result<()> {
+        self.usable()?;
+        self.flush()?;
+        let synced = self.file.sync_data();
+        self.guarded(synced)?;
+        if !self.named {
+            let synced = self.directory.sync_dir(&self.dir);
+            self.guarded(synced)?;
+            self.named = true;
+        }
+        Ok(())
+    }
+
+    fn finish(mut self: Box<Self>) -> Result<u64> {
+        self.sync()?;
+        Ok(self.flushed)
+    }
+}

@@ -1,0 +1,204 @@
+//! The program: arguments, progress, output, exit code.
+
+use std::ffi::OsString;
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::Duration;
+
+use clap::{ArgGroup, Parser};
+use holdfast_io::{Directory, RealDisk};
+
+use crate::check::check;
+use crate::error::{Error, Result};
+use crate::kit::Kit;
+use crate::progress::Progress;
+use crate::report::Report;
+use crate::unlock::Secret;
+
+/// Exit code of a check that found something wrong.
+const EXIT_CORRUPTED: u8 = 21;
+/// Longest file with a secret: a key file is a few dozen bytes, a kit of many keys some hundred KiB.
+const SECRET_BYTES_MAX: u64 = 1024 * 1024;
+/// How often a terminal shows progress.
+const TERMINAL_INTERVAL: Duration = Duration::from_millis(250);
+/// How often anything else does.
+const LINE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Reads every byte of a Holdfast repository and says what of it would come back.
+#[derive(Debug, Parser)]
+#[command(
+    name = "holdfast-fsck",
+    version,
+    group(ArgGroup::new("secret").args(["passphrase_file", "key_file", "kit"]).multiple(false)),
+    after_help = "Exit codes: 0 clean, 1 the check failed, 2 wrong usage, 10 no repository, 12 wrong passphrase or key, \
+                  21 corruption found."
+)]
+struct Arguments {
+    /// The repository's folder
+    #[arg(value_name = "REPO", env = "HOLDFAST_REPO")]
+    repo: PathBuf,
+    /// A file whose first line is the passphrase [env: HOLDFAST_PASSPHRASE_FILE]
+    #[arg(long, value_name = "F")]
+    passphrase_file: Option<PathBuf>,
+    /// A key file
+    #[arg(long, value_name = "F")]
+    key_file: Option<PathBuf>,
+    /// A recovery kit
+    #[arg(long, value_name = "F")]
+    kit: Option<PathBuf>,
+    /// One JSON document instead of text
+    #[arg(long)]
+    json: bool,
+    /// No progress
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+/// Runs the command with these arguments, the program's name first; prints, and gives the exit code.
+pub fn run<I, T>(arguments: I) -> ExitCode
+where
+    I: IntoIterator<Item = T>,
+    T: Into<OsString> + Clone,
+{
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(e) => {
+            // Help and version go to stdout with 0, mistakes to stderr with 2.
+            let _ = e.print();
+            return ExitCode::from(u8::try_from(e.exit_code()).unwrap_or(2));
+        }
+    };
+    let checked = checked(&arguments);
+    let (code, printed) = match &checked {
+        Ok(report) => (if report.clean { 0 } else { EXIT_CORRUPTED }, print_report(report, arguments.json)),
+        Err(e) => (e.exit_code(), print_error(e, arguments.json)),
+    };
+    match printed {
+        Ok(()) => ExitCode::from(code),
+        // Who does not read our output must not take silence for a clean repository.
+        Err(_) => ExitCode::from(code.max(1)),
+    }
+}
+
+fn checked(arguments: &Arguments) -> Result<Report> {
+    let secret = secret(arguments)?;
+    let disk = RealDisk::shared();
+    let missing = || Error::NoRepository { place: arguments.repo.display().to_string() };
+    let objects = match Directory::open(disk, &arguments.repo) {
+        Ok(objects) => objects,
+        Err(holdfast_io::Error::NotFound { .. } | holdfast_io::Error::Refused { .. }) => {
+            return Err(missing());
+        }
+        Err(e) => return Err(e.into()),
+    };
+    let progress = Arc::new(Progress::default());
+    let shown = show(&progress, arguments.quiet || arguments.json);
+    let report = check(&objects, &secret, &progress);
+    shown.end();
+    match report {
+        Err(Error::NoRepository { .. }) => Err(missing()),
+        other => other,
+    }
+}
+
+/// The secret from the one option that was given, or from the environment.
+fn secret(arguments: &Arguments) -> Result<Secret> {
+    if let Some(path) = &arguments.key_file {
+        return Ok(Secret::KeyFile(read_small(path)?));
+    }
+    if let Some(path) = &arguments.kit {
+        let text = String::from_utf8_lossy(&read_small(path)?).into_owned();
+        let kit = Kit::read(&text);
+        let kit = kit.map_err(|why| Error::Usage(format!("{} is no recovery kit: {why}", path.display())))?;
+        return Ok(Secret::Kit(Box::new(kit)));
+    }
+    let path = arguments.passphrase_file.clone().or_else(|| {
+        std::env::var_os("HOLDFAST_PASSPHRASE_FILE").filter(|p| !p.is_empty()).map(PathBuf::from)
+    });
+    let path = path.ok_or_else(|| {
+        let what = "give the way in: --passphrase-file F, --key-file F, --kit F, or HOLDFAST_PASSPHRASE_FILE";
+        Error::Usage(what.to_owned())
+    })?;
+    let content = read_small(&path)?;
+    let line = content.split(|b| *b == b'\n').next().unwrap_or(&[]);
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    if line.is_empty() {
+        return Err(Error::Usage(format!("{} has no passphrase in its first line", path.display())));
+    }
+    Ok(Secret::Passphrase(line.to_vec()))
+}
+
+fn read_small(path: &Path) -> Result<Vec<u8>> {
+    let read = RealDisk::read_whole(path, SECRET_BYTES_MAX);
+    read.map_err(|e| Error::Usage(format!("the secret cannot be read: {e}")))
+}
+
+fn print_report(report: &Report, json: bool) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    if json {
+        serde_json::to_writer(&mut out, report)?;
+        writeln!(out)?;
+    } else {
+        out.write_all(report.text().as_bytes())?;
+    }
+    out.flush()
+}
+
+fn print_error(error: &Error, json: bool) -> std::io::Result<()> {
+    let mut err = std::io::stderr().lock();
+    if json {
+        let document = serde_json::json!({"message_type": "error", "code": error.exit_code(), "message": error.to_string()});
+        writeln!(err, "{document}")
+    } else {
+        writeln!(err, "holdfast-fsck: {error}")
+    }
+}
+
+/// A thread that shows progress until it is told to end.
+struct Shown {
+    stop: Option<std::sync::mpsc::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Shown {
+    fn end(mut self) {
+        self.stop = None;
+        if let Some(thread) = self.thread.take() {
+            // It holds nothing that matters; if it died, there is no progress, that is all.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn show(progress: &Arc<Progress>, quiet: bool) -> Shown {
+    if quiet {
+        return Shown { stop: None, thread: None };
+    }
+    let (stop, stopped) = channel();
+    let progress = Arc::clone(progress);
+    let thread =
+        std::thread::Builder::new().name("progress".into()).spawn(move || display(&progress, &stopped)).ok();
+    Shown { stop: Some(stop), thread }
+}
+
+fn display(progress: &Progress, stopped: &Receiver<()>) {
+    let terminal = std::io::stderr().is_terminal();
+    let interval = if terminal { TERMINAL_INTERVAL } else { LINE_INTERVAL };
+    let mut drawn = false;
+    while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(interval) {
+        let line = progress.reading().line();
+        let mut err = std::io::stderr().lock();
+        // Progress that cannot be written is no reason to stop a check.
+        let _ = if terminal { write!(err, "\r\x1b[K{line}") } else { writeln!(err, "{line}") };
+        let _ = err.flush();
+        drawn = true;
+    }
+    if drawn && terminal {
+        let mut err = std::io::stderr().lock();
+        let _ = write!(err, "\r\x1b[K");
+        let _ = err.flush();
+    }
+}

@@ -1,0 +1,54 @@
+//! Why a repository could not be checked at all. What is wrong inside of one is a [`Flaw`](crate::report::Flaw).
+
+/// The result of a check's beginning.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why a check did not take place.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no repository.
+    #[error("{place} holds no Holdfast repository: it has no keyring and no manifest")]
+    NoRepository {
+        /// Where it was looked for.
+        place: String,
+    },
+    /// No key slot opens.
+    #[error(
+        "the {secret} opens none of the {slots} key slots of this repository; give the one it was made with"
+    )]
+    WrongKey {
+        /// What was given: a passphrase or a key file.
+        secret: &'static str,
+        /// How many slots there are.
+        slots: usize,
+    },
+    /// All copies of the keyring are damaged.
+    #[error(
+        "no copy of the keyring can be read ({flaw}), and without one nothing can be opened; put back a copy of the \
+         folder keyring from a mirror"
+    )]
+    NoKeyring {
+        /// What is wrong with the last of them.
+        flaw: String,
+    },
+    /// The command line asks for something impossible.
+    #[error("{0}")]
+    Usage(String),
+    /// Storage failed.
+    #[error(transparent)]
+    Io(#[from] holdfast_io::Error),
+}
+
+impl Error {
+    /// The exit code of the command.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::NoRepository { .. } => 10,
+            Self::WrongKey { .. } => 12,
+            Self::NoKeyring { .. } => 21,
+            Self::Usage(_) => 2,
+            Self::Io(_) => 1,
+        }
+    }
+}

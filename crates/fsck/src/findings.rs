@@ -1,0 +1,151 @@
+//! What the workers of a check find, gathered from many threads.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use holdfast_format::ids::{Address, SegmentId};
+
+use crate::report::{FILES_NAMED_MAX, FLAWS_KEPT_MAX, Flaw, Note, counted};
+
+/// Notes kept one by one.
+const NOTES_KEPT_MAX: usize = 200;
+/// Backups or stretches of log named for one flaw.
+const AFFECTED_NAMED_MAX: usize = 50;
+
+/// Number of a flaw, so that what it affects can be added later. Beyond the kept ones: [`FLAWS_KEPT_MAX`].
+pub(crate) type FlawNo = usize;
+
+#[derive(Debug, Default)]
+struct Draft {
+    object: String,
+    offset: Option<u64>,
+    what: String,
+    /// A backup -> how many of its files, and some of their names.
+    files: BTreeMap<String, (u64, Vec<String>)>,
+    others: Vec<String>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    drafts: Vec<Draft>,
+    more: u64,
+    notes: Vec<Note>,
+    bad_frames: HashMap<Address, FlawNo>,
+    bad_segments: HashMap<SegmentId, FlawNo>,
+}
+
+/// Flaws and notes.
+#[derive(Debug, Default)]
+pub(crate) struct Findings {
+    inner: Mutex<Inner>,
+    /// Whether any frame or segment is bad: maps ask for each of a repository's blocks, and mostly none is.
+    any_bad: AtomicBool,
+}
+
+impl Findings {
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn flaw(&self, object: impl ToString, offset: Option<u64>, what: String) -> FlawNo {
+        let mut inner = self.inner();
+        if inner.drafts.len() >= FLAWS_KEPT_MAX {
+            inner.more = inner.more.saturating_add(1);
+            return FLAWS_KEPT_MAX;
+        }
+        inner.drafts.push(Draft { object: object.to_string(), offset, what, ..Draft::default() });
+        inner.drafts.len().saturating_sub(1)
+    }
+
+    /// A frame that no restore can use. The first flaw of a frame stands for it.
+    pub(crate) fn bad_frame(&self, at: Address, object: impl ToString, offset: u64, what: String) {
+        let no = self.flaw(object, Some(offset), what);
+        self.inner().bad_frames.entry(at).or_insert(no);
+        self.any_bad.store(true, Ordering::Release);
+    }
+
+    /// A segment whose frames cannot be found as a restore finds them.
+    pub(crate) fn bad_segment(
+        &self,
+        id: SegmentId,
+        object: impl ToString,
+        offset: Option<u64>,
+        what: String,
+    ) {
+        let no = self.flaw(object, offset, what);
+        self.inner().bad_segments.entry(id).or_insert(no);
+        self.any_bad.store(true, Ordering::Release);
+    }
+
+    /// The flaw of a frame, its own or its segment's.
+    pub(crate) fn of_frame(&self, at: Address) -> Option<FlawNo> {
+        if !self.any_bad.load(Ordering::Acquire) {
+            return None;
+        }
+        let inner = self.inner();
+        inner.bad_frames.get(&at).or_else(|| inner.bad_segments.get(&at.segment)).copied()
+    }
+
+    /// The flaws of a segment's frames, or of the segment.
+    pub(crate) fn of_segment(&self, id: SegmentId) -> Vec<FlawNo> {
+        let inner = self.inner();
+        let frames = inner.bad_frames.iter().filter(|(at, _)| at.segment == id).map(|(_, no)| *no);
+        let mut all: Vec<FlawNo> = frames.chain(inner.bad_segments.get(&id).copied()).collect();
+        all.sort_unstable();
+        all
+    }
+
+    pub(crate) fn note(&self, object: impl ToString, what: String) {
+        let mut inner = self.inner();
+        if inner.notes.len() < NOTES_KEPT_MAX {
+            inner.notes.push(Note { object: object.to_string(), what });
+        }
+    }
+
+    /// A file of a backup is damaged because of a flaw.
+    pub(crate) fn affects_file(&self, no: FlawNo, backup: &str, file: &str) {
+        if let Some(draft) = self.inner().drafts.get_mut(no) {
+            if draft.files.len() >= AFFECTED_NAMED_MAX && !draft.files.contains_key(backup) {
+                return;
+            }
+            let (count, names) = draft.files.entry(backup.to_owned()).or_default();
+            if names.last().is_some_and(|n| n == file) {
+                return;
+            }
+            *count = count.saturating_add(1);
+            if names.len() < FILES_NAMED_MAX {
+                names.push(file.to_owned());
+            }
+        }
+    }
+
+    /// Something else is damaged because of a flaw.
+    pub(crate) fn affects(&self, no: FlawNo, what: String) {
+        if let Some(draft) = self.inner().drafts.get_mut(no)
+            && draft.others.len() < AFFECTED_NAMED_MAX
+            && !draft.others.contains(&what)
+        {
+            draft.others.push(what);
+        }
+    }
+
+    /// Everything, for the report: flaws, how many more, notes.
+    pub(crate) fn finish(&self) -> (Vec<Flaw>, u64, Vec<Note>) {
+        let mut inner = self.inner();
+        let flaws = std::mem::take(&mut inner.drafts).into_iter().map(Draft::finish).collect();
+        (flaws, inner.more, std::mem::take(&mut inner.notes))
+    }
+}
+
+impl Draft {
+    fn finish(self) -> Flaw {
+        let mut affects = self.others;
+        for (backup, (count, names)) in self.files {
+            let more = count.saturating_sub(names.len() as u64);
+            let tail = if more > 0 { format!(" and {more} more") } else { String::new() };
+            affects.push(format!("{backup}: {}: {}{tail}", counted(count, "file"), names.join(", ")));
+        }
+        Flaw { object: self.object, offset: self.offset, what: self.what, affects }
+    }
+}

@@ -1,0 +1,32 @@
+//! A second reader of the Holdfast format.
+//!
+//! Owns the independent check of a repository: it shares `format` and `io` with the
+//! store, and none of its code, so that one's mistakes are not the other's. Refuses to
+//! know servers, the daemon and the configuration. Start reading at `check.rs`.
+//!
+//! `command.rs` is the whole of the program `holdfast-fsck`, so that `holdfast fsck` can
+//! be the same one.
+
+pub mod check;
+pub mod command;
+mod crypt;
+pub mod error;
+mod findings;
+mod frames;
+mod index;
+pub mod kit;
+mod logs;
+mod manifest;
+mod maps;
+mod parity;
+pub mod progress;
+pub mod report;
+mod segment;
+mod text;
+mod unlock;
+
+pub use check::check;
+pub use error::{Error, Result};
+pub use progress::Progress;
+pub use report::Report;
+pub use unlock::Secret;

@@ -1,0 +1,215 @@
+//! The streams of log: which stretches are there, and whether each begins where the one before it ends.
+
+use std::collections::BTreeMap;
+
+use holdfast_format::ids::SegmentId;
+use holdfast_format::log::LogOpening;
+use holdfast_format::record::{LogGap, LogRecord, Position, StreamKey};
+
+use crate::findings::Findings;
+use crate::index::Index;
+use crate::report::StreamVerdict;
+use crate::segment::End;
+
+/// One segment of a stream.
+struct Piece<'a> {
+    sealed: Option<&'a LogRecord>,
+    opening: Option<&'a LogOpening>,
+    segment: SegmentId,
+}
+
+/// What the manifest and the segments say of logs.
+pub(crate) struct Logs<'a> {
+    pub sealed: Vec<&'a LogRecord>,
+    pub gaps: Vec<&'a LogGap>,
+    pub openings: &'a BTreeMap<SegmentId, LogOpening>,
+    pub index: &'a Index,
+    pub found: &'a Findings,
+}
+
+impl Logs<'_> {
+    /// Checks each stream; `name` gives the name of its server.
+    pub(crate) fn check(&self, name: impl Fn(&StreamKey) -> String) -> Vec<StreamVerdict> {
+        let mut streams: BTreeMap<StreamKey, BTreeMap<u64, Piece<'_>>> = BTreeMap::new();
+        for record in &self.sealed {
+            let piece = Piece {
+                sealed: Some(record),
+                opening: self.openings.get(&record.segment),
+                segment: record.segment,
+            };
+            let pieces = streams.entry(record.stream).or_default();
+            if let Some(other) = pieces.insert(record.number, piece) {
+                let (number, segment) = (record.number, record.segment);
+                let what =
+                    format!("number {number} of {} is sealed twice, as {segment} too", name(&record.stream));
+                self.found.flaw(format!("logs/{}", other.segment), None, what);
+            }
+        }
+        for (segment, opening) in self.openings {
+            let pieces = streams.entry(opening.stream).or_default();
+            let piece = Piece { sealed: None, opening: Some(opening), segment: *segment };
+            match pieces.get(&opening.number) {
+                Some(there) if there.segment == *segment => {}
+                Some(there) => {
+                    let what =
+                        format!("it has number {}, as the segment {} has", opening.number, there.segment);
+                    self.found.note(format!("logs/{segment}"), what);
+                }
+                None => {
+                    pieces.insert(opening.number, piece);
+                }
+            }
+        }
+        streams.iter().map(|(key, pieces)| self.stream(key, pieces, &name(key))).collect()
+    }
+
+    fn stream(&self, key: &StreamKey, pieces: &BTreeMap<u64, Piece<'_>>, name: &str) -> StreamVerdict {
+        let mut breaks = Vec::new();
+        let mut before: Option<(u64, &Piece<'_>)> = None;
+        for (number, piece) in pieces {
+            let stretch = format!("the log of {name}, segment {number} ({})", span(piece));
+            self.piece(key, *number, piece, &stretch, &mut breaks);
+            if let Some((previous, earlier)) = before {
+                self.joint(key, (previous, earlier), (*number, piece), name, &mut breaks);
+            }
+            before = Some((*number, piece));
+        }
+        for gap in self.gaps.iter().filter(|g| g.stream == *key) {
+            breaks.push(format!("gap after {}: {}", place(&gap.after), gap.reason));
+        }
+        StreamVerdict {
+            stream: name.to_owned(),
+            segments: pieces.len() as u64,
+            covers: pieces.values().next().zip(pieces.values().next_back()).map_or(
+                String::new(),
+                |(first, last)| {
+                    format!(
+                        "{} to {}",
+                        start(first).map_or("?".into(), place),
+                        end(last).map_or("now".into(), place)
+                    )
+                },
+            ),
+            breaks,
+        }
+    }
+
+    /// One segment: there, and what the manifest says it is.
+    fn piece(
+        &self,
+        key: &StreamKey,
+        number: u64,
+        piece: &Piece<'_>,
+        stretch: &str,
+        breaks: &mut Vec<String>,
+    ) {
+        let object = format!("logs/{}", piece.segment);
+        for no in self.found.of_segment(piece.segment) {
+            self.found.affects(no, stretch.to_owned());
+            breaks.push(format!("segment {number} is damaged ({})", span(piece)));
+        }
+        let Some(record) = piece.sealed else { return };
+        let mut wrong = Vec::new();
+        match self.index.carrier(piece.segment) {
+            // A segment that could not be opened was reported as such.
+            None if !self.found.of_segment(piece.segment).is_empty() => {}
+            None => wrong.push("a record says it is sealed, and it is missing".to_owned()),
+            Some(segment) if matches!(segment.end, End::Open { .. }) => {
+                wrong.push("a record says it is sealed, and it has no trailer".to_owned());
+            }
+            Some(_) => {}
+        }
+        if let Some(opening) = piece.opening {
+            if opening.stream != *key || opening.number != number {
+                wrong.push(format!(
+                    "it opens as segment {} of its stream, not as the record says",
+                    opening.number
+                ));
+            }
+            if !same_place(&opening.start, &record.first) {
+                let (at, said) = (place(&opening.start), place(&record.first));
+                wrong.push(format!("it opens at {at}, its record says {said}"));
+            }
+        }
+        for what in wrong {
+            let no = self.found.flaw(&object, None, what);
+            self.found.affects(no, stretch.to_owned());
+            breaks.push(format!("segment {number} is damaged ({})", span(piece)));
+        }
+    }
+
+    /// Two neighbours: the later one begins where the earlier one ends, unless a record tells of the gap.
+    fn joint(
+        &self,
+        key: &StreamKey,
+        (previous, earlier): (u64, &Piece<'_>),
+        (number, later): (u64, &Piece<'_>),
+        name: &str,
+        breaks: &mut Vec<String>,
+    ) {
+        let Some(record) = earlier.sealed else { return };
+        let told = self.gaps.iter().any(|g| g.stream == *key && same_place(&g.after, &record.last));
+        let what = if previous.saturating_add(1) != number {
+            Some(format!(
+                "segments {} to {} are missing",
+                previous.saturating_add(1),
+                number.saturating_sub(1)
+            ))
+        } else {
+            let gtid = later.sealed.map(|l| &l.gtid_before).or(later.opening.map(|o| &o.start.gtid));
+            let ends = place(&record.last);
+            match gtid {
+                Some(gtid) if *gtid != record.gtid_after => {
+                    let (had, has) = (&record.gtid_after, gtid);
+                    Some(format!(
+                        "segment {previous} ends with {had} executed, segment {number} begins with {has}"
+                    ))
+                }
+                _ => match start(later) {
+                    Some(begins)
+                        if begins.file == record.last.file && begins.offset != record.last.offset =>
+                    {
+                        Some(format!(
+                            "segment {previous} ends at {ends}, segment {number} begins at {}",
+                            place(begins)
+                        ))
+                    }
+                    _ => None,
+                },
+            }
+        };
+        if let Some(what) = what.filter(|_| !told) {
+            let no = self.found.flaw(format!("logs/{}", later.segment), None, format!("{name}: {what}"));
+            self.found
+                .affects(no, format!("every restore of {name} to a moment after {}", place(&record.last)));
+            breaks.push(what);
+        }
+    }
+}
+
+fn start<'a>(piece: &Piece<'a>) -> Option<&'a Position> {
+    piece.sealed.map(|r| &r.first).or(piece.opening.map(|o| &o.start))
+}
+
+fn end<'a>(piece: &Piece<'a>) -> Option<&'a Position> {
+    piece.sealed.map(|r| &r.last)
+}
+
+fn span(piece: &Piece<'_>) -> String {
+    let from = start(piece).map_or("an unknown place".to_owned(), place);
+    let to = end(piece).map_or("its open end".to_owned(), place);
+    format!("{from} to {to}")
+}
+
+/// Same file and offset; two places in files of unknown name are told apart by GTID only.
+fn same_place(a: &Position, b: &Position) -> bool {
+    a.file == b.file && a.offset == b.offset && (!a.file.is_empty() || a.gtid == b.gtid)
+}
+
+fn place(at: &Position) -> String {
+    match (at.file.is_empty(), at.gtid.is_empty()) {
+        (false, _) => format!("{}:{}", at.file, at.offset),
+        (true, false) => at.gtid.to_string(),
+        (true, true) => format!("offset {}", at.offset),
+    }
+}

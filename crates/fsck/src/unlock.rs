@@ -1,0 +1,164 @@
+//! The keyring: three copies, a way in, and the keys behind it.
+
+use std::collections::HashMap;
+
+use holdfast_format::ids::RepoId;
+use holdfast_format::keyring::{Keyring, Secrets, SlotKind};
+use holdfast_format::keys;
+use holdfast_format::limits::KEYRING_BYTES_MAX;
+use holdfast_format::names::KEYRINGS;
+use holdfast_io::{ObjectName, Objects};
+
+use crate::crypt::Opener;
+use crate::error::{Error, Result};
+use crate::findings::Findings;
+use crate::kit::Kit;
+
+/// What the user gives to get in.
+pub enum Secret {
+    /// A passphrase, without the line's end.
+    Passphrase(Vec<u8>),
+    /// The content of a key file.
+    KeyFile(Vec<u8>),
+    /// A recovery kit.
+    Kit(Box<Kit>),
+}
+
+impl Secret {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Passphrase(_) => "passphrase",
+            Self::KeyFile(_) => "key file",
+            Self::Kit(_) => "recovery kit",
+        }
+    }
+}
+
+/// Everything that opens something, once the keyring is open.
+pub(crate) struct Keys {
+    pub repo: RepoId,
+    pub block_id_key: [u8; 32],
+    pub head_key: [u8; 32],
+    pub keks: HashMap<u32, [u8; 32]>,
+}
+
+/// Reads the copies, opens the newest one, and reports the others that are not like it. Gives the keys and how many
+/// copies are right.
+pub(crate) fn unlock(objects: &dyn Objects, secret: &Secret, found: &Findings) -> Result<(Keys, u64)> {
+    let copies = copies(objects)?;
+    let newest = copies.iter().filter_map(|(_, copy)| copy.as_ref().ok()).max_by_key(|k| k.generation);
+    let Some(newest) = newest else {
+        let all_missing = copies.iter().all(|(_, copy)| copy.as_ref().is_err_and(|flaw| flaw == MISSING));
+        if all_missing && objects.list("manifest/")?.is_empty() {
+            return Err(Error::NoRepository { place: "this folder".into() });
+        }
+        for (name, flaw) in
+            copies.iter().filter_map(|(name, copy)| copy.as_ref().err().map(|flaw| (name, flaw)))
+        {
+            found.flaw(name, None, flaw.clone());
+        }
+        if let Secret::Kit(kit) = secret {
+            return Ok((keys_of(kit.repo, &kit.secrets), 0));
+        }
+        let flaw =
+            copies.into_iter().find_map(|(name, copy)| copy.err().map(|flaw| format!("{name}: {flaw}")));
+        return Err(Error::NoKeyring { flaw: flaw.unwrap_or_default() });
+    };
+    let unlock_key = match secret {
+        Secret::Kit(kit) if kit.repo == newest.repo => kit.unlock,
+        _ => open_slot(newest, secret)?,
+    };
+    let opener = Opener::new(&unlock_key);
+    let secrets = opener.open(newest.nonce, &newest.aad(), &newest.sealed);
+    let secrets = secrets.ok_or_else(|| "its secrets do not open".to_owned());
+    let secrets = secrets.and_then(|plain| Secrets::decode(&plain).map_err(|e| e.to_string()));
+    let secrets = secrets.map_err(|flaw| Error::NoKeyring { flaw })?;
+    let right = compare_copies(&copies, newest, found);
+    Ok((keys_of(newest.repo, &secrets), right))
+}
+
+fn keys_of(repo: RepoId, secrets: &Secrets) -> Keys {
+    Keys {
+        repo,
+        block_id_key: keys::block_id_key(&secrets.root),
+        head_key: keys::head_key(&secrets.root),
+        keks: secrets.keks.iter().map(|kek| (kek.generation, kek.key)).collect(),
+    }
+}
+
+const MISSING: &str = "it is missing";
+
+type Copy = (&'static str, std::result::Result<Keyring, String>);
+
+fn copies(objects: &dyn Objects) -> Result<Vec<Copy>> {
+    let mut copies = Vec::new();
+    for name in KEYRINGS {
+        let object = ObjectName::new(name)?;
+        let copy = match objects.len(&object) {
+            Ok(len) if len > KEYRING_BYTES_MAX => {
+                Err(format!("it has {len} bytes, the limit is {KEYRING_BYTES_MAX}"))
+            }
+            // The hash in it covers all bytes, so equal structures mean equal objects.
+            Ok(len) => objects
+                .read(&object, 0, len)
+                .map_err(|e| e.to_string())
+                .and_then(|bytes| Keyring::decode(&bytes).map_err(|e| e.to_string())),
+            Err(e) if e.is_not_found() => Err(MISSING.to_owned()),
+            Err(e) => Err(e.to_string()),
+        };
+        copies.push((name, copy));
+    }
+    Ok(copies)
+}
+
+/// Reports copies that are damaged; an older generation is what a crash between two copies leaves.
+fn compare_copies(copies: &[Copy], newest: &Keyring, found: &Findings) -> u64 {
+    let mut right = 0_u64;
+    for (name, copy) in copies {
+        match copy {
+            Ok(copy) if copy == newest => right = right.saturating_add(1),
+            Ok(copy) if copy.generation < newest.generation => {
+                let (old, new) = (copy.generation, newest.generation);
+                let what =
+                    format!("it is of generation {old}, the newest copy of {new}: a change was broken off");
+                found.note(name, what);
+            }
+            Ok(_) => {
+                found.flaw(name, None, "it has the generation of another copy, but other keys".to_owned());
+            }
+            Err(flaw) => {
+                found.flaw(name, None, format!("{flaw}; another copy serves"));
+            }
+        }
+    }
+    right
+}
+
+/// Tries the secret on every slot it fits.
+fn open_slot(keyring: &Keyring, secret: &Secret) -> Result<[u8; 32]> {
+    for slot in &keyring.slots {
+        let key = match (&slot.kind, secret) {
+            (SlotKind::Passphrase { salt, memory_kib, passes, lanes }, Secret::Passphrase(text)) => {
+                argon2id(text, salt, *memory_kib, *passes, *lanes)
+            }
+            (SlotKind::KeyFile, Secret::KeyFile(content)) => Some(keys::key_file_key(content)),
+            _ => None,
+        };
+        let plain =
+            key.and_then(|key| Opener::new(&key).open(slot.nonce, &slot.aad(keyring.repo), &slot.wrapped));
+        if let Some(Ok(key)) = plain.map(<[u8; 32]>::try_from) {
+            return Ok(key);
+        }
+    }
+    Err(Error::WrongKey { secret: secret.name(), slots: keyring.slots.len() })
+}
+
+/// Argon2id, version 0x13, 32 bytes (RFC 9106). `None` for parameters that the algorithm refuses.
+fn argon2id(passphrase: &[u8], salt: &[u8], memory_kib: u32, passes: u32, lanes: u32) -> Option<[u8; 32]> {
+    let params = argon2::Params::new(memory_kib, passes, lanes, Some(32)).ok()?;
+    let mut key = [0; 32];
+    argon2::Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params)
+        .hash_password_into(passphrase, salt, &mut key)
+        .ok()?;
+    Some(key)
+}

@@ -1,0 +1,196 @@
+//! The golden repositories: the store and the second reader read what an earlier version wrote.
+//!
+//! `tools/test-read-holdfast` does the same with the reader that was written from the text.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests, where a panic is the report")]
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::Arc;
+
+use holdfast_fsck::{Progress, Secret, check};
+use holdfast_io::{Directory, Disk, EntryKind, Objects, RealDisk};
+use holdfast_store::{LogState, Repository, RestoreOptions};
+use serde_json::Value;
+
+fn golden() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden");
+    let mut all: Vec<PathBuf> = std::fs::read_dir(&folder).unwrap().map(|e| e.unwrap().path()).collect();
+    all.retain(|p| p.join("expected.json").is_file());
+    all.sort();
+    assert!(!all.is_empty(), "no golden repository in {}", folder.display());
+    all
+}
+
+fn expected(golden: &Path) -> Value {
+    serde_json::from_slice(&std::fs::read(golden.join("expected.json")).unwrap()).unwrap()
+}
+
+fn passphrase(golden: &Path) -> String {
+    std::fs::read_to_string(golden.join("passphrase")).unwrap().trim_end().to_owned()
+}
+
+/// A copy, because opening a repository makes sessions and locks in it.
+fn copied(golden: &Path) -> (tempfile::TempDir, Arc<dyn Objects>) {
+    fn copy(from: &Path, to: &Path) {
+        std::fs::create_dir_all(to).unwrap();
+        for entry in std::fs::read_dir(from).unwrap() {
+            let entry = entry.unwrap();
+            let target = to.join(entry.file_name());
+            if entry.file_type().unwrap().is_dir() {
+                copy(&entry.path(), &target);
+            } else {
+                std::fs::copy(entry.path(), target).unwrap();
+            }
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    copy(&golden.join("repo"), &folder.path().join("repo"));
+    let objects = Directory::open(RealDisk::shared(), folder.path().join("repo")).unwrap();
+    (folder, Arc::new(objects))
+}
+
+#[test]
+fn the_second_reader_finds_each_golden_repository_clean() {
+    for golden in golden() {
+        let (_folder, objects) = copied(&golden);
+        let secret = Secret::Passphrase(passphrase(&golden).into_bytes());
+        let report = check(objects.as_ref(), &secret, &Progress::default()).unwrap();
+        assert!(report.clean, "{}:\n{}", golden.display(), report.text());
+        let expected = expected(&golden);
+        assert_eq!(report.repository, expected["repository"]);
+        assert_eq!(report.counts.records, expected["records"]);
+        let backups = expected["backups"].as_array().unwrap();
+        assert_eq!(report.backups.len(), backups.len());
+        for (verdict, backup) in report.backups.iter().zip(backups) {
+            assert_eq!(verdict.id, backup["id"]);
+            assert_eq!(verdict.files, backup["files"].as_array().unwrap().len() as u64);
+        }
+        assert_eq!(report.streams[0].segments, expected["logs"].as_array().unwrap().len() as u64);
+    }
+}
+
+#[test]
+fn the_store_restores_each_golden_repository_to_the_byte() {
+    for golden in golden() {
+        let (folder, objects) = copied(&golden);
+        let secret = holdfast_store::Secret::passphrase(passphrase(&golden));
+        let repo = Repository::open(objects, &secret, common::options()).unwrap();
+        assert!(repo.damage().is_none());
+        let expected = expected(&golden);
+        assert_eq!(repo.id().to_string(), expected["repository"]);
+        assert_eq!(repo.records().len() as u64, expected["records"]);
+        for backup in expected["backups"].as_array().unwrap() {
+            let id = backup["id"].as_str().unwrap();
+            let target = folder.path().join(id);
+            RealDisk.create_dir_all(&target).unwrap();
+            let reader = repo.open_backup(id.parse().unwrap()).unwrap();
+            reader.restore_into(&RealDisk, &target, &|_| {}, &RestoreOptions::default()).unwrap();
+            for file in backup["files"].as_array().unwrap() {
+                compare(&target, file);
+            }
+        }
+        logs(&repo, &expected);
+    }
+}
+
+fn compare(target: &Path, file: &Value) {
+    let path = target.join(file["path"].as_str().unwrap());
+    match file["kind"].as_str().unwrap() {
+        "file" => {
+            let bytes = std::fs::read(&path).unwrap();
+            assert_eq!(bytes.len() as u64, file["len"], "{}", path.display());
+            assert_eq!(blake3::hash(&bytes).to_hex().to_string(), file["blake3"], "{}", path.display());
+        }
+        "folder" => assert_eq!(RealDisk.metadata(&path).unwrap().kind, EntryKind::Dir),
+        // A `Disk` makes no links; the summary of a restore counts them.
+        "link" => {}
+        other => panic!("{other}"),
+    }
+}
+
+fn logs(repo: &Repository, expected: &Value) {
+    let segments = repo.logs(common::stream()).unwrap();
+    let logs = expected["logs"].as_array().unwrap();
+    assert_eq!(segments.len(), logs.len());
+    for (segment, log) in segments.iter().zip(logs) {
+        assert_eq!(segment.opening.number, log["number"]);
+        assert_eq!(matches!(segment.state, LogState::Sealed(_)), log["sealed"]);
+        let frames: Vec<Vec<u8>> = repo.read_log(segment, 0).unwrap().map(|f| f.unwrap().plain).collect();
+        let hashes: Vec<Value> = frames.iter().map(|f| blake3::hash(f).to_hex().to_string().into()).collect();
+        let wanted: Vec<Value> =
+            log["frames"].as_array().unwrap().iter().map(|f| f["blake3"].clone()).collect();
+        assert_eq!(hashes, wanted);
+    }
+}
+
+fn program(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_holdfast-fsck"))
+        .env_remove("HOLDFAST_REPO")
+        .env_remove("HOLDFAST_PASSPHRASE_FILE")
+        .args(arguments)
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn the_program_says_what_it_found_in_text_in_json_and_by_its_exit_code() {
+    let golden = &golden()[0];
+    let (folder, objects) = copied(golden);
+    let repo = folder.path().join("repo");
+    let (repo, key) = (repo.to_str().unwrap(), golden.join("passphrase"));
+    let way_in = ["--passphrase-file", key.to_str().unwrap()];
+    let run = |more: &[&str]| program(&[&[repo][..], &way_in, more].concat());
+
+    let clean = run(&[]);
+    assert_eq!(clean.status.code(), Some(0), "{}", String::from_utf8_lossy(&clean.stderr));
+    assert!(String::from_utf8_lossy(&clean.stdout).contains("everything was read and is right"));
+    let json: Value = serde_json::from_slice(&run(&["--json"]).stdout).unwrap();
+    assert_eq!(json["clean"], true);
+    assert_eq!(json["schema"], 1);
+
+    let segment =
+        objects.list("segments/").unwrap().into_iter().max_by_key(|n| objects.len(n).unwrap()).unwrap();
+    let mut bytes = objects.read(&segment, 0, objects.len(&segment).unwrap()).unwrap();
+    bytes[5000] ^= 1;
+    objects.replace(&segment, &bytes).unwrap();
+    let corrupted = run(&[]);
+    assert_eq!(corrupted.status.code(), Some(21));
+    let text = String::from_utf8_lossy(&corrupted.stdout).into_owned();
+    assert!(text.contains("BAD") && text.contains(segment.as_str()) && text.contains("shop/"), "{text}");
+    let json: Value = serde_json::from_slice(&run(&["--json"]).stdout).unwrap();
+    assert_eq!(json["clean"], false);
+    assert!(!json["flaws"].as_array().unwrap().is_empty());
+
+    let wrong = folder.path().join("wrong");
+    std::fs::write(&wrong, "wrong\n").unwrap();
+    let wrong = wrong.to_str().unwrap();
+    assert_eq!(program(&[repo, "--passphrase-file", wrong]).status.code(), Some(12));
+    assert_eq!(program(&[repo, "--key-file", wrong]).status.code(), Some(12));
+    assert_eq!(program(&[repo, "--kit", wrong]).status.code(), Some(2));
+    assert_eq!(program(&[repo]).status.code(), Some(2));
+    assert_eq!(program(&[repo, "--no-such-option"]).status.code(), Some(2));
+    let nothing = folder.path().join("nothing");
+    assert_eq!(program(&[&[nothing.to_str().unwrap()][..], &way_in].concat()).status.code(), Some(10));
+    assert_eq!(program(&[&[folder.path().to_str().unwrap()][..], &way_in].concat()).status.code(), Some(10));
+    assert_eq!(program(&["--help"]).status.code(), Some(0));
+}
+
+#[test]
+fn a_kit_opens_a_repository_whose_keyring_is_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("repo");
+    let objects: Arc<dyn Objects> = Arc::new(Directory::create(RealDisk::shared(), &root).unwrap());
+    let repo = common::create(&objects, 64);
+    common::back_up(&repo, None, &common::first_backup(), "");
+    let kit = folder.path().join("kit");
+    std::fs::write(&kit, repo.recovery_kit().to_text().as_str()).unwrap();
+    let (root, kit) = (root.to_str().unwrap(), kit.to_str().unwrap());
+    assert_eq!(program(&[root, "--kit", kit]).status.code(), Some(0));
+    std::fs::remove_dir_all(Path::new(root).join("keyring")).unwrap();
+    let lost = program(&[root, "--kit", kit]);
+    let text = String::from_utf8_lossy(&lost.stdout).into_owned();
+    assert_eq!(lost.status.code(), Some(21), "{text}");
+    assert!(text.contains("keyring/0") && text.contains("1 of 1 backups are whole"), "{text}");
+}

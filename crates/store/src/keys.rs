@@ -1,0 +1,389 @@
+//! The keyring at work: slots, secrets, the recovery kit.
+
+use holdfast_format::ids::{KeySlotId, RepoId, SegmentId, hex};
+use holdfast_format::keyring::{Kek, KeySlot, Keyring, Secrets, SlotKind};
+use holdfast_format::keys;
+use holdfast_format::limits::KEYRING_BYTES_MAX;
+use holdfast_format::names::KEYRINGS;
+use holdfast_format::segment::Birth;
+use holdfast_io::{ObjectName, Objects};
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::cipher::{Cipher, Engine};
+use crate::error::{Error, Result};
+use crate::random;
+
+/// What a user opens a repository with.
+pub enum Secret {
+    /// A passphrase.
+    Passphrase(Zeroizing<String>),
+    /// The content of a key file.
+    KeyFile(Zeroizing<Vec<u8>>),
+    /// A recovery kit.
+    Kit(RecoveryKit),
+}
+
+impl Secret {
+    /// A passphrase.
+    pub fn passphrase(text: impl Into<String>) -> Self {
+        Self::Passphrase(Zeroizing::new(text.into()))
+    }
+
+    /// The content of a key file.
+    pub fn key_file(content: impl Into<Vec<u8>>) -> Self {
+        Self::KeyFile(Zeroizing::new(content.into()))
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+/// What Argon2id is asked to spend on a new passphrase slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Argon2Cost {
+    /// Memory, KiB.
+    pub memory_kib: u32,
+    /// Passes.
+    pub passes: u32,
+}
+
+impl Default for Argon2Cost {
+    /// 64 MiB and three passes: about a tenth of a second, RFC 9106's second recommendation with one lane.
+    fn default() -> Self {
+        Self { memory_kib: 64 * 1024, passes: 3 }
+    }
+}
+
+/// Everything that opens a repository, as a text to print and lock away.
+#[derive(Clone)]
+pub struct RecoveryKit {
+    repo: RepoId,
+    unlock: Zeroizing<[u8; 32]>,
+    secrets: Secrets,
+}
+
+impl std::fmt::Debug for RecoveryKit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("RecoveryKit(..)")
+    }
+}
+
+const KIT_BEGIN: &str = "-----BEGIN HOLDFAST RECOVERY KIT-----";
+const KIT_END: &str = "-----END HOLDFAST RECOVERY KIT-----";
+
+impl RecoveryKit {
+    /// The repository it opens.
+    #[must_use]
+    pub fn repo(&self) -> RepoId {
+        self.repo
+    }
+
+    /// The text: lines for people, then hexadecimal digits of version (`u32`), repository, unlock key, secrets, and the
+    /// first eight bytes of BLAKE3 of all that.
+    #[must_use]
+    pub fn to_text(&self) -> Zeroizing<String> {
+        let mut bytes = Zeroizing::new(0_u32.to_le_bytes().to_vec());
+        bytes.extend_from_slice(&self.repo.0);
+        bytes.extend_from_slice(self.unlock.as_slice());
+        bytes.extend_from_slice(&Zeroizing::new(self.secrets.encode()));
+        let check = blake3::hash(&bytes);
+        bytes.extend_from_slice(check.as_bytes().first_chunk::<8>().unwrap_or(&[0; 8]));
+        let digits = Zeroizing::new(hex(&bytes));
+        let mut text = Zeroizing::new(format!(
+            "Holdfast recovery kit of repository {}\n\
+             Whoever has this text can read everything in that repository. Print it, lock it away,\n\
+             and keep no copy on the machines that it is meant to bring back.\n{KIT_BEGIN}\n",
+            self.repo
+        ));
+        for (at, digit) in digits.chars().enumerate() {
+            if at > 0 && at % 4 == 0 {
+                text.push(if at % 48 == 0 { '\n' } else { ' ' });
+            }
+            text.push(digit);
+        }
+        text.push('\n');
+        text.push_str(KIT_END);
+        text.push('\n');
+        text
+    }
+
+    /// Reads the text; spaces, line breaks and the case of digits don't matter.
+    pub fn from_text(text: &str) -> Result<Self> {
+        let bad = |why| Error::BadKit { why };
+        let (_, rest) = text.split_once(KIT_BEGIN).ok_or(bad("its first line is missing"))?;
+        let (digits, _) = rest.split_once(KIT_END).ok_or(bad("its last line is missing"))?;
+        let mut bytes = Zeroizing::new(Vec::new());
+        let mut high = None;
+        for c in digits.chars().filter(|c| !c.is_whitespace()) {
+            let digit = c.to_digit(16).and_then(|d| u8::try_from(d).ok());
+            let digit = digit.ok_or(bad("it has a character that is no hexadecimal digit"))?;
+            match high.take() {
+                None => high = Some(digit),
+                Some(h) => bytes.push(h << 4 | digit),
+            }
+        }
+        let Some((body, check)) = bytes.split_last_chunk::<8>().filter(|_| high.is_none()) else {
+            return Err(bad("digits are missing"));
+        };
+        if blake3::hash(body).as_bytes().first_chunk::<8>() != Some(check) {
+            return Err(bad("a digit is wrong"));
+        }
+        let mut r = holdfast_format::codec::Reader::new("recovery kit", body);
+        let read = |r: &mut holdfast_format::codec::Reader<'_>| {
+            r.version(0)?;
+            Ok((RepoId(r.array()?), Zeroizing::new(r.array()?), Secrets::decode(r.rest())?))
+        };
+        let (repo, unlock, secrets) = read(&mut r).map_err(Error::format("the recovery kit"))?;
+        Ok(Self { repo, unlock, secrets })
+    }
+}
+
+/// The keys of an open repository.
+pub(crate) struct Keys {
+    pub(crate) repo: RepoId,
+    pub(crate) engine: Engine,
+    pub(crate) block_id: [u8; 32],
+    pub(crate) head: [u8; 32],
+    secrets: Secrets,
+    unlock: Zeroizing<[u8; 32]>,
+}
+
+impl std::fmt::Debug for Keys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Keys(..)")
+    }
+}
+
+impl Drop for Keys {
+    fn drop(&mut self) {
+        self.block_id.zeroize();
+        self.head.zeroize();
+        self.secrets.root.zeroize();
+        for kek in &mut self.secrets.keks {
+            kek.key.zeroize();
+        }
+    }
+}
+
+impl Keys {
+    fn new(repo: RepoId, engine: Engine, unlock: Zeroizing<[u8; 32]>, secrets: Secrets) -> Self {
+        let (block_id, head) = (keys::block_id_key(&secrets.root), keys::head_key(&secrets.root));
+        Self { repo, engine, block_id, head, secrets, unlock }
+    }
+
+    /// Makes the keys of a new repository and stores the keyring.
+    pub(crate) fn create(
+        objects: &dyn Objects,
+        engine: Engine,
+        secret: &Secret,
+        cost: Argon2Cost,
+        now_us: i64,
+    ) -> Result<Self> {
+        let repo = RepoId(random::bytes()?);
+        let unlock = Zeroizing::new(random::bytes()?);
+        let secrets =
+            Secrets { root: random::bytes()?, keks: vec![Kek { generation: 1, key: random::bytes()? }] };
+        let kind = match secret {
+            Secret::Passphrase(_) => SlotKind::Passphrase {
+                salt: random::bytes()?,
+                memory_kib: cost.memory_kib,
+                passes: cost.passes,
+                lanes: 1,
+            },
+            Secret::KeyFile(_) => SlotKind::KeyFile,
+            Secret::Kit(_) => {
+                let why = "a new repository needs a passphrase or a key file, not a kit".to_owned();
+                return Err(Error::Refused { op: "make the keys", why });
+            }
+        };
+        let mut slot = KeySlot {
+            id: KeySlotId(random::bytes()?),
+            kind,
+            label: "first".to_owned(),
+            created_us: now_us,
+            nonce: random::bytes()?,
+            wrapped: [0; 48],
+        };
+        let slot_key = slot_key(&slot.kind, secret)?.ok_or(Error::WrongSecret)?;
+        let mut wrapped = unlock.to_vec();
+        Cipher::new(engine, &slot_key)?.seal(slot.nonce, &slot.aad(repo), &mut wrapped)?;
+        slot.wrapped = *wrapped.first_chunk().ok_or(Error::SelfCheck { what: "a wrapped key" })?;
+        let mut keyring = Keyring {
+            repo,
+            generation: 1,
+            slots: vec![slot],
+            nonce: random::bytes()?,
+            sealed: secrets.encode(),
+        };
+        let aad = keyring.aad();
+        Cipher::new(engine, &unlock)?.seal(keyring.nonce, &aad, &mut keyring.sealed)?;
+        let bytes = keyring.encode();
+        for name in KEYRINGS {
+            objects.replace(&ObjectName::new(name)?, &bytes)?;
+        }
+        Ok(Self::new(repo, engine, unlock, secrets))
+    }
+
+    /// Reads the keyring and opens it.
+    pub(crate) fn open(objects: &dyn Objects, engine: Engine, secret: &Secret) -> Result<Self> {
+        let keyring = read_keyring(objects);
+        if let Secret::Kit(kit) = secret {
+            return Self::open_with_kit(keyring, engine, kit);
+        }
+        let keyring = keyring?;
+        for slot in &keyring.slots {
+            let Some(key) = slot_key(&slot.kind, secret)? else { continue };
+            let mut unlock = Zeroizing::new(slot.wrapped.to_vec());
+            if Cipher::new(engine, &key)?.open(slot.nonce, &slot.aad(keyring.repo), &mut unlock).is_err() {
+                continue;
+            }
+            let unlock = Zeroizing::new(*unlock.first_chunk().ok_or(Error::WrongSecret)?);
+            let secrets = open_secrets(&keyring, engine, &unlock)?;
+            return Ok(Self::new(keyring.repo, engine, unlock, secrets));
+        }
+        Err(Error::WrongSecret)
+    }
+
+    /// A kit opens the keyring, which may hold newer keys; without any keyring it stands in for it.
+    fn open_with_kit(keyring: Result<Keyring>, engine: Engine, kit: &RecoveryKit) -> Result<Self> {
+        let secrets = match keyring {
+            Ok(keyring) if keyring.repo != kit.repo => {
+                return Err(Error::BadKit { why: "it belongs to another repository" });
+            }
+            Ok(keyring) => {
+                open_secrets(&keyring, engine, &kit.unlock).unwrap_or_else(|_| kit.secrets.clone())
+            }
+            Err(Error::Io(e)) if !e.is_not_found() => return Err(Error::Io(e)),
+            Err(_) => kit.secrets.clone(),
+        };
+        Ok(Self::new(kit.repo, engine, kit.unlock.clone(), secrets))
+    }
+
+    /// The kit of this repository.
+    pub(crate) fn kit(&self) -> RecoveryKit {
+        RecoveryKit { repo: self.repo, unlock: self.unlock.clone(), secrets: self.secrets.clone() }
+    }
+
+    fn kek(&self, generation: u32) -> Option<&Kek> {
+        self.secrets.keks.iter().find(|k| k.generation == generation)
+    }
+
+    fn newest_kek(&self) -> Result<&Kek> {
+        self.secrets.keks.last().ok_or(Error::SelfCheck { what: "a keyring without keys" })
+    }
+
+    /// A cipher from a key.
+    pub(crate) fn cipher(&self, key: &[u8; 32]) -> Result<Cipher> {
+        Cipher::new(self.engine, key)
+    }
+
+    /// The newest generation and its cipher for records.
+    pub(crate) fn manifest_writer(&self) -> Result<(u32, Cipher)> {
+        let kek = self.newest_kek()?;
+        Ok((kek.generation, self.cipher(&keys::manifest_key(&kek.key, self.repo))?))
+    }
+
+    /// The cipher for records of one generation, if that one is known.
+    pub(crate) fn manifest_reader(&self, generation: u32) -> Result<Option<Cipher>> {
+        self.kek(generation).map(|k| self.cipher(&keys::manifest_key(&k.key, self.repo))).transpose()
+    }
+
+    /// Wraps the data key of a new segment.
+    pub(crate) fn wrap(&self, segment: SegmentId, data_key: &[u8; 32]) -> Result<Birth> {
+        let kek = self.newest_kek()?;
+        let cipher = self.cipher(&keys::segment_wrap_key(&kek.key, self.repo, segment))?;
+        let mut wrapped = data_key.to_vec();
+        cipher.seal(keys::WRAP_NONCE, &keys::wrap_aad(self.repo, segment, kek.generation), &mut wrapped)?;
+        Ok(Birth {
+            segment,
+            kek_generation: kek.generation,
+            wrapped_key: *wrapped.first_chunk().ok_or(Error::SelfCheck { what: "a wrapped key" })?,
+            commitment: keys::commitment(data_key),
+        })
+    }
+
+    /// Unwraps the data key of a segment; `object` is where the wrap was found.
+    pub(crate) fn unwrap(&self, birth: &Birth, object: &str) -> Result<Zeroizing<[u8; 32]>> {
+        let place = "the wrapped data key";
+        let Some(kek) = self.kek(birth.kek_generation) else {
+            let why = format!("it needs key generation {}, which the keyring lacks", birth.kek_generation);
+            return Err(Error::damaged(object, place, why));
+        };
+        let cipher = self.cipher(&keys::segment_wrap_key(&kek.key, self.repo, birth.segment))?;
+        let mut key = Zeroizing::new(birth.wrapped_key.to_vec());
+        let aad = keys::wrap_aad(self.repo, birth.segment, birth.kek_generation);
+        cipher
+            .open(keys::WRAP_NONCE, &aad, &mut key)
+            .map_err(|_| Error::damaged(object, place, "its tag is wrong"))?;
+        let key =
+            Zeroizing::new(*key.first_chunk().ok_or(Error::damaged(object, place, "it is too short"))?);
+        if keys::commitment(&key) != birth.commitment {
+            return Err(Error::damaged(object, place, "the header commits to another key"));
+        }
+        Ok(key)
+    }
+
+    /// Names the lock of a stream's writer.
+    pub(crate) fn stream_tag(&self, stream: &[u8]) -> [u8; 16] {
+        keys::stream_tag(&self.secrets.root, stream)
+    }
+}
+
+/// The key of a slot, if the secret is of its kind.
+fn slot_key(kind: &SlotKind, secret: &Secret) -> Result<Option<Zeroizing<[u8; 32]>>> {
+    match (kind, secret) {
+        (SlotKind::Passphrase { salt, memory_kib, passes, lanes }, Secret::Passphrase(text)) => {
+            let refused = |e: argon2::Error| Error::Refused {
+                op: "derive a key from the passphrase",
+                why: e.to_string(),
+            };
+            let params = argon2::Params::new(*memory_kib, *passes, *lanes, Some(32)).map_err(refused)?;
+            let argon = argon2::Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params);
+            let mut key = Zeroizing::new([0; 32]);
+            argon.hash_password_into(text.as_bytes(), salt, key.as_mut_slice()).map_err(refused)?;
+            Ok(Some(key))
+        }
+        (SlotKind::KeyFile, Secret::KeyFile(content)) => {
+            Ok(Some(Zeroizing::new(keys::key_file_key(content))))
+        }
+        _ => Ok(None),
+    }
+}
+
+fn open_secrets(keyring: &Keyring, engine: Engine, unlock: &[u8; 32]) -> Result<Secrets> {
+    let mut plain = Zeroizing::new(keyring.sealed.clone());
+    let opened = Cipher::new(engine, unlock)?.open(keyring.nonce, &keyring.aad(), &mut plain);
+    opened.map_err(|_| Error::damaged("keyring", "its secrets", "the tag is wrong"))?;
+    Secrets::decode(&plain).map_err(Error::format("keyring"))
+}
+
+/// The newest valid one of the three copies.
+fn read_keyring(objects: &dyn Objects) -> Result<Keyring> {
+    let mut newest: Option<Keyring> = None;
+    let mut first_error = None;
+    for name in KEYRINGS {
+        match read_copy(objects, name) {
+            Ok(k) if newest.as_ref().is_none_or(|n| n.generation < k.generation) => newest = Some(k),
+            Ok(_) => {}
+            Err(Error::Io(e)) if e.is_not_found() => {}
+            Err(e) => first_error = first_error.or(Some(e)),
+        }
+    }
+    match (newest, first_error) {
+        (Some(keyring), _) => Ok(keyring),
+        (None, Some(e)) => Err(e),
+        (None, None) => Err(Error::NotARepository),
+    }
+}
+
+fn read_copy(objects: &dyn Objects, name: &str) -> Result<Keyring> {
+    let object = ObjectName::new(name)?;
+    let len = objects.len(&object)?;
+    if len > KEYRING_BYTES_MAX {
+        return Err(Error::damaged(name, "its length", format!("{len} bytes")));
+    }
+    Keyring::decode(&objects.read(&object, 0, len)?).map_err(Error::format(name))
+}

@@ -1,0 +1,122 @@
+//! Streams of log: segments that grow frame by frame, are readable meanwhile, and outlive their writers.
+//!
+//! A segment whose writer died is never continued: its valid frames are kept, the next writer
+//! puts a footer beside it (`.foot`), and writing goes on in a new segment with a new key.
+
+mod reader;
+mod writer;
+
+use std::collections::HashMap;
+
+use holdfast_format::ids::{BlockId, SegmentId};
+use holdfast_format::log::LogOpening;
+use holdfast_format::names;
+use holdfast_format::record::{LogRecord, Record, StreamKey};
+use holdfast_format::segment::FrameKind;
+use holdfast_io::ObjectName;
+
+pub use reader::{LogFrame, LogFrames};
+pub use writer::LogWriter;
+pub(crate) use writer::lock_follower;
+
+use crate::error::Result;
+use crate::repository::Inner;
+
+/// What a frame of a log holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum LogKind {
+    /// Raw events.
+    Events,
+    /// Index entries.
+    Index,
+    /// Whatever else the archive keeps with a log.
+    Meta,
+}
+
+impl LogKind {
+    fn frame(self) -> FrameKind {
+        match self {
+            Self::Events => FrameKind::LogEvents,
+            Self::Index => FrameKind::LogIndex,
+            Self::Meta => FrameKind::LogMeta,
+        }
+    }
+
+    fn of(kind: FrameKind) -> Option<Self> {
+        match kind {
+            FrameKind::LogEvents => Some(Self::Events),
+            FrameKind::LogIndex => Some(Self::Index),
+            FrameKind::LogMeta => Some(Self::Meta),
+            _ => None,
+        }
+    }
+}
+
+/// How far a log segment is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogState {
+    /// Complete; the record says what is in it.
+    Sealed(Box<LogRecord>),
+    /// No record yet: being written, or left behind by a writer that died.
+    Open,
+}
+
+/// A segment of a stream of log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogSegment {
+    /// Its id.
+    pub segment: SegmentId,
+    /// What its first frame says: the stream, its number, where it begins.
+    pub opening: LogOpening,
+    /// How far it is.
+    pub state: LogState,
+}
+
+/// The segments of one stream or of all, by stream and number. A segment that has no whole first frame yet is not
+/// among them: nothing in it was ever acknowledged.
+pub(crate) fn list(inner: &Inner, stream: Option<StreamKey>) -> Result<Vec<LogSegment>> {
+    let mut sealed: HashMap<SegmentId, LogRecord> = HashMap::new();
+    for stamped in inner.manifest.records() {
+        if let Record::LogSealed(record) = &stamped.record {
+            sealed.insert(record.segment, record.clone());
+        }
+    }
+    let mut segments = Vec::new();
+    for name in inner.objects.list(names::LOGS)? {
+        let id = name.as_str().strip_prefix(names::LOGS).and_then(|hex| hex.parse::<SegmentId>().ok());
+        let Some(id) = id else { continue };
+        if let Some(record) = sealed.get(&id)
+            && stream.is_some_and(|s| s != record.stream)
+        {
+            continue;
+        }
+        let Some(opening) = read_opening(inner, id, &name)? else { continue };
+        if stream.is_some_and(|s| s != opening.stream) {
+            continue;
+        }
+        let state = sealed.remove(&id).map_or(LogState::Open, |record| LogState::Sealed(Box::new(record)));
+        segments.push(LogSegment { segment: id, opening, state });
+    }
+    segments.sort_by_key(|s| (s.opening.stream, s.opening.number));
+    Ok(segments)
+}
+
+/// The first frame of a log segment, `None` if it isn't whole.
+fn read_opening(inner: &Inner, id: SegmentId, name: &ObjectName) -> Result<Option<LogOpening>> {
+    let mut frames = match LogFrames::scan(inner, id, name.clone())? {
+        Some(frames) => frames,
+        None => return Ok(None),
+    };
+    match frames.next_any()? {
+        Some((FrameKind::LogOpening, _, plain)) => {
+            let opening = LogOpening::decode(&plain).map_err(crate::error::Error::format(name))?;
+            Ok(Some(opening))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// Keyed BLAKE3 of a frame's plaintext.
+fn frame_id(inner: &Inner, plain: &[u8]) -> BlockId {
+    holdfast_format::keys::block_id(&inner.keys.block_id, plain)
+}

@@ -1,0 +1,350 @@
+//! The manifest: the log of everything that ever happened, and the only commit point.
+//!
+//! Append, under a short lock: read the tail again, put the record twice, sync a head, answer.
+//! Recovery: a record that no head names and that can't be read is the torn last one and is
+//! dropped; any other flaw makes the repository read-only, with every readable record listed.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use holdfast_format::ids::RecordHash;
+use holdfast_format::limits::RECORD_BODY_MAX;
+use holdfast_format::manifest::{ENVELOPE_BYTES_MAX, Envelope, HEAD_BYTES, Head, Prefix};
+use holdfast_format::names::{self, HEADS, MANIFEST_LOCK, MANIFESTS};
+use holdfast_format::record::{Record, Stamped};
+use holdfast_io::{Lock, LockKind, ObjectName, Objects, Put};
+
+use crate::error::{Error, Result};
+use crate::keys::Keys;
+use crate::random;
+
+/// How long an append waits for another process's: each takes some syncs of small files.
+const LOCK_WAIT: Duration = Duration::from_secs(60);
+
+/// What is known of the manifest.
+#[derive(Debug, Default)]
+struct State {
+    records: Vec<Arc<Stamped>>,
+    /// Number and hash of the newest record of the chain.
+    last: Option<(u64, RecordHash)>,
+    /// The first flaw found, if any.
+    damage: Option<String>,
+}
+
+impl State {
+    fn next(&self) -> u64 {
+        self.last.map_or(0, |(number, _)| number.saturating_add(1))
+    }
+}
+
+/// The manifest of an open repository.
+#[derive(Debug)]
+pub(crate) struct Manifest {
+    objects: Arc<dyn Objects>,
+    keys: Arc<Keys>,
+    state: Mutex<State>,
+}
+
+impl Manifest {
+    /// A manifest without records.
+    pub(crate) fn empty(objects: Arc<dyn Objects>, keys: Arc<Keys>) -> Self {
+        Self { objects, keys, state: Mutex::default() }
+    }
+
+    /// Reads the manifest.
+    pub(crate) fn load(objects: Arc<dyn Objects>, keys: Arc<Keys>) -> Result<Self> {
+        let manifest = Self::empty(objects, keys);
+        // The head first: records only ever get more.
+        let head = manifest.head()?;
+        let numbers = manifest.listed()?;
+        {
+            let mut state = manifest.state();
+            let newest = numbers.last().copied();
+            let end = newest.max(head.map(|h| h.number)).map_or(0, |n| n.saturating_add(1));
+            for number in 0..end {
+                let torn_may_be = Some(number) == newest && head.is_none_or(|h| h.number < number);
+                manifest.take(&mut state, number, head, torn_may_be)?;
+            }
+        }
+        Ok(manifest)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes record `number` into the state, or notes what is wrong with it.
+    fn take(&self, state: &mut State, number: u64, head: Option<Head>, torn_may_be: bool) -> Result<()> {
+        let expected =
+            state.last.filter(|(last, _)| last.checked_add(1) == Some(number)).map(|(_, hash)| hash);
+        let expected = if number == 0 { Some(RecordHash::default()) } else { expected };
+        match self.read(number, expected)? {
+            Found::Good(stamped, hash) => {
+                if head.is_some_and(|h| h.number == number && h.hash != hash) {
+                    state
+                        .damage
+                        .get_or_insert(format!("the head names another record {number} than there is"));
+                }
+                state.last = Some((number, hash));
+                state.records.push(Arc::new(*stamped));
+            }
+            Found::Missing if torn_may_be => {}
+            Found::Bad(_) if torn_may_be => {}
+            Found::Missing => {
+                state.damage.get_or_insert(format!("record {number} is missing"));
+            }
+            Found::Bad(why) => {
+                state.damage.get_or_insert(format!("record {number} can't be read in either copy ({why})"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Numbers of which any copy is there.
+    fn listed(&self) -> Result<BTreeSet<u64>> {
+        let mut numbers = BTreeSet::new();
+        for folder in MANIFESTS {
+            for name in self.objects.list(folder)? {
+                numbers.extend(names::manifest_number(name.as_str()));
+            }
+        }
+        Ok(numbers)
+    }
+
+    /// The newer valid one of the two heads.
+    fn head(&self) -> Result<Option<Head>> {
+        let mut newest: Option<Head> = None;
+        for name in HEADS {
+            let name = ObjectName::new(name)?;
+            let bytes = match self.objects.read(&name, 0, HEAD_BYTES) {
+                Ok(bytes) => bytes,
+                Err(e) if e.is_not_found() || matches!(e, holdfast_io::Error::ShortRead { .. }) => continue,
+                Err(e) => return Err(e.into()),
+            };
+            if let Ok(head) = Head::decode(&bytes, &self.keys.head)
+                && head.repo == self.keys.repo
+                && newest.is_none_or(|n| n.number < head.number)
+            {
+                newest = Some(head);
+            }
+        }
+        Ok(newest)
+    }
+
+    /// Reads a record from whichever copy is good.
+    fn read(&self, number: u64, previous: Option<RecordHash>) -> Result<Found> {
+        let mut found = Found::Missing;
+        for copy in 0..MANIFESTS.len() {
+            let name = ObjectName::new(names::manifest(copy, number))?;
+            match self.read_copy(&name, number, previous)? {
+                Found::Good(record, hash) => return Ok(Found::Good(record, hash)),
+                Found::Bad(why) => found = Found::Bad(why),
+                Found::Missing => {}
+            }
+        }
+        Ok(found)
+    }
+
+    fn read_copy(&self, name: &ObjectName, number: u64, previous: Option<RecordHash>) -> Result<Found> {
+        let bytes = match self.objects.len(name) {
+            Ok(len) if len > ENVELOPE_BYTES_MAX => return Ok(Found::Bad(format!("it has {len} bytes"))),
+            Ok(len) => self.objects.read(name, 0, len),
+            Err(e) => Err(e),
+        };
+        let bytes = match bytes {
+            Ok(bytes) => bytes,
+            Err(e) if e.is_not_found() => return Ok(Found::Missing),
+            Err(e) => return Err(e.into()),
+        };
+        Ok(match self.open(&bytes, number, previous)? {
+            Ok((stamped, hash)) => Found::Good(Box::new(stamped), hash),
+            Err(why) => Found::Bad(why),
+        })
+    }
+
+    fn open(
+        &self,
+        bytes: &[u8],
+        number: u64,
+        previous: Option<RecordHash>,
+    ) -> Result<std::result::Result<(Stamped, RecordHash), String>> {
+        let envelope = match Envelope::decode(bytes) {
+            Ok(envelope) => envelope,
+            Err(e) => return Ok(Err(e.to_string())),
+        };
+        let prefix = &envelope.prefix;
+        if prefix.repo != self.keys.repo || prefix.number != number {
+            return Ok(Err("it belongs to another place".to_owned()));
+        }
+        if previous.is_some_and(|hash| hash != prefix.previous) {
+            return Ok(Err("it does not follow the record before it".to_owned()));
+        }
+        let Some(cipher) = self.keys.manifest_reader(prefix.kek_generation)? else {
+            return Ok(Err(format!(
+                "it needs key generation {}, which the keyring lacks",
+                prefix.kek_generation
+            )));
+        };
+        let mut body = envelope.sealed;
+        if cipher.open(prefix.nonce, &prefix.encode(), &mut body).is_err() {
+            return Ok(Err("its tag is wrong".to_owned()));
+        }
+        Ok(match Record::decode(&body) {
+            Ok((at_us, record)) => Ok((Stamped { number, at_us, record }, envelope.hash)),
+            Err(e) => Err(e.to_string()),
+        })
+    }
+
+    /// Takes in what other processes appended since.
+    pub(crate) fn refresh(&self) -> Result<()> {
+        let head = self.head()?;
+        let mut state = self.state();
+        self.refresh_state(&mut state, head)
+    }
+
+    fn refresh_state(&self, state: &mut State, head: Option<Head>) -> Result<()> {
+        loop {
+            let number = state.next();
+            let named = head.is_some_and(|h| h.number >= number);
+            let before = state.last;
+            self.take(state, number, head, !named)?;
+            if state.last == before {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Appends a record; it is durable and named by a head when this returns.
+    pub(crate) fn append(&self, record: Record, at_us: i64) -> Result<Stamped> {
+        let lock = self.objects.lock(&ObjectName::new(MANIFEST_LOCK)?, LockKind::Exclusive, LOCK_WAIT)?;
+        self.append_locked(record, at_us, &lock)
+    }
+
+    /// As [`Manifest::append`], under the manifest's lock that the caller holds.
+    pub(crate) fn append_locked(&self, record: Record, at_us: i64, _lock: &Lock) -> Result<Stamped> {
+        let body = record.encode(at_us);
+        if body.len() as u64 > u64::from(RECORD_BODY_MAX) {
+            let why = format!("it has {} bytes, the limit is {RECORD_BODY_MAX}", body.len());
+            return Err(Error::Refused { op: "append the record", why });
+        }
+        // Whatever the encoder lets pass, the decoder must too: a record that can't be read back is damage.
+        match Record::decode(&body) {
+            Ok((_, read)) if read == record => {}
+            Ok(_) => return Err(Error::SelfCheck { what: "a manifest record" }),
+            Err(e) => return Err(Error::Refused { op: "append the record", why: e.to_string() }),
+        }
+        let head = self.head()?;
+        let mut state = self.state();
+        self.refresh_state(&mut state, head)?;
+        if let Some(why) = &state.damage {
+            return Err(Error::ReadOnly { why: why.clone() });
+        }
+        if head.map(|h| h.number) != state.last.map(|(n, _)| n)
+            && let Some((number, hash)) = state.last
+        {
+            self.complete(number, hash)?;
+        }
+        let number = state.next();
+        let hash = self.put(number, state.last.map(|(_, hash)| hash).unwrap_or_default(), body)?;
+        self.put_head(number, hash)?;
+        let stamped = Stamped { number, at_us, record };
+        state.last = Some((number, hash));
+        state.records.push(Arc::new(stamped.clone()));
+        Ok(stamped)
+    }
+
+    /// Finishes what a process that died between record and head left: both copies, then the head.
+    fn complete(&self, number: u64, hash: RecordHash) -> Result<()> {
+        let names =
+            [ObjectName::new(names::manifest(0, number))?, ObjectName::new(names::manifest(1, number))?];
+        let mut good = None;
+        for name in &names {
+            if let Ok(len) = self.objects.len(name) {
+                let bytes = self.objects.read(name, 0, len.min(ENVELOPE_BYTES_MAX))?;
+                if Envelope::decode(&bytes).is_ok_and(|e| e.hash == hash) {
+                    good = Some(bytes);
+                    break;
+                }
+            }
+        }
+        let Some(bytes) = good else {
+            return Err(Error::damaged(
+                "the manifest",
+                format!("record {number}"),
+                "it vanished while it was read",
+            ));
+        };
+        for name in &names {
+            self.put_over_torn(name, &bytes)?;
+        }
+        self.put_head(number, hash)
+    }
+
+    /// Seals a record and stores both copies.
+    fn put(&self, number: u64, previous: RecordHash, mut body: Vec<u8>) -> Result<RecordHash> {
+        let (kek_generation, cipher) = self.keys.manifest_writer()?;
+        let sealed_len = u32::try_from(body.len().saturating_add(16)).unwrap_or(u32::MAX);
+        let prefix = Prefix {
+            repo: self.keys.repo,
+            number,
+            previous,
+            kek_generation,
+            nonce: random::bytes()?,
+            sealed_len,
+        };
+        cipher.seal(prefix.nonce, &prefix.encode(), &mut body)?;
+        let bytes = Envelope::encode(&prefix, &body);
+        let hash = Envelope::decode(&bytes).map_err(Error::format("manifest record"))?.hash;
+        for copy in 0..MANIFESTS.len() {
+            self.put_over_torn(&ObjectName::new(names::manifest(copy, number))?, &bytes)?;
+        }
+        Ok(hash)
+    }
+
+    /// Puts a record where nothing readable is: what stands there was found to be torn, and no head names it.
+    fn put_over_torn(&self, name: &ObjectName, bytes: &[u8]) -> Result<()> {
+        if self.objects.put_if_absent(name, bytes)? == Put::Created {
+            return Ok(());
+        }
+        let len = self.objects.len(name)?;
+        if self.objects.read(name, 0, len.min(ENVELOPE_BYTES_MAX))? == bytes {
+            return Ok(());
+        }
+        self.objects.delete(name)?;
+        match self.objects.put_if_absent(name, bytes)? {
+            Put::Created => Ok(()),
+            Put::Exists => {
+                Err(Error::ReadOnly { why: format!("another writer put {name} despite the lock") })
+            }
+        }
+    }
+
+    fn put_head(&self, number: u64, hash: RecordHash) -> Result<()> {
+        let head = Head { repo: self.keys.repo, number, hash };
+        let name = if number.is_multiple_of(2) { "head/0" } else { "head/1" };
+        Ok(self.objects.replace(&ObjectName::new(name)?, &head.encode(&self.keys.head))?)
+    }
+
+    /// All readable records, in order.
+    pub(crate) fn records(&self) -> Vec<Arc<Stamped>> {
+        self.state().records.clone()
+    }
+
+    /// Number of the next record: rises with every append of any process, as far as this one has read.
+    pub(crate) fn next_number(&self) -> u64 {
+        self.state().next()
+    }
+
+    /// What is wrong with the manifest, if anything.
+    pub(crate) fn damage(&self) -> Option<String> {
+        self.state().damage.clone()
+    }
+}
+
+/// What stands under a number.
+enum Found {
+    Good(Box<Stamped>, RecordHash),
+    Bad(String),
+    Missing,
+}

@@ -1,0 +1,346 @@
+//! A repository: made, opened, asked. The doors to backups and logs.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_format::ids::{BackupId, RepoId, SegmentId, ServerId};
+use holdfast_format::limits::DEPTH_MAX;
+use holdfast_format::names::{LOGS, MANIFEST_LOCK, MANIFESTS, SEGMENTS};
+use holdfast_format::record::{BackupRecord, Record, RepoCreated, ServerRecord, Stamped, StreamKey};
+use holdfast_format::session::SessionKind;
+use holdfast_io::{EngineChoice, Lock, LockKind, ObjectName, Objects};
+
+use crate::backup::BackupWriter;
+use crate::bases::Bases;
+use crate::cipher::Engine;
+use crate::clock::Clock;
+use crate::error::{Error, Result};
+use crate::keys::{Argon2Cost, Keys, RecoveryKit, Secret};
+use crate::logs::{self, LogFrames, LogSegment, LogWriter};
+use crate::manifest::Manifest;
+use crate::reader::BackupReader;
+use crate::segment::FooterCache;
+use crate::session::LiveSession;
+use holdfast_format::record::Position;
+
+/// Where the heads are.
+const HEAD_FOLDER: &str = "head/";
+
+/// How long making a repository waits for another process that makes one.
+const CREATE_WAIT: Duration = Duration::from_secs(10);
+
+/// How much of what is written is read back before it is acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum VerifyWrite {
+    /// Every frame is decrypted and decoded again.
+    #[default]
+    Full,
+    /// One frame of sixteen is.
+    Sample,
+}
+
+/// How a repository is opened.
+#[derive(Debug, Clone)]
+pub struct OpenOptions {
+    /// Where time comes from.
+    pub clock: Arc<dyn Clock>,
+    /// Which AES-256-GCM works.
+    pub engine: Engine,
+    /// How much is read back.
+    pub verify_write: VerifyWrite,
+    /// Threads that hash and compress for one backup, and that read for one restore.
+    pub workers: usize,
+    /// Memory that the index of one backup may take, bytes; past it, only the parent is compared with.
+    pub index_bytes_max: u64,
+    /// Longest chain of deltas below a block, 0 to 4; 0 stores every block whole.
+    pub delta_depth_max: u8,
+    /// What reads and writes in bulk.
+    pub io: EngineChoice,
+}
+
+impl OpenOptions {
+    /// The defaults: AWS-LC, everything read back, two workers, 64 MiB of index, deltas of up to four, and the engine
+    /// that a probe finds.
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        let engine = Engine::default();
+        Self {
+            clock,
+            engine,
+            verify_write: VerifyWrite::default(),
+            workers: 2,
+            index_bytes_max: 64 << 20,
+            delta_depth_max: DEPTH_MAX,
+            io: EngineChoice::Probe,
+        }
+    }
+}
+
+/// How a repository is made.
+#[derive(Debug, Clone)]
+pub struct CreateOptions {
+    /// How it is open afterwards.
+    pub open: OpenOptions,
+    /// What a passphrase costs whoever guesses it.
+    pub argon2: Argon2Cost,
+    /// The program, as `holdfast 0.1.0`.
+    pub program: String,
+}
+
+/// What all parts of an open repository share.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) objects: Arc<dyn Objects>,
+    pub(crate) keys: Arc<Keys>,
+    pub(crate) manifest: Manifest,
+    pub(crate) options: OpenOptions,
+    pub(crate) cache: FooterCache,
+    pub(crate) bases: Bases,
+}
+
+impl Inner {
+    /// Reads what other processes appended, and learns what compaction moved.
+    pub(crate) fn refresh(&self) -> Result<()> {
+        self.manifest.refresh()?;
+        self.learn_carriers();
+        Ok(())
+    }
+
+    fn learn_carriers(&self) {
+        let mut carriers = HashMap::new();
+        for stamped in self.manifest.records() {
+            if let Record::SegmentsCarried { carrier, births } = &stamped.record {
+                carriers.extend(births.iter().map(|b| (*b, *carrier)));
+            }
+        }
+        self.cache.set_carriers(carriers);
+    }
+
+    pub(crate) fn begin_session(
+        &self,
+        kind: SessionKind,
+        roots: Vec<holdfast_format::ids::Address>,
+    ) -> Result<LiveSession> {
+        self.refresh()?;
+        let epoch = self.manifest.next_number();
+        let session = LiveSession::begin(&self.objects, &self.keys, kind, epoch, roots)?;
+        // What was condemned before anybody could see this session is known now.
+        self.refresh()?;
+        Ok(session)
+    }
+
+    /// Backups that were committed and not forgotten, oldest first.
+    pub(crate) fn backups(&self) -> Vec<BackupRecord> {
+        let records = self.manifest.records();
+        let forgotten: HashSet<BackupId> = records
+            .iter()
+            .filter_map(|s| {
+                if let Record::BackupForgotten { backup, .. } = &s.record { Some(*backup) } else { None }
+            })
+            .collect();
+        let committed = records
+            .iter()
+            .filter_map(|s| if let Record::BackupCommitted(b) = &s.record { Some(b) } else { None });
+        committed.filter(|b| !forgotten.contains(&b.id)).cloned().collect()
+    }
+
+    pub(crate) fn backup(&self, id: BackupId) -> Result<BackupRecord> {
+        self.backups().into_iter().find(|b| b.id == id).ok_or(Error::NoBackup { id })
+    }
+
+    /// Segments that may not be deduplicated against: condemned or deleted, and not spared since.
+    pub(crate) fn condemned(&self) -> HashSet<SegmentId> {
+        let mut condemned = HashSet::new();
+        for stamped in self.manifest.records() {
+            match &stamped.record {
+                Record::SegmentsCondemned { segments } | Record::SegmentsDeleted { segments } => {
+                    condemned.extend(segments.iter().copied());
+                }
+                Record::SegmentsSpared { segments } => {
+                    for segment in segments {
+                        condemned.remove(segment);
+                    }
+                }
+                _ => {}
+            }
+        }
+        condemned
+    }
+}
+
+/// An open repository. Clones share everything; all calls may come from any thread.
+#[derive(Debug, Clone)]
+pub struct Repository {
+    pub(crate) inner: Arc<Inner>,
+}
+
+impl Repository {
+    /// Makes a repository in a place that has none, and gives the kit that recovers it.
+    pub fn create(
+        objects: Arc<dyn Objects>,
+        options: CreateOptions,
+        secret: &Secret,
+    ) -> Result<(Self, RecoveryKit)> {
+        // Two processes may not make one at once.
+        let lock_name = ObjectName::new(MANIFEST_LOCK)?;
+        let lock = objects.lock(&lock_name, LockKind::Exclusive, CREATE_WAIT)?;
+        // Keyrings alone are what a `create` that died left: nothing was ever sealed with those keys.
+        for folder in MANIFESTS.into_iter().chain([HEAD_FOLDER, SEGMENTS, LOGS]) {
+            if !objects.list(folder)?.is_empty() {
+                return Err(Error::AlreadyARepository);
+            }
+        }
+        let now_us = options.open.clock.now_us();
+        let keys = Keys::create(objects.as_ref(), options.open.engine, secret, options.argon2, now_us)?;
+        let keys = Arc::new(keys);
+        let manifest = Manifest::empty(Arc::clone(&objects), Arc::clone(&keys));
+        let created = RepoCreated { repo: keys.repo, program: options.program };
+        manifest.append_locked(Record::RepoCreated(created), now_us, &lock)?;
+        drop(lock);
+        let kit = keys.kit();
+        Ok((Self::assemble(objects, keys, manifest, options.open), kit))
+    }
+
+    /// Opens a repository. A damaged manifest opens it for reading only: see [`Repository::damage`].
+    pub fn open(objects: Arc<dyn Objects>, secret: &Secret, options: OpenOptions) -> Result<Self> {
+        let keys = Arc::new(Keys::open(objects.as_ref(), options.engine, secret)?);
+        let manifest = Manifest::load(Arc::clone(&objects), Arc::clone(&keys))?;
+        if manifest.next_number() == 0 && manifest.damage().is_none() {
+            // `create` died between the keys and the first record: nothing was ever acknowledged here.
+            return Err(Error::NotARepository);
+        }
+        Ok(Self::assemble(objects, keys, manifest, options))
+    }
+
+    fn assemble(
+        objects: Arc<dyn Objects>,
+        keys: Arc<Keys>,
+        manifest: Manifest,
+        options: OpenOptions,
+    ) -> Self {
+        let cache = FooterCache::new(Arc::clone(&objects), Arc::clone(&keys));
+        let inner = Inner { objects, keys, manifest, options, cache, bases: Bases::default() };
+        inner.learn_carriers();
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> RepoId {
+        self.inner.keys.repo
+    }
+
+    /// The text that opens it without a passphrase.
+    #[must_use]
+    pub fn recovery_kit(&self) -> RecoveryKit {
+        self.inner.keys.kit()
+    }
+
+    /// What is wrong with the manifest, if anything; nothing can be written then.
+    #[must_use]
+    pub fn damage(&self) -> Option<String> {
+        self.inner.manifest.damage()
+    }
+
+    /// Takes in what other processes appended since.
+    pub fn refresh(&self) -> Result<()> {
+        self.inner.refresh()
+    }
+
+    /// All records, oldest first, as of the last append, [`Repository::refresh`] or opening.
+    #[must_use]
+    pub fn records(&self) -> Vec<Arc<Stamped>> {
+        self.inner.manifest.records()
+    }
+
+    /// Appends a record; durable when this returns.
+    pub fn append(&self, record: Record) -> Result<Stamped> {
+        let stamped = self.inner.manifest.append(record, self.inner.options.clock.now_us())?;
+        self.inner.learn_carriers();
+        Ok(stamped)
+    }
+
+    /// Backups that were committed and not forgotten, oldest first.
+    #[must_use]
+    pub fn backups(&self) -> Vec<BackupRecord> {
+        self.inner.backups()
+    }
+
+    /// One backup.
+    pub fn backup(&self, id: BackupId) -> Result<BackupRecord> {
+        self.inner.backup(id)
+    }
+
+    /// The protected servers, in the order they were added.
+    #[must_use]
+    pub fn servers(&self) -> Vec<ServerRecord> {
+        let mut servers: Vec<ServerRecord> = Vec::new();
+        for stamped in self.inner.manifest.records() {
+            match &stamped.record {
+                Record::ServerPut(server) => match servers.iter_mut().find(|s| s.id == server.id) {
+                    Some(known) => *known = server.clone(),
+                    None => servers.push(server.clone()),
+                },
+                Record::ServerRemoved { server } => servers.retain(|s| s.id != *server),
+                _ => {}
+            }
+        }
+        servers
+    }
+
+    /// Begins a backup; blocks are first compared with those of `parent` at the same place.
+    pub fn begin_backup(&self, parent: Option<BackupId>) -> Result<BackupWriter> {
+        BackupWriter::begin(&self.inner, parent)
+    }
+
+    /// Opens a backup for reading.
+    pub fn open_backup(&self, id: BackupId) -> Result<BackupReader> {
+        BackupReader::open(&self.inner, id)
+    }
+
+    /// Begins the next segment of a stream of log. Only one writer of a stream lives at a time
+    /// ([`Error::StreamBusy`]). Segments that died writers left behind get their footers first.
+    pub fn begin_log(&self, stream: StreamKey, start: Position) -> Result<LogWriter> {
+        LogWriter::begin(&self.inner, stream, start)
+    }
+
+    /// The segments of a stream in order: sealed ones, then those that are being written or were left behind.
+    pub fn logs(&self, stream: StreamKey) -> Result<Vec<LogSegment>> {
+        self.inner.refresh()?;
+        logs::list(&self.inner, Some(stream))
+    }
+
+    /// The streams that have segments.
+    pub fn streams(&self) -> Result<Vec<StreamKey>> {
+        self.inner.refresh()?;
+        let mut streams: Vec<StreamKey> =
+            logs::list(&self.inner, None)?.into_iter().map(|s| s.opening.stream).collect();
+        streams.sort_unstable();
+        streams.dedup();
+        Ok(streams)
+    }
+
+    /// Takes the place of the one process that follows a server's log, for as long as the lock lives.
+    /// [`Error::StreamBusy`] while another process has it.
+    pub fn follow_log(&self, server: ServerId) -> Result<Lock> {
+        // Somebody who only looks holds it for a moment, too.
+        const LOOK_MAX: Duration = Duration::from_secs(2);
+        logs::lock_follower(&self.inner, server, LOOK_MAX)
+    }
+
+    /// Whether a live process follows a server's log now.
+    pub fn log_is_followed(&self, server: ServerId) -> Result<bool> {
+        match logs::lock_follower(&self.inner, server, Duration::ZERO) {
+            Ok(_free) => Ok(false),
+            Err(Error::StreamBusy) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads the frames of a log segment from a slot on. Another process may be appending: the end is then where the
+    /// durable or visible frames end at the moment.
+    pub fn read_log(&self, segment: &LogSegment, from_slot: u32) -> Result<LogFrames> {
+        LogFrames::open(&self.inner, segment, from_slot)
+    }
+}

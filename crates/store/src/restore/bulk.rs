@@ -1,0 +1,340 @@
+//! The work of a restore: one thread keeps the disk busy, workers open, verify and decode.
+//!
+//! ```text
+//! spans -> [engine reads] -> jobs -> [workers: open | verify | decode] -> out -> [engine writes]
+//! ```
+//!
+//! All bytes are in buffers of the engine's slab. At most [`READ_BUFFERS`] of them hold what was
+//! read, from the request until a worker is done with the span; so the others are there for what
+//! is to be written, and come back when the disk has taken it. A worker waits for such a buffer
+//! while it holds one that was read, never the other way round; the thread with the engine waits
+//! for the disk only, or for a worker when the disk has nothing to do.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use holdfast_format::limits::BLOCK_BYTES;
+use holdfast_io::engine::Direction;
+use holdfast_io::{Buffer, Completion, Engine, EngineChoice, EngineOptions, Request, Slab};
+
+use super::spans::{Span, Spans};
+use super::{RestoreProgress, Task, Work};
+use crate::codec::Coder;
+use crate::error::{Error, Result};
+use crate::reader::decode_block;
+
+/// Bytes of a buffer: a span of a segment, or neighbouring blocks of a file. Past this, devices split requests anyway.
+const BUFFER_BYTES: u32 = 512 * 1024;
+
+/// Buffers that hold what was read: 8 MiB.
+const READ_BUFFERS: u32 = 16;
+
+/// Buffers that hold what is to be written: 16 MiB, and one more for each worker, which fills it.
+const WRITE_BUFFERS: u32 = 32;
+
+/// Requests in flight.
+const DEPTH: u32 = 32;
+
+/// How long a worker may take for a span, or the disk for a buffer: longer than the engine's own patience for a request.
+const PATIENCE: Duration = Duration::from_secs(240);
+
+/// Marks a request that writes; what reads carries a number of a span.
+const WRITING: u64 = u64::MAX;
+
+/// A span that was read.
+struct Job {
+    span: Span,
+    bytes: Buffer,
+}
+
+/// What a worker hands to the thread that owns the engine.
+enum Out {
+    /// Bytes for a file.
+    Write { file: u32, offset: u64, buffer: Buffer, blocks: u32 },
+    /// A span's buffer is free again.
+    SpanDone,
+    /// A worker stopped.
+    Failed(Error),
+}
+
+/// An engine, for as long as the restore takes.
+pub(super) struct Bulk {
+    engine: Box<dyn Engine>,
+    workers: usize,
+}
+
+impl Bulk {
+    pub(super) fn open(choice: EngineChoice, workers: usize) -> Result<Self> {
+        let workers = workers.clamp(1, 64);
+        let filling = u32::try_from(workers).unwrap_or(1);
+        let options = EngineOptions {
+            depth: DEPTH,
+            buffers: READ_BUFFERS + WRITE_BUFFERS + filling,
+            buffer_bytes: BUFFER_BYTES,
+            ..EngineOptions::default()
+        };
+        Ok(Self { engine: choice.open(options)?, workers })
+    }
+
+    /// Lays out a window of blocks, sorted by segment.
+    pub(super) fn run(
+        &mut self,
+        work: &Work<'_>,
+        window: &[Task],
+        progress: &(dyn Fn(RestoreProgress) + Sync),
+    ) -> Result<()> {
+        let stop = AtomicBool::new(false);
+        let slab = Arc::clone(self.engine.slab());
+        let (jobs, todo) = bounded::<Job>(READ_BUFFERS as usize);
+        let (out, done) = bounded::<Out>((READ_BUFFERS + WRITE_BUFFERS) as usize);
+        std::thread::scope(|scope| {
+            for _ in 0..self.workers {
+                let worker = Worker { work, slab: &slab, stop: &stop, out: out.clone() };
+                let todo = todo.clone();
+                scope.spawn(move || worker.run(&todo));
+            }
+            // Only the workers keep their ends of these.
+            drop((out, todo));
+            let mut pump = Pump {
+                engine: self.engine.as_mut(),
+                work,
+                jobs,
+                done,
+                reading: HashMap::new(),
+                next_token: 0,
+                spans_held: 0,
+                progress,
+            };
+            let result = pump.run(Spans::new(work.reader, window, BUFFER_BYTES));
+            stop.store(true, Ordering::Release);
+            let Pump { engine, jobs, done, .. } = pump;
+            // Whoever waits for work, for a buffer or for room in a channel now gets an answer and ends.
+            drop((jobs, done));
+            let drained = drain(engine);
+            result.and(drained)
+        })
+    }
+}
+
+/// Takes what is still in flight, so that its buffers are free for the workers that end.
+fn drain(engine: &mut dyn Engine) -> Result<()> {
+    while engine.complete()?.is_some() {}
+    Ok(())
+}
+
+/// The thread that owns the engine.
+struct Pump<'a> {
+    engine: &'a mut dyn Engine,
+    work: &'a Work<'a>,
+    jobs: Sender<Job>,
+    done: Receiver<Out>,
+    /// Spans under way, by token.
+    reading: HashMap<u64, Span>,
+    next_token: u64,
+    /// Buffers that hold or will hold what is read.
+    spans_held: u32,
+    progress: &'a (dyn Fn(RestoreProgress) + Sync),
+}
+
+impl Pump<'_> {
+    fn run(&mut self, mut spans: Spans<'_>) -> Result<()> {
+        let mut more = true;
+        loop {
+            self.work.go_on()?;
+            // Writes first: they free buffers.
+            while self.engine.room() > 0
+                && let Ok(out) = self.done.try_recv()
+            {
+                self.take(out)?;
+            }
+            while more && self.spans_held < READ_BUFFERS && self.engine.room() > 0 {
+                // Never waited for here: it is this thread that makes buffers free.
+                let Some(buffer) = self.engine.slab().try_take() else { break };
+                match spans.next()? {
+                    Some(span) => self.read(span, buffer)?,
+                    None => more = false,
+                }
+            }
+            if let Some(completion) = self.engine.try_complete()? {
+                self.completed(completion)?;
+                while let Some(completion) = self.engine.try_complete()? {
+                    self.completed(completion)?;
+                }
+            } else if self.engine.room() > 0 && !self.done.is_empty() {
+                // A worker was quicker.
+            } else if self.engine.in_flight() > 0 {
+                if let Some(completion) = self.engine.complete()? {
+                    self.completed(completion)?;
+                }
+            } else if self.spans_held > 0 {
+                let out = self.done.recv_timeout(PATIENCE);
+                self.take(out.map_err(|_| Error::SelfCheck { what: "a worker of the restore" })?)?;
+            } else if !more && self.done.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Asks for a span.
+    fn read(&mut self, span: Span, mut buffer: Buffer) -> Result<()> {
+        self.spans_held += 1;
+        let Some(file) = span.view.file() else {
+            // The place has no files, so the engine can't help.
+            let bytes = buffer.whole_mut().get_mut(..span.len as usize).unwrap_or_default();
+            span.view.read_into(span.start, bytes).map_err(|e| self.blame(&span, 0, e))?;
+            buffer.set_filled(span.len);
+            return self.hand_over(span, buffer);
+        };
+        let token = self.next_token;
+        self.next_token += 1;
+        let request = Request {
+            file: Arc::clone(file),
+            offset: span.start,
+            buffer,
+            direction: Direction::Read { len: span.len },
+            token,
+        };
+        self.reading.insert(token, span);
+        Ok(self.engine.submit(request)?)
+    }
+
+    fn completed(&mut self, completion: Completion) -> Result<()> {
+        let Completion { token, buffer, result } = completion;
+        if token == WRITING {
+            let written = result?;
+            let bytes_done =
+                self.work.bytes.fetch_add(u64::from(written), Ordering::Relaxed) + u64::from(written);
+            (self.progress)(RestoreProgress { bytes_done, bytes_total: self.work.bytes_total });
+            return Ok(());
+        }
+        let span = self.reading.remove(&token).ok_or(Error::SelfCheck { what: "the plan of a restore" })?;
+        let got = result.map_err(|e| self.blame(&span, 0, e.into()))?;
+        if got < span.len {
+            let e = holdfast_io::Error::ShortRead {
+                what: span.view.name().to_string(),
+                offset: span.start,
+                expected: u64::from(span.len),
+                got: u64::from(got),
+            };
+            return Err(self.blame(&span, got, e.into()));
+        }
+        self.hand_over(span, buffer)
+    }
+
+    fn hand_over(&self, span: Span, bytes: Buffer) -> Result<()> {
+        // Never waits: there is room for every buffer that can hold a span.
+        self.jobs.send(Job { span, bytes }).map_err(|_| Error::SelfCheck { what: "a worker of the restore" })
+    }
+
+    fn take(&mut self, out: Out) -> Result<()> {
+        match out {
+            Out::Failed(e) => return Err(e),
+            Out::SpanDone => self.spans_held = self.spans_held.saturating_sub(1),
+            Out::Write { file, offset, buffer, blocks } => {
+                let file = self.work.file(file)?;
+                self.work.blocks.fetch_add(u64::from(blocks), Ordering::Relaxed);
+                let direction = Direction::Write;
+                self.engine.submit(Request { file, offset, buffer, direction, token: WRITING })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn blame(&self, span: &Span, got: u32, e: Error) -> Error {
+        match span.first_beyond(got) {
+            Some(task) => self.work.reader.blame(task.file, task.block, e),
+            None => e,
+        }
+    }
+}
+
+/// Blocks of one file that follow each other, in one buffer.
+struct Filling {
+    file: u32,
+    offset: u64,
+    buffer: Buffer,
+    blocks: u32,
+}
+
+impl Filling {
+    /// Whether these bytes may be appended.
+    fn takes(&self, file: u32, offset: u64, len: usize) -> bool {
+        let filled = self.buffer.filled_len();
+        self.file == file
+            && self.offset + u64::from(filled) == offset
+            && len <= (self.buffer.capacity() - filled) as usize
+    }
+}
+
+/// A thread that opens, verifies and decodes.
+struct Worker<'a> {
+    work: &'a Work<'a>,
+    slab: &'a Arc<Slab>,
+    stop: &'a AtomicBool,
+    out: Sender<Out>,
+}
+
+impl Worker<'_> {
+    fn run(&self, todo: &Receiver<Job>) {
+        let mut coder = match Coder::new() {
+            Ok(coder) => coder,
+            Err(e) => return self.say(Out::Failed(e)),
+        };
+        while let Ok(Job { span, bytes }) = todo.recv() {
+            if self.stop.load(Ordering::Acquire) {
+                return;
+            }
+            if let Err(e) = self.span(&mut coder, &span, &bytes) {
+                return self.say(Out::Failed(e));
+            }
+            drop(bytes);
+            self.say(Out::SpanDone);
+        }
+    }
+
+    /// Nobody listens any more only when the restore has ended for another reason.
+    fn say(&self, out: Out) {
+        let _ = self.out.send(out);
+    }
+
+    fn span(&self, coder: &mut Coder, span: &Span, bytes: &Buffer) -> Result<()> {
+        let reader = self.work.reader;
+        let mut filling: Option<Filling> = None;
+        for (entry, task) in &span.blocks {
+            let opened = span.view.open(entry, span.frame(entry, bytes.filled()));
+            let plain =
+                opened.and_then(|payload| decode_block(&reader.inner, coder, &span.view, entry, payload));
+            let plain = plain.map_err(|e| reader.blame(task.file, task.block, e))?;
+            let plain = plain.get(..reader.len_of(task).min(plain.len())).unwrap_or(&plain);
+            let offset = u64::from(task.block) * u64::from(BLOCK_BYTES);
+            if let Some(full) = filling.take_if(|f| !f.takes(task.file, offset, plain.len())) {
+                self.write(full);
+            }
+            let to = match &mut filling {
+                Some(to) => to,
+                None => {
+                    let buffer = self.slab.take(PATIENCE)?;
+                    filling.insert(Filling { file: task.file, offset, buffer, blocks: 0 })
+                }
+            };
+            if to.buffer.fill(plain) < plain.len() {
+                let place = format!("slot {}", entry.slot);
+                let e = Error::damaged(span.view.name(), place, "it is longer than any block");
+                return Err(reader.blame(task.file, task.block, e));
+            }
+            to.blocks += 1;
+        }
+        if let Some(last) = filling {
+            self.write(last);
+        }
+        Ok(())
+    }
+
+    fn write(&self, full: Filling) {
+        let Filling { file, offset, buffer, blocks } = full;
+        self.say(Out::Write { file, offset, buffer, blocks });
+    }
+}

@@ -1,0 +1,120 @@
+//! Cutting a window of blocks into stretches of segments, in the order they lie there.
+
+use std::sync::Arc;
+
+use holdfast_format::ids::Address;
+use holdfast_format::segment::{FRAME_HEADER_BYTES, FooterEntry};
+
+use super::Task;
+use crate::error::{Error, Result};
+use crate::reader::BackupReader;
+use crate::segment::SegmentView;
+
+/// A stretch of a segment that is read at once, and the blocks in it by where they lie.
+#[derive(Debug)]
+pub(super) struct Span {
+    pub(super) view: Arc<SegmentView>,
+    pub(super) start: u64,
+    pub(super) len: u32,
+    pub(super) blocks: Vec<(FooterEntry, Task)>,
+}
+
+impl Span {
+    /// The frame of a block within the bytes that were read; empty if it is not in there.
+    pub(super) fn frame<'b>(&self, entry: &FooterEntry, bytes: &'b [u8]) -> &'b [u8] {
+        let at = u64::from(entry.offset).checked_sub(self.start).and_then(|at| usize::try_from(at).ok());
+        let len = FRAME_HEADER_BYTES + entry.stored_len as usize;
+        at.and_then(|at| bytes.get(at..at.checked_add(len)?)).unwrap_or(&[])
+    }
+
+    /// The block that a read of only `got` bytes leaves out first, else the first one.
+    pub(super) fn first_beyond(&self, got: u32) -> Option<&Task> {
+        let end = self.start + u64::from(got);
+        let beyond = self.blocks.iter().find(|(entry, _)| end_of(entry) > end);
+        beyond.or(self.blocks.first()).map(|(_, task)| task)
+    }
+}
+
+/// Where the blocks of one segment lie, and which of them were handed out.
+#[derive(Debug)]
+struct Group {
+    view: Arc<SegmentView>,
+    wanted: std::iter::Peekable<std::vec::IntoIter<(FooterEntry, Task)>>,
+}
+
+/// Hands out the spans of a window one by one; a segment's footer is read when its first span is asked for.
+pub(super) struct Spans<'w> {
+    reader: &'w BackupReader,
+    /// Sorted by segment.
+    rest: &'w [Task],
+    group: Option<Group>,
+    span_bytes: u32,
+}
+
+impl<'w> Spans<'w> {
+    /// The spans of these blocks, none longer than `span_bytes`.
+    pub(super) fn new(reader: &'w BackupReader, sorted: &'w [Task], span_bytes: u32) -> Self {
+        Self { reader, rest: sorted, group: None, span_bytes }
+    }
+
+    /// The next span.
+    pub(super) fn next(&mut self) -> Result<Option<Span>> {
+        loop {
+            if let Some(group) = &mut self.group
+                && let Some(first) = group.wanted.next()
+            {
+                return self.span(first).map(Some);
+            }
+            let Some(first) = self.rest.first() else { return Ok(None) };
+            let count = self.rest.iter().take_while(|t| t.segment == first.segment).count();
+            let (tasks, after) = self.rest.split_at_checked(count).unwrap_or((self.rest, &[]));
+            self.rest = after;
+            self.group = Some(self.group(first, tasks)?);
+        }
+    }
+
+    fn group(&self, first: &Task, tasks: &[Task]) -> Result<Group> {
+        let blame = |task: &Task, e| self.reader.blame(task.file, task.block, e);
+        let segment = self.reader.map.segments.get(first.segment as usize).map(|s| s.segment);
+        let segment =
+            segment.ok_or_else(|| blame(first, Error::damaged("map", "a run", "it names no segment")))?;
+        let view = self.reader.inner.cache.view(segment).map_err(|e| blame(first, e))?;
+        let mut wanted: Vec<(FooterEntry, Task)> = Vec::with_capacity(tasks.len());
+        for task in tasks {
+            let entry = view.entry(Address { segment, slot: task.slot }).copied().ok_or_else(|| {
+                let place = format!("slot {}", task.slot);
+                blame(task, Error::damaged(view.name(), place, "its footer lists no such frame"))
+            })?;
+            wanted.push((entry, *task));
+        }
+        wanted.sort_unstable_by_key(|(entry, _)| entry.offset);
+        Ok(Group { view, wanted: wanted.into_iter().peekable() })
+    }
+
+    /// The span that begins with this block.
+    fn span(&mut self, first: (FooterEntry, Task)) -> Result<Span> {
+        let Some(group) = &mut self.group else {
+            return Err(Error::SelfCheck { what: "the plan of a restore" });
+        };
+        let start = u64::from(first.0.offset);
+        let mut end = end_of(&first.0);
+        let limit = start + u64::from(self.span_bytes);
+        if end > limit {
+            let place = format!("slot {}", first.0.slot);
+            let why = "its frame is longer than that of any block";
+            let e = Error::damaged(group.view.name(), place, why);
+            return Err(self.reader.blame(first.1.file, first.1.block, e));
+        }
+        let mut blocks = vec![first];
+        while let Some(next) = group.wanted.next_if(|(entry, _)| end_of(entry) <= limit) {
+            end = end.max(end_of(&next.0));
+            blocks.push(next);
+        }
+        let len = u32::try_from(end - start).unwrap_or(self.span_bytes);
+        Ok(Span { view: Arc::clone(&group.view), start, len, blocks })
+    }
+}
+
+fn end_of(entry: &FooterEntry) -> u64 {
+    u64::from(entry.offset) + FRAME_HEADER_BYTES as u64 + u64::from(entry.stored_len)
+}

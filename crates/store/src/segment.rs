@@ -1,0 +1,7 @@
+//! Segments: written front to back by `writer.rs`, read by address through `view.rs`.
+
+mod view;
+mod writer;
+
+pub(crate) use view::{FooterCache, Located, SegmentView, open_frame};
+pub(crate) use writer::{NewFrame, SealedSegment, SegmentWriter, detached_footer};

@@ -1,0 +1,218 @@
+//! What a repository promises, on a disk that works.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test program")]
+
+mod common;
+
+use std::path::Path;
+
+use common::{
+    BLOCK, content, create, create_options, draft, log_record, objects, open, position, put_file, read_file,
+    secret, spec, stream,
+};
+use holdfast_format::ids::BackupId;
+use holdfast_format::record::BackupStats;
+use holdfast_io::{Disk, SimDisk};
+use holdfast_store::{
+    BlockKind, Engine, Error, LogKind, LogState, RecoveryKit, Repository, RestoreOptions, Secret,
+};
+
+#[test]
+fn a_backup_comes_back_as_it_went_in() {
+    let disk = SimDisk::new();
+    let (repo, _) = create(&disk);
+    let a = content(1, 5 * BLOCK + 100);
+    let b = content(2, 300);
+    let writer = repo.begin_backup(None).unwrap();
+    put_file(&writer, "db/a.ibd", &a);
+    put_file(&writer, "b", &b);
+    let sparse = writer.add_file(spec("db/sparse", 10 * BLOCK as u64)).unwrap();
+    writer.put_block(sparse, 3, &vec![0; BLOCK]).unwrap();
+    writer.put_block(sparse, 4, &content(3, BLOCK)).unwrap();
+    writer.add_file(spec("empty", 0)).unwrap();
+    let record = writer.commit(draft()).unwrap();
+    assert_eq!(record.stats.files, 4);
+    assert_eq!(record.stats.new_blocks, 8);
+    assert_eq!(record.fact("version"), Some("9.7.4"));
+
+    let repo = open(&disk).unwrap();
+    assert_eq!(repo.backups(), vec![record.clone()]);
+    let reader = repo.open_backup(record.id).unwrap();
+    let sparse = reader.find(b"db/sparse").unwrap();
+    assert_eq!(reader.block_kind(sparse, 2).unwrap(), BlockKind::Hole);
+    assert_eq!(reader.block_kind(sparse, 3).unwrap(), BlockKind::Zero);
+    let target = SimDisk::new();
+    target.create_dir_all(Path::new("/out")).unwrap();
+    let summary =
+        reader.restore_into(&target, Path::new("/out"), &|_| {}, &RestoreOptions::default()).unwrap();
+    assert_eq!(summary.blocks, 8);
+    assert_eq!(read_file(&target, Path::new("/out/db/a.ibd")), a);
+    assert_eq!(read_file(&target, Path::new("/out/b")), b);
+    assert_eq!(read_file(&target, Path::new("/out/empty")), b"");
+    let mut expected = vec![0; 10 * BLOCK];
+    expected[4 * BLOCK..5 * BLOCK].copy_from_slice(&content(3, BLOCK));
+    assert_eq!(read_file(&target, Path::new("/out/db/sparse")), expected);
+    let meta = target.metadata(Path::new("/out/db/sparse")).unwrap();
+    assert!(meta.allocated <= 2 * BLOCK as u64, "{} bytes allocated", meta.allocated);
+}
+
+#[test]
+fn unchanged_blocks_are_found_at_the_parent_and_moved_ones_in_the_index() {
+    let disk = SimDisk::new();
+    let (repo, _) = create(&disk);
+    let mut bytes = content(1, 20 * BLOCK);
+    let writer = repo.begin_backup(None).unwrap();
+    put_file(&writer, "a", &bytes);
+    let first = writer.commit(draft()).unwrap();
+    bytes[5 * BLOCK + 7] ^= 1;
+    let writer = repo.begin_backup(Some(first.id)).unwrap();
+    put_file(&writer, "a", &bytes);
+    put_file(&writer, "copy", &bytes[10 * BLOCK..]);
+    let second = writer.commit(draft()).unwrap();
+    assert_eq!(second.parent, Some(first.id));
+    assert_eq!((second.stats.new_blocks, second.stats.parent_blocks, second.stats.known_blocks), (1, 19, 10));
+    let reader = repo.open_backup(second.id).unwrap();
+    let mut read = vec![0; bytes.len()];
+    assert_eq!(reader.read_at(0, 0, &mut read).unwrap(), bytes.len());
+    assert_eq!(read, bytes);
+}
+
+#[test]
+fn a_backup_without_commit_is_nowhere_and_its_segments_are_gone() {
+    let disk = SimDisk::new();
+    let (repo, _) = create(&disk);
+    let writer = repo.begin_backup(None).unwrap();
+    put_file(&writer, "a", &content(1, 9 * BLOCK));
+    writer.barrier().unwrap();
+    drop(writer);
+    assert!(repo.backups().is_empty());
+    assert!(objects(&disk).list("segments/").unwrap().is_empty());
+    assert!(objects(&disk).list("sessions/").unwrap().is_empty());
+}
+
+#[test]
+fn a_wrong_passphrase_is_refused_and_the_kit_opens_without_keyrings() {
+    let disk = SimDisk::new();
+    let (repo, kit) = create(&disk);
+    let writer = repo.begin_backup(None).unwrap();
+    put_file(&writer, "a", b"hello");
+    let record = writer.commit(draft()).unwrap();
+    let wrong = Repository::open(objects(&disk), &Secret::passphrase("wrong"), common::options());
+    assert!(matches!(wrong, Err(Error::WrongSecret)));
+    let again = Repository::create(objects(&disk), create_options(), &secret());
+    assert!(matches!(again, Err(Error::AlreadyARepository)));
+
+    let text = kit.to_text();
+    let kit = RecoveryKit::from_text(&text).unwrap();
+    let spoilt = text.replacen('a', "b", 40);
+    assert!(RecoveryKit::from_text(&spoilt).is_err());
+    let objects = objects(&disk);
+    for name in objects.list("keyring/").unwrap() {
+        objects.delete(&name).unwrap();
+    }
+    let repo = Repository::open(objects, &Secret::Kit(kit), common::options()).unwrap();
+    let reader = repo.open_backup(record.id).unwrap();
+    assert_eq!(reader.read_block(0, 0).unwrap(), b"hello");
+}
+
+#[test]
+fn both_engines_read_each_others_repositories() {
+    let disk = SimDisk::new();
+    let (repo, _) = create(&disk);
+    let writer = repo.begin_backup(None).unwrap();
+    put_file(&writer, "a", &content(1, 3 * BLOCK));
+    let first = writer.commit(draft()).unwrap();
+    let mut options = common::options();
+    options.engine = Engine::Portable;
+    let portable = Repository::open(objects(&disk), &secret(), options).unwrap();
+    assert_eq!(
+        portable.open_backup(first.id).unwrap().read_block(0, 2).unwrap(),
+        &content(1, 3 * BLOCK)[2 * BLOCK..]
+    );
+    let writer = portable.begin_backup(Some(first.id)).unwrap();
+    put_file(&writer, "a", &content(2, 3 * BLOCK));
+    let second = writer.commit(draft()).unwrap();
+    assert_eq!(
+        open(&disk).unwrap().open_backup(second.id).unwrap().read_block(0, 0).unwrap(),
+        &content(2, 3 * BLOCK)[..BLOCK]
+    );
+}
+
+#[test]
+fn a_log_is_readable_while_it_grows_and_after_its_writer_died() {
+    let disk = SimDisk::new();
+    let (repo, _) = create(&disk);
+    let mut log = repo.begin_log(stream(), position(4)).unwrap();
+    assert!(matches!(repo.begin_log(stream(), position(4)), Err(Error::StreamBusy)));
+    log.append(LogKind::Events, b"one").unwrap();
+    log.append(LogKind::Index, b"two").unwrap();
+    log.sync().unwrap();
+    let other = open(&disk).unwrap();
+    let segments = other.logs(stream()).unwrap();
+    assert_eq!(segments.len(), 1);
+    assert_eq!(segments[0].state, LogState::Open);
+    let read = |segment, from| -> Vec<(u32, LogKind, Vec<u8>)> {
+        other
+            .read_log(segment, from)
+            .unwrap()
+            .map(|f| f.unwrap())
+            .map(|f| (f.slot, f.kind, f.plain))
+            .collect()
+    };
+    let expected = vec![(1, LogKind::Events, b"one".to_vec()), (2, LogKind::Index, b"two".to_vec())];
+    assert_eq!(read(&segments[0], 0), expected);
+    let (_, mut log) = log.roll(log_record(), position(400)).unwrap();
+    log.append(LogKind::Events, b"three").unwrap();
+    log.sync().unwrap();
+    drop(log);
+
+    let mut log = other.begin_log(stream(), position(800)).unwrap();
+    assert_eq!(log.number(), 2);
+    let left = log.left_behind().to_vec();
+    assert_eq!(left.len(), 1);
+    assert_eq!(read(&left[0], 0), vec![(1, LogKind::Events, b"three".to_vec())]);
+    log.adopt(&left[0], log_record()).unwrap();
+    drop(log);
+    let segments = other.logs(stream()).unwrap();
+    assert_eq!(segments.iter().map(|s| s.opening.number).collect::<Vec<_>>(), [0, 1, 2]);
+    assert!(matches!(segments[0].state, LogState::Sealed(_)));
+    assert!(matches!(segments[1].state, LogState::Sealed(_)));
+    assert_eq!(read(&segments[0], 2), expected[1..]);
+    assert_eq!(other.streams().unwrap(), vec![stream()]);
+}
+
+#[test]
+fn a_changed_block_is_a_delta_of_the_one_it_replaces_and_the_fifth_is_whole_again() {
+    let disk = SimDisk::new();
+    let (repo, _) = create(&disk);
+    let mut bytes = content(1, 4 * BLOCK + 900);
+    let mut made: Vec<(BackupId, Vec<u8>, BackupStats)> = Vec::new();
+    for generation in 0..12_usize {
+        let writer = repo.begin_backup(made.last().map(|(id, ..)| *id)).unwrap();
+        put_file(&writer, "a", &bytes);
+        let record = writer.commit(draft()).unwrap();
+        made.push((record.id, bytes.clone(), record.stats));
+        for at in 0..40 {
+            bytes[2 * BLOCK + (at * 977 + generation * 131) % BLOCK] ^= 0x55;
+        }
+        bytes[4 * BLOCK + generation] ^= 1;
+    }
+    let deltas: Vec<u64> = made.iter().map(|(.., stats)| stats.delta_blocks).collect();
+    assert_eq!(deltas, [0, 2, 2, 2, 2, 0, 2, 2, 2, 2, 0, 2]);
+    assert!(made.iter().skip(1).all(|(.., stats)| stats.new_blocks == 2 && stats.parent_blocks == 3));
+    let repo = open(&disk).unwrap();
+    for (id, expected, _) in &made {
+        let reader = repo.open_backup(*id).unwrap();
+        let target = SimDisk::new();
+        target.create_dir_all(Path::new("/out")).unwrap();
+        reader.restore_into(&target, Path::new("/out"), &|_| {}, &RestoreOptions::default()).unwrap();
+        assert!(read_file(&target, Path::new("/out/a")) == *expected);
+        let mut read = vec![0; expected.len()];
+        reader.read_at(0, 0, &mut read).unwrap();
+        assert!(read == *expected);
+    }
+    // Nothing to gain: another content at the same place is stored whole.
+    let writer = repo.begin_backup(Some(made[11].0)).unwrap();
+    put_file(&writer, "a", &content(99, 4 * BLOCK));
+    assert_eq!(writer.commit(draft()).unwrap().stats.delta_blocks, 0);
+}

@@ -1,0 +1,192 @@
+use std::fs;
+use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
+use std::os::unix::net::UnixListener;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::*;
+use crate::outcome::Warning;
+use crate::sink::FileKind;
+use crate::sinks::{FolderSink, MemorySink};
+use crate::source::{Progress, Unwatched};
+
+fn copy(dir: &Path) -> Result<(MemorySink, Outcome), Error> {
+    let sink = MemorySink::new();
+    let outcome = FolderSource::new(dir).copy(&sink, &Unwatched)?;
+    Ok((sink, outcome))
+}
+
+fn noise(len: usize) -> Vec<u8> {
+    (0..len as u64).map(|i| (i.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8).collect()
+}
+
+#[test]
+fn every_file_comes_back_as_it_was_empty_folders_and_modes_included() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir_all(dir.path().join("a/empty")).unwrap();
+    let lengths = [0usize, 1, 65535, 65536, 65537, 3 << 20, (1 << 20) + 17];
+    for len in lengths {
+        fs::write(dir.path().join(format!("a/{len}")), noise(len)).unwrap();
+    }
+    fs::set_permissions(dir.path().join("a/1"), fs::Permissions::from_mode(0o640)).unwrap();
+    fs::set_permissions(dir.path().join("a/empty"), fs::Permissions::from_mode(0o750)).unwrap();
+    let (sink, outcome) = copy(dir.path()).unwrap();
+    for len in lengths {
+        assert_eq!(sink.content(&format!("a/{len}")).unwrap(), noise(len), "{len}");
+    }
+    let specs = sink.specs();
+    assert_eq!(specs["a/1"].mode, 0o640);
+    assert_eq!((specs["a/empty"].kind, specs["a/empty"].mode), (FileKind::Directory, 0o750));
+    assert_eq!(outcome.files, lengths.len() as u64);
+    assert_eq!(outcome.bytes, lengths.iter().sum::<usize>() as u64);
+    assert!(sink.without_length().is_empty());
+}
+
+#[test]
+fn a_hole_is_not_read_and_reads_as_zeros() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = fs::File::create(dir.path().join("sparse")).unwrap();
+    file.set_len(64 << 20).unwrap();
+    file.write_all_at(b"here", (32 << 20) + 70_000).unwrap();
+    let (sink, outcome) = copy(dir.path()).unwrap();
+    let content = sink.content("sparse").unwrap();
+    assert_eq!(content.len(), 64 << 20);
+    assert_eq!(&content[(32 << 20) + 70_000..][..4], b"here");
+    assert_eq!(content.iter().filter(|&&b| b != 0).count(), 4);
+    assert!(outcome.bytes <= 2 << 20, "read {} bytes of a hole", outcome.bytes);
+}
+
+#[test]
+fn links_are_followed_and_told_of_and_those_that_lead_back_are_left_out() {
+    let elsewhere = tempfile::tempdir().unwrap();
+    fs::write(elsewhere.path().join("t.ibd"), noise(100)).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    symlink(elsewhere.path(), dir.path().join("shop")).unwrap();
+    symlink(dir.path(), dir.path().join("loop")).unwrap();
+    symlink("/nowhere/at/all", dir.path().join("dangling")).unwrap();
+    let (sink, outcome) = copy(dir.path()).unwrap();
+    assert_eq!(sink.content("shop/t.ibd").unwrap(), noise(100));
+    assert_eq!(outcome.warnings.len(), 3);
+    let left_out = |name: &str| {
+        outcome.warnings.iter().any(|w| matches!(w, Warning::LeftOut { file, .. } if file == name))
+    };
+    assert!(left_out("loop") && left_out("dangling"));
+    assert!(!sink.specs().contains_key("loop"));
+}
+
+#[test]
+fn what_a_server_makes_anew_is_left_out_of_a_datadir_only() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["ibtmp1", "server.pid", "t.frm"] {
+        fs::write(dir.path().join(name), b"x").unwrap();
+    }
+    let _socket = UnixListener::bind(dir.path().join("mysql.sock")).unwrap();
+    let (sink, outcome) = copy(dir.path()).unwrap();
+    let names: Vec<_> = sink.specs().into_keys().collect();
+    assert_eq!(names, ["ibtmp1", "server.pid", "t.frm"]);
+    assert!(outcome.warnings.is_empty());
+    fs::write(dir.path().join("ibdata1"), b"").unwrap();
+    let (sink, _) = copy(dir.path()).unwrap();
+    let names: Vec<_> = sink.specs().into_keys().collect();
+    assert_eq!(names, ["ibdata1", "t.frm"]);
+}
+
+#[test]
+fn a_folder_whose_server_runs_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = fs::File::create(dir.path().join("ibdata1")).unwrap();
+    // A lock of our own process is none to us, so another one has to hold it, as a server would.
+    let mut child = std::process::Command::new("python3")
+        .arg("-c")
+        .arg("import fcntl,sys;f=open(sys.argv[1],'r+');fcntl.lockf(f,fcntl.LOCK_EX);print('locked',flush=True);sys.stdin.read()")
+        .arg(dir.path().join("ibdata1"))
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut line)
+        .unwrap();
+    let error = copy(dir.path()).unwrap_err();
+    assert!(
+        matches!(&error, Error::InUse { evidence, .. } if evidence.contains(&child.id().to_string())),
+        "{error}"
+    );
+    drop(child.stdin.take());
+    child.wait().unwrap();
+    copy(dir.path()).unwrap();
+    drop(file);
+}
+
+/// Changes a file of the folder as soon as the copy is under way.
+struct Meddler<'a> {
+    dir: &'a Path,
+    done: AtomicBool,
+    act: fn(&Path),
+}
+
+impl Watch for Meddler<'_> {
+    fn cancelled(&self) -> bool {
+        false
+    }
+
+    fn progress(&self, _now: Progress) {
+        if !self.done.swap(true, Ordering::SeqCst) {
+            (self.act)(self.dir);
+        }
+    }
+}
+
+#[test]
+fn a_file_that_changes_while_it_is_read_spoils_the_copy() {
+    type Act = fn(&Path);
+    let acts: [(&str, Act); 4] = [
+        ("grow", |d| {
+            fs::OpenOptions::new().append(true).open(d.join("f")).unwrap().write_all_at(b"x", 0).unwrap()
+        }),
+        ("shrink", |d| {
+            fs::OpenOptions::new().write(true).open(d.join("f")).unwrap().set_len(70_000).unwrap()
+        }),
+        ("new file", |d| fs::write(d.join("g"), b"new").unwrap()),
+        ("rename", |d| fs::rename(d.join("f"), d.join("h")).unwrap()),
+    ];
+    for (what, act) in acts {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("f"), noise(4 << 20)).unwrap();
+        // Times of files move in steps of a few milliseconds.
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        let watch = Meddler { dir: dir.path(), done: AtomicBool::new(false), act };
+        let error = FolderSource::new(dir.path()).copy(&MemorySink::new(), &watch).unwrap_err();
+        assert!(matches!(error, Error::Changed { .. } | Error::Io { .. }), "{what}: {error}");
+    }
+}
+
+struct Impatient;
+
+impl Watch for Impatient {
+    fn cancelled(&self) -> bool {
+        true
+    }
+
+    fn progress(&self, _now: Progress) {}
+}
+
+#[test]
+fn a_copy_that_is_called_off_ends_with_that_word() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("f"), noise(4 << 20)).unwrap();
+    let error = FolderSource::new(dir.path()).copy(&MemorySink::new(), &Impatient).unwrap_err();
+    assert!(matches!(error, Error::Cancelled), "{error}");
+}
+
+#[test]
+fn a_folder_laid_out_again_equals_the_first() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("d")).unwrap();
+    fs::write(dir.path().join("d/f"), noise(200_000)).unwrap();
+    let target = tempfile::tempdir().unwrap();
+    let sink = FolderSink::create(target.path().join("copy")).unwrap();
+    FolderSource::new(dir.path()).copy(&sink, &Unwatched).unwrap();
+    sink.finish().unwrap();
+    assert_eq!(fs::read(target.path().join("copy/d/f")).unwrap(), noise(200_000));
+    assert!(!target.path().join("copy/.parts").exists());
+}

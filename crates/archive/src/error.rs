@@ -1,0 +1,117 @@
+//! Everything that can go wrong with an archive.
+
+/// Result of every call of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// A transaction as messages name it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Near {
+    /// Its GTID, or its place as `pos:FILE:OFFSET`.
+    pub id: String,
+    /// Commit time, microseconds since the Unix epoch.
+    pub commit_us: i64,
+}
+
+/// Why an archive stopped, could not be read, or cannot reach a target.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The connection to the source.
+    #[error(transparent)]
+    Mysql(#[from] holdfast_mysql::Error),
+    /// An event that cannot be read.
+    #[error("{file}: {source}")]
+    Event {
+        /// The source's file.
+        file: String,
+        /// What is wrong.
+        source: holdfast_binlog::Error,
+    },
+    /// A structure of the archive that cannot be read.
+    #[error(transparent)]
+    Format(#[from] holdfast_format::Error),
+    /// The repository.
+    #[error("the repository: {0}")]
+    Store(Box<dyn std::error::Error + Send + Sync>),
+    /// The log has a hole, or isn't the one that was archived. Recorded in the repository before it is returned.
+    #[error("the log of {stream} can't be continued after {after}: {reason}. {next}")]
+    Gap {
+        /// The stream.
+        stream: String,
+        /// The last place that is covered.
+        after: String,
+        /// What was met.
+        reason: String,
+        /// What to do.
+        next: String,
+    },
+    /// The stream has a gap at its end, and no newer backup to go on from.
+    #[error(
+        "the log of {stream} has a gap after {after} ({reason}); take a new backup, the archive goes on from there"
+    )]
+    AfterGap {
+        /// The stream.
+        stream: String,
+        /// The last place that is covered.
+        after: String,
+        /// Why it was interrupted.
+        reason: String,
+    },
+    /// The source is another server than the one that was archived.
+    #[error(
+        "{endpoint} is {got}, the archive follows {expected}; if the server was rebuilt, take a new backup first"
+    )]
+    Identity {
+        /// Where we connected.
+        endpoint: String,
+        /// Who should be there.
+        expected: String,
+        /// Who is there.
+        got: String,
+    },
+    /// What is stored of a stream contradicts itself.
+    #[error("the archive of {stream} is damaged at {at}: {reason}; run holdfast-fsck")]
+    Damaged {
+        /// The stream.
+        stream: String,
+        /// File and offset.
+        at: String,
+        /// What does not fit.
+        reason: String,
+    },
+    /// A target that no restore can reach.
+    #[error("{target} can't be reached: {reason}{}{}", near(" The nearest point before it is", .before), near(" The nearest point after it is", .after))]
+    Unreachable {
+        /// The target as the user gave it.
+        target: String,
+        /// Why.
+        reason: String,
+        /// The nearest transaction before it.
+        before: Option<Box<Near>>,
+        /// The nearest transaction after it.
+        after: Option<Box<Near>>,
+    },
+    /// Nothing is archived.
+    #[error("nothing is archived of {stream}; run `holdfast archive`")]
+    Empty {
+        /// The stream.
+        stream: String,
+    },
+    /// A thread of ours died.
+    #[error("the thread that {doing} ended without a word")]
+    Thread {
+        /// What it did.
+        doing: &'static str,
+    },
+}
+
+fn near(lead: &str, point: &Option<Box<Near>>) -> String {
+    point.as_ref().map(|near| format!("{lead} {}.", near.id)).unwrap_or_default()
+}
+
+impl Error {
+    /// True for what a reconnect may cure.
+    #[must_use]
+    pub fn is_network(&self) -> bool {
+        matches!(self, Self::Mysql(error) if error.is_network())
+    }
+}

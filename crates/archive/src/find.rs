@@ -1,0 +1,235 @@
+//! Searches the index: definitions, tables, times. Reads no events where an index is there.
+
+use holdfast_format::txn_index::{TxnEntry, TxnKind};
+
+use crate::error::Result;
+use crate::index::Indexed;
+use crate::server_log::ServerLog;
+
+/// What is looked for; everything that is set must hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Query {
+    /// Definitions and account statements only.
+    pub ddl: bool,
+    /// Transactions that touched this table: `database.table`, or `table` of any database. Case does not count.
+    pub table: Option<String>,
+    /// Transactions with a statement like this: `%` any text, `_` any character. Case does not count.
+    pub like: Option<String>,
+    /// Committed at this time or later, microseconds since the Unix epoch.
+    pub since_us: Option<i64>,
+    /// Committed at this time or earlier.
+    pub until_us: Option<i64>,
+}
+
+/// Hands every transaction that matches to `each`, in the order of the log.
+pub fn find(log: &ServerLog<'_>, query: &Query, each: &mut dyn FnMut(Indexed) -> Result<()>) -> Result<()> {
+    log.each(&mut |_, _, indexed| if query.matches(&indexed.entry) { each(indexed) } else { Ok(()) })
+}
+
+impl Query {
+    /// Does a transaction match?
+    #[must_use]
+    pub fn matches(&self, entry: &TxnEntry) -> bool {
+        let definition = matches!(entry.kind, TxnKind::Ddl | TxnKind::Acl);
+        (!self.ddl || definition)
+            && self.since_us.is_none_or(|since| entry.commit_us >= since)
+            && self.until_us.is_none_or(|until| entry.commit_us <= until)
+            && self.table.as_ref().is_none_or(|table| touches(entry, table))
+            && self.like.as_ref().is_none_or(|pattern| {
+                entry.statement.as_ref().is_some_and(|s| like(&s.text, pattern.as_bytes()))
+            })
+    }
+}
+
+/// Did a transaction touch the table? One that names not all of its tables may have.
+fn touches(entry: &TxnEntry, wanted: &str) -> bool {
+    let (database, table) = match wanted.split_once('.') {
+        Some((database, table)) => (Some(database), table),
+        None => (None, wanted),
+    };
+    let same = |bytes: &[u8], text: &str| bytes.eq_ignore_ascii_case(text.as_bytes());
+    entry.tables_cut
+        || entry
+            .tables
+            .iter()
+            .any(|t| same(&t.table, table) && database.is_none_or(|database| same(&t.database, database)))
+        || database.is_some_and(|database| drops_database(entry, database))
+}
+
+/// `DROP DATABASE` takes its tables along without naming them.
+fn drops_database(entry: &TxnEntry, database: &str) -> bool {
+    let Some(statement) = &entry.statement else { return false };
+    let text = String::from_utf8_lossy(&statement.text).to_ascii_lowercase();
+    let mut words = text.split(|c: char| c.is_whitespace() || c == '`' || c == ';').filter(|w| !w.is_empty());
+    words.next() == Some("drop")
+        && matches!(words.next(), Some("database" | "schema"))
+        && words.next_back() == Some(database.to_ascii_lowercase().as_str())
+}
+
+/// SQL's LIKE on bytes, ASCII case ignored; `\` takes the next byte as it is.
+#[must_use]
+pub fn like(text: &[u8], pattern: &[u8]) -> bool {
+    // Greedy with one point to come back to: linear in the text for each `%`.
+    let (mut t, mut p) = (0, 0);
+    let mut back: Option<(usize, usize)> = None;
+    while t < text.len() {
+        match pattern.get(p) {
+            Some(b'%') => {
+                back = Some((p + 1, t));
+                p += 1;
+                continue;
+            }
+            Some(&wanted) => {
+                let (wanted, width) = match (wanted, pattern.get(p + 1)) {
+                    (b'\\', Some(&next)) => (Some(next), 2),
+                    (b'_', _) => (None, 1),
+                    (other, _) => (Some(other), 1),
+                };
+                let here = text.get(t).copied().unwrap_or_default();
+                if wanted.is_none_or(|wanted| wanted.eq_ignore_ascii_case(&here)) {
+                    (t, p) = (t + 1, p + width);
+                    continue;
+                }
+            }
+            None => {}
+        }
+        match back {
+            Some((after, at)) => {
+                (t, p) = (at + 1, after);
+                back = Some((after, at + 1));
+            }
+            None => return false,
+        }
+    }
+    pattern.get(p..).unwrap_or_default().iter().all(|&b| b == b'%')
+}
+
+/// The statement of a transaction for people: on one line, passwords and their hashes left out.
+#[must_use]
+pub fn shown_statement(entry: &TxnEntry) -> Option<String> {
+    let statement = entry.statement.as_ref()?;
+    let text = String::from_utf8_lossy(&statement.text);
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut shown = if entry.kind == TxnKind::Acl { without_secrets(&line) } else { line };
+    if statement.cut {
+        shown.push_str(" ...");
+    }
+    Some(shown)
+}
+
+/// Replaces what is quoted (or hexadecimal) behind BY, AS, USING, PASSWORD and its brackets.
+fn without_secrets(line: &str) -> String {
+    let (mut out, mut word, mut secret) = (String::new(), String::new(), false);
+    let mut chars = line.chars().peekable();
+    while let Some(c) = chars.next() {
+        if c == '\'' || c == '"' {
+            let mut inner = String::new();
+            while let Some(next) = chars.next() {
+                if next == '\\' {
+                    inner.push(next);
+                    inner.extend(chars.next());
+                } else if next == c {
+                    break;
+                } else {
+                    inner.push(next);
+                }
+            }
+            out.push(c);
+            out.push_str(if secret { "***" } else { &inner });
+            out.push(c);
+            word.clear();
+            secret = false;
+            continue;
+        }
+        if c.is_ascii_alphanumeric() || c == '_' {
+            word.push(c);
+            if secret && word.eq_ignore_ascii_case("0x") {
+                while chars.next_if(char::is_ascii_hexdigit).is_some() {}
+                out.push_str("x***");
+                word.clear();
+                secret = false;
+                continue;
+            }
+        } else if !word.is_empty() {
+            secret = ["BY", "AS", "USING", "PASSWORD"].iter().any(|w| word.eq_ignore_ascii_case(w));
+            word.clear();
+        }
+        out.push(c);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use holdfast_format::txn_index::StatementText;
+    use proptest::prelude::*;
+
+    fn statement(kind: TxnKind, text: &str) -> TxnEntry {
+        TxnEntry {
+            gtid: None,
+            start: 4,
+            end: 5,
+            commit_us: 0,
+            kind,
+            tables: Vec::new(),
+            tables_cut: false,
+            rolled_back: false,
+            statement: Some(StatementText { database: Vec::new(), text: text.into(), cut: false }),
+        }
+    }
+
+    #[test]
+    fn like_knows_any_text_any_character_and_escapes() {
+        for (text, pattern, yes) in [
+            ("DROP TABLE orders", "drop%", true),
+            ("DROP TABLE orders", "%orders", true),
+            ("DROP TABLE orders", "%table%ord_rs", true),
+            ("DROP TABLE orders", "drop", false),
+            ("a%b", "a\\%b", true),
+            ("axb", "a\\%b", false),
+            ("", "%", true),
+            ("aaab", "%a%ab", true),
+        ] {
+            assert_eq!(like(text.as_bytes(), pattern.as_bytes()), yes, "{text} like {pattern}");
+        }
+    }
+
+    #[test]
+    fn passwords_and_hashes_are_not_shown() {
+        for (text, shown) in [
+            (
+                "CREATE USER 'a'@'%' IDENTIFIED WITH 'caching_sha2_password' AS '$A$005$x\\'y'",
+                "CREATE USER 'a'@'%' IDENTIFIED WITH 'caching_sha2_password' AS '***'",
+            ),
+            ("ALTER USER u IDENTIFIED BY \"pw\" ", "ALTER USER u IDENTIFIED BY \"***\""),
+            ("SET PASSWORD FOR u = PASSWORD('x')", "SET PASSWORD FOR u = PASSWORD('***')"),
+            (
+                "ALTER USER u IDENTIFIED WITH 'p' AS 0x24abc REQUIRE NONE",
+                "ALTER USER u IDENTIFIED WITH 'p' AS 0x*** REQUIRE NONE",
+            ),
+        ] {
+            assert_eq!(shown_statement(&statement(TxnKind::Acl, text)).unwrap(), shown);
+        }
+    }
+
+    #[test]
+    fn a_dropped_database_touched_its_tables() {
+        let query = Query { table: Some("shop.orders".into()), ..Query::default() };
+        assert!(query.matches(&statement(TxnKind::Ddl, "DROP DATABASE IF EXISTS `shop`")));
+        assert!(!query.matches(&statement(TxnKind::Ddl, "DROP DATABASE other")));
+    }
+
+    proptest! {
+        #[test]
+        fn like_ends_for_any_bytes(text in proptest::collection::vec(any::<u8>(), 0..40), pattern in "[ab%_\\\\]{0,12}") {
+            let _ = like(&text, pattern.as_bytes());
+            prop_assert!(like(&text, b"%"));
+        }
+
+        #[test]
+        fn any_statement_can_be_shown(text in "\\PC{0,60}") {
+            let _ = shown_statement(&statement(TxnKind::Acl, &text));
+        }
+    }
+}

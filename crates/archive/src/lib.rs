@@ -1,0 +1,24 @@
+//! The binlog archive.
+//!
+//! Owns the receiver, the archived stretches of log, their index by GTID, time, table and statement, what they cover,
+//! and the search. Refuses to know how events are applied. Start reading at `receiver.rs`: `intake.rs` decides what
+//! becomes of each event, `stretch.rs` writes, `tail.rs` finds the place to go on from; `log.rs` reads back.
+
+pub mod error;
+pub mod find;
+pub mod index;
+pub mod intake;
+pub mod log;
+pub mod receiver;
+mod repository;
+pub mod server_log;
+pub mod start;
+pub mod storage;
+pub mod stretch;
+pub mod tail;
+
+pub use error::{Error, Result};
+pub use index::Indexed;
+pub use receiver::{FollowOptions, Followed, Note, Until, follow};
+pub use server_log::{Cursor, Cut, Hole, Interval, Place, RawEvent, ServerLog, Size, Target};
+pub use start::{Start, plan};

@@ -1,0 +1,653 @@
+//! Follows a source's binlog into the archive: a thread reads the socket, the calling one checks and writes.
+//!
+//! Durable means synced: nothing counts as received before. What is not yet synced when the process dies comes again.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use holdfast_format::gtid::{Flavor, Uuid};
+use holdfast_format::record::{LogGap, LogRecord, Position, Record, StreamKey};
+use holdfast_mysql::{BinlogStream, Conn, ConnectOptions, DumpFrom, DumpOptions, EventBytes, Next};
+
+use crate::error::{Error, Result};
+use crate::intake::{FIRST_OFFSET, Flaw, Intake, Kept, Taken, flaw_to_error, is_purged, is_senseless, order};
+use crate::log::stream_name;
+use crate::storage::LogStore;
+use crate::stretch::StretchRecorder;
+use crate::tail::{self, Orphan};
+
+/// Raw bytes at which a stretch is sealed at the next boundary: what an index is rebuilt from after a crash.
+pub const STRETCH_BYTES: u64 = 64 << 20;
+
+/// Bytes gathered by the socket's thread before it hands them over.
+const BATCH_BYTES: usize = 1 << 20;
+
+/// Batches on their way: with `BATCH_BYTES` 4 MiB, or that many events larger than that.
+const BATCHES: usize = 4;
+
+/// How often the stop flag is looked at.
+const TICK: Duration = Duration::from_millis(100);
+
+/// How a stream is followed.
+#[derive(Debug, Clone)]
+pub struct FollowOptions {
+    /// The source.
+    pub connect: ConnectOptions,
+    /// How to ask it.
+    pub dump: DumpOptions,
+    /// What its `server_uuid` must be (MySQL).
+    pub expect_uuid: Option<Uuid>,
+    /// Oldest age of an event that is not durable.
+    pub sync_after: Duration,
+    /// Shortest time between two syncs when the source is quiet.
+    pub sync_idle: Duration,
+    /// Raw bytes at which a stretch is sealed.
+    pub stretch_bytes: u64,
+    /// First and longest wait before connecting again.
+    pub backoff: (Duration, Duration),
+    /// Gives up when no connection came about for that long. `None`: never.
+    pub give_up_after: Option<Duration>,
+}
+
+impl FollowOptions {
+    /// The usual: durable within a second, 64 MiB a stretch, 0.5 s to 30 s between attempts, for ever.
+    #[must_use]
+    pub fn new(connect: ConnectOptions, server_id: u32) -> Self {
+        Self {
+            connect,
+            dump: DumpOptions::new(server_id),
+            expect_uuid: None,
+            sync_after: Duration::from_millis(800),
+            sync_idle: Duration::from_millis(50),
+            stretch_bytes: STRETCH_BYTES,
+            backoff: (Duration::from_millis(500), Duration::from_secs(30)),
+            give_up_after: None,
+        }
+    }
+}
+
+/// How long to follow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Until {
+    /// Until the stop flag is set.
+    Stopped,
+    /// Up to the source's end of log as it is when we get there.
+    EndOfLog,
+    /// Up to a position of the source, by file and offset.
+    Position(Position),
+}
+
+/// What happens, for whoever shows it.
+#[derive(Debug)]
+pub enum Note<'a> {
+    /// Connected; the stream begins here.
+    Connected {
+        /// The source's version.
+        version: String,
+        /// File and offset.
+        at: String,
+    },
+    /// The connection is lost or did not come about.
+    Retrying {
+        /// Why.
+        error: &'a Error,
+        /// When the next attempt is made.
+        after: Duration,
+    },
+    /// Everything up to here is durable.
+    Synced {
+        /// Up to where.
+        at: &'a Position,
+        /// Commit time of the last transaction, microseconds since the Unix epoch; 0 before the first one.
+        last_us: i64,
+        /// Transactions since the start of this call.
+        transactions: u64,
+        /// The source has nothing more at the moment.
+        caught_up: bool,
+    },
+    /// A stretch is complete.
+    Sealed(&'a LogRecord),
+    /// Something to know that stops nothing.
+    Warning(String),
+}
+
+/// What was done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Followed {
+    /// The end of what is durable now; `None` if nothing ever came.
+    pub at: Option<Position>,
+    /// Transactions received.
+    pub transactions: u64,
+    /// Bytes of events received.
+    pub bytes: u64,
+}
+
+/// Follows `stream` until `until` or until `stop` is set. Resumes where the archive ends; if it is empty, begins with the
+/// file of the first of `origins` that the source still has.
+///
+/// A gap is recorded before it is returned as an error.
+pub fn follow(
+    store: &dyn LogStore,
+    stream: &StreamKey,
+    origins: &[Position],
+    options: &FollowOptions,
+    until: &Until,
+    stop: &AtomicBool,
+    note: &mut dyn FnMut(Note<'_>),
+) -> Result<Followed> {
+    let mut follower = Follower::start(store, stream, origins, options, note)?;
+    let result = follower.run(until, stop);
+    match result {
+        Ok(()) => follower.finish(),
+        Err(Error::Gap { stream: name, after, reason, next }) => {
+            follower.record_gap(&reason)?;
+            Err(Error::Gap { stream: name, after, reason, next })
+        }
+        // What came before the failure is good; the failure is what the caller must hear.
+        Err(error) => {
+            let _ = follower.finish();
+            Err(error)
+        }
+    }
+}
+
+struct Follower<'a> {
+    store: &'a dyn LogStore,
+    stream: StreamKey,
+    options: &'a FollowOptions,
+    note: &'a mut dyn FnMut(Note<'_>),
+    flavor: Flavor,
+    intake: Option<Intake>,
+    origins: Vec<Position>,
+    tail: Option<tail::Tail>,
+    orphans: Vec<Orphan>,
+    recorder: Option<StretchRecorder>,
+    /// Events of a file's head, until it is known what was executed before it.
+    head: Vec<Vec<u8>>,
+    transactions: u64,
+    bytes: u64,
+    last_us: i64,
+    caught_up: bool,
+    oldest_unsynced: Option<Instant>,
+    last_sync: Instant,
+}
+
+enum Batch {
+    Events(Vec<EventBytes>),
+    End,
+    Failed(Error),
+}
+
+/// Why a session ended without an error.
+enum Ended {
+    Reached,
+    Stopped,
+}
+
+impl<'a> Follower<'a> {
+    fn start(
+        store: &'a dyn LogStore,
+        stream: &StreamKey,
+        origins: &[Position],
+        options: &'a FollowOptions,
+        note: &'a mut dyn FnMut(Note<'_>),
+    ) -> Result<Self> {
+        let mut tail = tail::find(store, stream)?;
+        let last_us = tail.last_us.unwrap_or_default();
+        Ok(Self {
+            store,
+            stream: *stream,
+            options,
+            note,
+            flavor: Flavor::MySql,
+            intake: None,
+            origins: origins.to_vec(),
+            orphans: std::mem::take(&mut tail.orphans),
+            tail: Some(tail),
+            recorder: None,
+            head: Vec::new(),
+            transactions: 0,
+            bytes: 0,
+            last_us,
+            caught_up: false,
+            oldest_unsynced: None,
+            last_sync: Instant::now(),
+        })
+    }
+
+    /// Connects again and again.
+    fn run(&mut self, until: &Until, stop: &AtomicBool) -> Result<()> {
+        let (first, longest) = self.options.backoff;
+        let (mut wait, mut alone_since) = (first, Instant::now());
+        loop {
+            if stop.load(Ordering::Relaxed) || self.reached(until) {
+                return Ok(());
+            }
+            let before = self.bytes;
+            let error = match self.session(until, stop) {
+                Ok(Ended::Reached | Ended::Stopped) => return Ok(()),
+                Err(error) if error.is_network() => error,
+                Err(error) => return Err(error),
+            };
+            // What has come is kept, and made durable before the wait.
+            self.sync()?;
+            if self.bytes > before {
+                (wait, alone_since) = (first, Instant::now());
+            }
+            if self.options.give_up_after.is_some_and(|limit| alone_since.elapsed() >= limit) {
+                return Err(error);
+            }
+            (self.note)(Note::Retrying { error: &error, after: wait });
+            let wake = Instant::now() + wait;
+            while Instant::now() < wake && !stop.load(Ordering::Relaxed) {
+                std::thread::sleep(TICK.min(wake.saturating_duration_since(Instant::now())));
+            }
+            wait = (wait * 2).min(longest);
+        }
+    }
+
+    /// One connection.
+    fn session(&mut self, until: &Until, stop: &AtomicBool) -> Result<Ended> {
+        let mut conn = Conn::connect(&self.options.connect)?;
+        self.flavor = check_identity(&mut conn, self.options.expect_uuid)?;
+        self.choose_start(&mut conn)?;
+        let Some(intake) = self.intake.as_mut() else {
+            return Err(Error::Empty { stream: stream_name(&self.stream) });
+        };
+        let offset = intake.reconnect();
+        let from = DumpFrom::Position { file: intake.file().to_owned(), offset };
+        let version = conn.server().to_string();
+        conn.register_replica(self.options.dump.server_id, "holdfast")?;
+        let mut dump = self.options.dump.clone();
+        dump.until_end = *until == Until::EndOfLog;
+        let stream = conn.dump(&from, &dump)?;
+        (self.note)(Note::Connected { version, at: format!("{}:{offset}", intake.file()) });
+        let interrupter = stream.interrupter();
+        let halt = &AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let (sender, receiver) = bounded(BATCHES);
+            let reader = scope.spawn(move || read_socket(stream, &sender, halt));
+            let ended = self.consume(&receiver, until, stop);
+            // The reader may wait for the socket or for room in the channel: end both waits.
+            halt.store(true, Ordering::Relaxed);
+            interrupter.interrupt();
+            drop(receiver);
+            if reader.join().is_err() {
+                return Err(Error::Thread { doing: "reads the binlog from the socket" });
+            }
+            ended
+        })
+    }
+
+    /// Decides where to begin, once.
+    fn choose_start(&mut self, conn: &mut Conn) -> Result<()> {
+        if self.intake.is_some() {
+            return Ok(());
+        }
+        if let Some(tail) = self.tail.as_mut()
+            && let Some(at) = tail.at.clone()
+        {
+            self.intake = Some(Intake::resume(self.flavor, &at, tail));
+            return Ok(());
+        }
+        let present = binlog_files(conn)?;
+        let oldest = self.origins.iter().find(|at| present.contains(&at.file));
+        let file = match oldest.map(|at| at.file.clone()).or_else(|| present.last().cloned()) {
+            Some(file) => file,
+            None => {
+                return Err(Error::Unreachable {
+                    target: conn.endpoint().to_owned(),
+                    reason: "the server writes no binlog; set log_bin and restart it.".to_owned(),
+                    before: None,
+                    after: None,
+                });
+            }
+        };
+        if oldest.is_none() && !self.origins.is_empty() {
+            (self.note)(Note::Warning(format!(
+                "the source has purged the logs of all backups; the archive begins with {file}, take a new backup"
+            )));
+        }
+        self.intake = Some(Intake::new(self.flavor, &file, None));
+        Ok(())
+    }
+
+    /// Takes what the socket's thread sends, and keeps the promise of a sync within a second.
+    fn consume(&mut self, receiver: &Receiver<Batch>, until: &Until, stop: &AtomicBool) -> Result<Ended> {
+        loop {
+            match receiver.recv_timeout(self.patience()) {
+                Ok(Batch::Events(events)) => {
+                    for event in &events {
+                        self.take(event)?;
+                        if self.reached(until) {
+                            return Ok(Ended::Reached);
+                        }
+                    }
+                }
+                Ok(Batch::End) if *until == Until::EndOfLog => return Ok(Ended::Reached),
+                Ok(Batch::End) => {
+                    return Err(Error::Mysql(holdfast_mysql::Error::Closed {
+                        endpoint: self.options.connect.endpoint.to_string(),
+                        doing: "following the binlog",
+                    }));
+                }
+                Ok(Batch::Failed(error)) => return self.source_failed(error),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(Error::Thread { doing: "reads the binlog from the socket" });
+                }
+            }
+            self.sync_if_due(receiver.is_empty())?;
+            if stop.load(Ordering::Relaxed) {
+                return Ok(Ended::Stopped);
+            }
+        }
+    }
+
+    /// The source's own errors: most are for the caller, but a purged file that we have whole is none.
+    fn source_failed(&mut self, error: Error) -> Result<Ended> {
+        let Error::Mysql(source) = &error else { return Err(error) };
+        if self.intake.as_ref().is_some_and(Intake::shows_nothing) && is_senseless(source) {
+            let why = format!("the source has another log there than the one that is archived: {source}");
+            return Err(self.flaw(Flaw::Gap(why)));
+        }
+        if !is_purged(source) {
+            return Err(error);
+        }
+        let reason = source.to_string();
+        if self.intake.as_mut().is_some_and(Intake::skip_to_next_file) {
+            // As if the connection had broken: the next one asks for the next file.
+            self.seal_file()?;
+            return Err(Error::Mysql(holdfast_mysql::Error::Closed {
+                endpoint: self.options.connect.endpoint.to_string(),
+                doing: "asking for a file that is purged, but archived whole",
+            }));
+        }
+        Err(self.flaw(Flaw::Gap(reason)))
+    }
+
+    fn flaw(&self, flaw: Flaw) -> Error {
+        let after = self.end();
+        flaw_to_error(flaw, &stream_name(&self.stream), &after)
+    }
+
+    fn end(&self) -> Position {
+        self.intake.as_ref().map_or_else(
+            || Position {
+                file: String::new(),
+                offset: 0,
+                gtid: holdfast_format::gtid::GtidSet::empty(self.flavor),
+            },
+            Intake::position,
+        )
+    }
+
+    fn take(&mut self, raw: &[u8]) -> Result<()> {
+        let Some(intake) = self.intake.as_mut() else { return Ok(()) };
+        // Copied only where it may be needed: a set of GTIDs can be long.
+        let room = self.recorder.as_ref().is_some_and(|recorder| recorder.has_room(raw.len()));
+        let before = (!room || is_rotation(raw)).then(|| intake.position());
+        match intake.take(raw) {
+            Err(flaw) => Err(self.flaw(flaw)),
+            Ok(Taken::Nothing) => Ok(()),
+            Ok(Taken::CaughtUp) => {
+                self.caught_up = true;
+                Ok(())
+            }
+            Ok(Taken::File) => match before {
+                Some(end) => self.seal_at(&end),
+                None => Ok(()),
+            },
+            Ok(Taken::Keep(kept)) => self.keep(raw, &kept, before),
+        }
+    }
+
+    /// `before` is the position before the event, if it may not find room in the segment.
+    fn keep(&mut self, raw: &[u8], kept: &Kept, before: Option<Position>) -> Result<()> {
+        self.caught_up = false;
+        self.oldest_unsynced.get_or_insert_with(Instant::now);
+        self.bytes += raw.len() as u64;
+        let transaction = kept.transaction.as_deref();
+        if let Some(transaction) = transaction {
+            self.transactions += 1;
+            self.last_us = i64::try_from(transaction.commit_micros).unwrap_or(i64::MAX);
+        }
+        let mut at = before.unwrap_or_else(|| self.end());
+        let start = self.intake.as_ref().map_or(0, Intake::offset) - raw.len() as u64;
+        at.offset = start;
+        if self.recorder.is_none() && !self.begin(&at, kept.since, raw)? {
+            return Ok(());
+        }
+        let mut taken = 0;
+        while let Some(recorder) = self.recorder.as_mut() {
+            taken += recorder.put(raw.get(taken..).unwrap_or_default())?;
+            if taken >= raw.len() {
+                break;
+            }
+            // The segment is full in the middle of an event: the next one goes on there.
+            at.offset = start + taken as u64;
+            self.seal_at(&at)?;
+            self.begin(&at, kept.since, raw)?;
+        }
+        let Some(recorder) = self.recorder.as_mut() else { return Ok(()) };
+        recorder.count(transaction);
+        let enough = recorder.is_full() || recorder.counts().bytes >= self.options.stretch_bytes;
+        if kept.boundary && enough {
+            let at = self.end();
+            self.seal_at(&at)?;
+        }
+        Ok(())
+    }
+
+    /// Begins a stretch at `at`, the start of the event `raw` or a place inside it, which belongs to the transaction that
+    /// begins at `since`. False: the event waits in `head`, because what came before the file is known only behind its
+    /// list of GTIDs.
+    fn begin(&mut self, at: &Position, since: Option<u64>, raw: &[u8]) -> Result<bool> {
+        let Some(intake) = self.intake.as_ref() else { return Ok(false) };
+        if intake.executed().is_none() && !intake.is_open() && self.head.len() < HEAD_EVENTS_MAX {
+            self.head.push(raw.to_vec());
+            return Ok(false);
+        }
+        let head = std::mem::take(&mut self.head);
+        let mut first = at.clone();
+        if !head.is_empty() {
+            // Of a file's head nothing is executed but what its list says.
+            first.gtid = intake.position().gtid;
+            first.offset -= head.iter().map(|event| event.len() as u64).sum::<u64>();
+        }
+        let inside = since.filter(|since| *since < first.offset);
+        let format_event = intake.format_event().to_vec();
+        let mut recorder = StretchRecorder::begin(self.store, &self.stream, first, &format_event, inside)?;
+        // Only now that this stream is ours: until then another process might have been writing it.
+        for orphan in std::mem::take(&mut self.orphans) {
+            recorder.adopt(orphan)?;
+        }
+        for event in &head {
+            recorder.put(event)?;
+            recorder.count(None);
+        }
+        self.recorder = Some(recorder);
+        Ok(true)
+    }
+
+    fn seal_file(&mut self) -> Result<()> {
+        let Some(recorder) = self.recorder.as_ref() else { return Ok(()) };
+        let mut at = self.end();
+        at.file.clone_from(&recorder.first().file);
+        at.offset = recorder.end();
+        self.seal_at(&at)
+    }
+
+    fn seal_at(&mut self, at: &Position) -> Result<()> {
+        if let Some(recorder) = self.recorder.take() {
+            let record = recorder.seal(at)?;
+            self.oldest_unsynced = None;
+            self.last_sync = Instant::now();
+            (self.note)(Note::Sealed(&record));
+            self.note_synced();
+        }
+        Ok(())
+    }
+
+    fn patience(&self) -> Duration {
+        match self.oldest_unsynced {
+            Some(since) => (since + self.options.sync_after)
+                .saturating_duration_since(Instant::now())
+                .clamp(Duration::from_millis(1), self.options.sync_idle),
+            None => TICK,
+        }
+    }
+
+    fn sync_if_due(&mut self, quiet: bool) -> Result<()> {
+        let Some(since) = self.oldest_unsynced else { return Ok(()) };
+        let between = self.intake.as_ref().is_some_and(|intake| !intake.is_open());
+        let idle = quiet && between && self.last_sync.elapsed() >= self.options.sync_idle;
+        if idle || since.elapsed() >= self.options.sync_after {
+            self.sync()?;
+        }
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<()> {
+        if let Some(recorder) = self.recorder.as_mut()
+            && recorder.is_unsynced()
+        {
+            recorder.sync()?;
+            self.last_sync = Instant::now();
+            self.oldest_unsynced = None;
+            self.note_synced();
+        }
+        Ok(())
+    }
+
+    fn note_synced(&mut self) {
+        let at = self.end();
+        (self.note)(Note::Synced {
+            at: &at,
+            last_us: self.last_us,
+            transactions: self.transactions,
+            caught_up: self.caught_up,
+        });
+    }
+
+    fn reached(&self, until: &Until) -> bool {
+        let (Until::Position(target), Some(intake)) = (until, self.intake.as_ref()) else { return false };
+        let here =
+            Position { file: intake.file().to_owned(), offset: intake.offset(), gtid: target.gtid.clone() };
+        !intake.is_open() && order(&here, target).is_some_and(std::cmp::Ordering::is_ge)
+    }
+
+    /// Leaves a clean end: everything whole that came is durable and indexed.
+    fn finish(mut self) -> Result<Followed> {
+        let open = self.intake.as_ref().is_some_and(Intake::is_open);
+        if open {
+            // An unfinished transaction comes again; without a record its stretch ends at the last boundary.
+            self.sync()?;
+        } else {
+            let at = self.end();
+            self.seal_at(&at)?;
+        }
+        let at = match (&self.intake, self.tail.take().and_then(|tail| tail.at)) {
+            (Some(intake), _) if intake.offset() > FIRST_OFFSET => Some(intake.position()),
+            (_, tail) => tail,
+        };
+        Ok(Followed { at, transactions: self.transactions, bytes: self.bytes })
+    }
+
+    /// Ends the stream: what is good is sealed, then the gap is recorded, unless it is known already.
+    fn record_gap(&mut self, reason: &str) -> Result<()> {
+        if self.intake.as_ref().is_some_and(Intake::is_open) {
+            self.sync()?;
+        } else {
+            let at = self.end();
+            self.seal_at(&at)?;
+        }
+        let after = self.end();
+        let known = self.tail.as_ref().and_then(|tail| tail.gap.as_ref());
+        if known.is_some_and(|gap| gap.after.file == after.file && gap.after.offset == after.offset) {
+            return Ok(());
+        }
+        let gap = LogGap { stream: self.stream, after, reason: reason.to_owned(), at_us: now_us() };
+        self.store.append(Record::LogGap(gap))
+    }
+}
+
+/// An artificial rotation or a real one: the next event may be of another file.
+fn is_rotation(raw: &[u8]) -> bool {
+    raw.get(4) == Some(&holdfast_binlog::EventType::ROTATE.0)
+}
+
+/// Events in a file before its list of GTIDs: the format description only.
+const HEAD_EVENTS_MAX: usize = 4;
+
+/// Microseconds since the Unix epoch.
+fn now_us() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// The socket's side: gathers events into batches.
+fn read_socket(mut stream: BinlogStream, sender: &Sender<Batch>, halt: &AtomicBool) {
+    let mut batch = Vec::new();
+    let mut bytes = 0;
+    loop {
+        let wait = if batch.is_empty() { TICK } else { Duration::from_millis(5) };
+        let next = stream.next_event(Instant::now() + wait);
+        if halt.load(Ordering::Relaxed) {
+            return;
+        }
+        let (flush, last) = match next {
+            Ok(Next::Event(event)) => {
+                bytes += event.len();
+                batch.push(event);
+                (bytes >= BATCH_BYTES, None)
+            }
+            Ok(Next::Quiet) => (!batch.is_empty(), None),
+            Ok(Next::End) => (true, Some(Batch::End)),
+            Err(error) => (true, Some(Batch::Failed(error.into()))),
+        };
+        if flush {
+            bytes = 0;
+            let events = std::mem::take(&mut batch);
+            if sender.send(Batch::Events(events)).is_err() {
+                return;
+            }
+        }
+        if let Some(last) = last {
+            // Nobody listens any more only if the other side has ended.
+            let _ = sender.send(last);
+            return;
+        }
+    }
+}
+
+/// Who is there, and is it the right one?
+fn check_identity(conn: &mut Conn, expect: Option<Uuid>) -> Result<Flavor> {
+    if conn.server().is_mariadb() {
+        return Ok(Flavor::MariaDb);
+    }
+    let Some(expect) = expect else { return Ok(Flavor::MySql) };
+    let got = conn.query_text("SELECT @@server_uuid")?.unwrap_or_default();
+    if got.parse::<Uuid>().ok() != Some(expect) {
+        return Err(Error::Identity {
+            endpoint: conn.endpoint().to_owned(),
+            expected: format!("the server {expect}"),
+            got: format!("the server {got}"),
+        });
+    }
+    Ok(Flavor::MySql)
+}
+
+/// The files of the source's log, oldest first.
+fn binlog_files(conn: &mut Conn) -> Result<Vec<String>> {
+    // Error 1381: the server writes no binlog.
+    match conn.query("SHOW BINARY LOGS") {
+        Ok(result) => Ok((0..result.rows.len()).filter_map(|row| result.text(row, 0)).collect()),
+        Err(error) if error.code() == Some(1381) => Ok(Vec::new()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

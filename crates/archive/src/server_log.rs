@@ -1,0 +1,620 @@
+//! The whole log of one server: its streams one after the other, the holes between them, and the way from what a user
+//! names (a time, a GTID, a position) to an exact cut between two transactions.
+
+use std::cmp::Ordering;
+
+use holdfast_format::gtid::{Gtid, GtidSet, Uuid};
+use holdfast_format::ids::ServerId;
+use holdfast_format::record::{LogGap, Position, Record, StreamKey};
+
+use crate::error::{Error, Result};
+use crate::index::{Indexed, each_entry};
+use crate::intake::order;
+use crate::log::LogReader;
+use crate::storage::{LogStore, Stretch};
+
+/// Bits of a place that hold the offset: files of 1 TiB.
+const OFFSET_BITS: u32 = 40;
+
+/// A place in a server's log: numbers that rise in its order. Good for one `ServerLog` and every later one of the same
+/// server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place(pub u64);
+
+/// A file of the source, as far as it is archived.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct FileSpan {
+    name: String,
+    start: u64,
+    end: u64,
+    gtid_before: GtidSet,
+}
+
+/// A stream: no hole in it.
+#[derive(Debug)]
+struct StreamLog {
+    key: StreamKey,
+    files: Vec<FileSpan>,
+    gap: Option<LogGap>,
+}
+
+/// A stretch of time and log without a hole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interval {
+    /// The stream.
+    pub stream: StreamKey,
+    /// Where it begins.
+    pub from: Position,
+    /// Where it ends: behind the last whole transaction.
+    pub to: Position,
+    /// `from` as a place.
+    pub begin: Place,
+    /// `to` as a place.
+    pub end: Place,
+    /// Commit time of its first transaction, microseconds since the Unix epoch; `None` if it has none.
+    pub from_us: Option<i64>,
+    /// Commit time of its last transaction.
+    pub to_us: Option<i64>,
+    /// Transactions in it.
+    pub transactions: u64,
+    /// Why it ends, if the log could not be continued.
+    pub broken: Option<String>,
+}
+
+/// What a restore can be asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// The last transaction.
+    Latest,
+    /// Every transaction before the first one that was committed after this time, microseconds since the Unix epoch.
+    Time(i64),
+    /// Up to a transaction, without it. Its GTID, or an id that `find` gave.
+    Before(String),
+    /// Up to a transaction, with it.
+    After(String),
+    /// Every transaction that ends at this offset of the source's file or before.
+    Position {
+        /// The file.
+        file: String,
+        /// The offset.
+        offset: u64,
+    },
+}
+
+/// A cut between two transactions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cut {
+    /// The first byte left out.
+    pub place: Place,
+    /// The last transaction kept.
+    pub kept: Option<Indexed>,
+    /// The first transaction left out.
+    pub left_out: Option<Indexed>,
+}
+
+/// There is no such cut.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hole {
+    /// Why, as a sentence.
+    pub reason: String,
+    /// The last transaction before it.
+    pub before: Option<Indexed>,
+    /// The first transaction after it.
+    pub after: Option<Indexed>,
+}
+
+/// How much lies between two places.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Size {
+    /// Transactions.
+    pub transactions: u64,
+    /// Bytes of events.
+    pub bytes: u64,
+}
+
+/// The log of a server as it is now.
+pub struct ServerLog<'s> {
+    store: &'s dyn LogStore,
+    streams: Vec<StreamLog>,
+}
+
+impl std::fmt::Debug for ServerLog<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ServerLog").field("streams", &self.streams).finish()
+    }
+}
+
+impl<'s> ServerLog<'s> {
+    /// Looks at what there is.
+    pub fn open(store: &'s dyn LogStore, server: ServerId) -> Result<Self> {
+        let mut keys: Vec<_> = store.streams()?.into_iter().filter(|key| key.server == server).collect();
+        // Lives of one server follow each other by number; another identity is another history.
+        keys.sort_by_key(|key| (key.incarnation, key.source_uuid));
+        keys.dedup();
+        let mut streams = Vec::new();
+        for key in keys {
+            let files = files_of(store, &key, &store.stretches(&key)?)?;
+            streams.push(StreamLog { key, files, gap: gap_of(store, &key)? });
+        }
+        Ok(Self { store, streams })
+    }
+
+    /// True if nothing is archived.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.streams.iter().all(|stream| stream.files.is_empty())
+    }
+
+    /// The streams in order.
+    #[must_use]
+    pub fn streams(&self) -> Vec<StreamKey> {
+        self.streams.iter().map(|stream| stream.key).collect()
+    }
+
+    /// Hands every transaction in order to `each`, with its place and the place behind it.
+    pub fn each(&self, each: &mut dyn FnMut(Place, Place, Indexed) -> Result<()>) -> Result<()> {
+        let mut base = 0;
+        for stream in &self.streams {
+            let mut at = 0;
+            each_entry(self.store, &stream.key, &mut |indexed| {
+                // Entries come in the order of the files.
+                let here = stream.files.iter().skip(at).position(|span| span.name == indexed.file);
+                let Some(further) = here else { return Ok(()) };
+                at += further;
+                let place = |offset| place(base + at, offset);
+                each(place(indexed.entry.start), place(indexed.entry.end), indexed)
+            })?;
+            base += stream.files.len();
+        }
+        Ok(())
+    }
+
+    /// Where a position of the source lies; `None` if it is not archived.
+    pub fn place_of(&self, position: &Position) -> Result<Option<Place>> {
+        self.place_in(position, &|_| true)
+    }
+
+    /// Where a copy stands that was begun at `taken_us` (microseconds since the Unix epoch) from the server `source`
+    /// (MySQL), if it is known which one that was.
+    ///
+    /// After a reset, files, offsets and GTIDs come again: the same words name another place in each life. So a copy
+    /// is looked for only in the log of the server that it was taken from, and never in a life that began after it.
+    pub fn place_of_copy(
+        &self,
+        position: &Position,
+        taken_us: i64,
+        source: Option<Uuid>,
+    ) -> Result<Option<Place>> {
+        let over =
+            |gap: &LogGap| taken_us <= gap.at_us && !order(position, &gap.after).is_some_and(Ordering::is_gt);
+        // Lives from this one on begin behind a gap that the copy does not lie behind.
+        let end = self.streams.iter().position(|stream| stream.gap.as_ref().is_some_and(over));
+        let last = end.and_then(|at| self.streams.get(at)).map_or(u32::MAX, |stream| stream.key.incarnation);
+        self.place_in(position, &|key| {
+            key.incarnation <= last && source.is_none_or(|source| source == key.source_uuid)
+        })
+    }
+
+    fn place_in(&self, position: &Position, may_be: &dyn Fn(&StreamKey) -> bool) -> Result<Option<Place>> {
+        if position.file.is_empty() {
+            return self.place_of_set(&position.gtid);
+        }
+        let mut base: usize = self.streams.iter().map(|stream| stream.files.len()).sum();
+        // The newest life first: file names come again after a reset.
+        for stream in self.streams.iter().rev() {
+            base -= stream.files.len();
+            if !may_be(&stream.key) {
+                continue;
+            }
+            for (at, span) in stream.files.iter().enumerate() {
+                let inside = span.name == position.file && (span.start..=span.end).contains(&position.offset);
+                let same_history = position.gtid.is_empty() || span.gtid_before.is_subset(&position.gtid);
+                if inside && same_history {
+                    return Ok(Some(place(base + at, position.offset)));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// The place before the first transaction that is not in the set.
+    fn place_of_set(&self, set: &GtidSet) -> Result<Option<Place>> {
+        let (mut found, mut end, mut any) = (None, None, false);
+        self.each(&mut |from, to, indexed| {
+            let in_set = indexed.entry.gtid.as_ref().is_none_or(|gtid| set.contains(gtid));
+            any |= in_set;
+            if !in_set && found.is_none() {
+                found = Some(from);
+            }
+            end = Some(to);
+            Ok(())
+        })?;
+        let known =
+            any || self.streams.iter().flat_map(|s| s.files.first()).any(|f| f.gtid_before.is_subset(set));
+        Ok(found.or(end).filter(|_| known))
+    }
+
+    /// The cut that a target means, or why there is none.
+    pub fn resolve(&self, target: &Target) -> Result<Result<Cut, Hole>> {
+        match target {
+            Target::Latest => self.latest(),
+            Target::Time(us) => self.at_time(*us),
+            Target::Before(id) => self.at_transaction(id, false),
+            Target::After(id) => self.at_transaction(id, true),
+            Target::Position { file, offset } => self.at_position(file, *offset),
+        }
+    }
+
+    fn latest(&self) -> Result<Result<Cut, Hole>> {
+        let Some(end) = self.end() else { return Ok(Err(nothing())) };
+        let kept = self.last_before(end)?;
+        Ok(Ok(Cut { place: end, kept, left_out: None }))
+    }
+
+    fn at_time(&self, us: i64) -> Result<Result<Cut, Hole>> {
+        let mut kept: Option<(Place, Indexed)> = None;
+        let mut left_out: Option<(Place, Indexed)> = None;
+        let mut first = None;
+        self.each(&mut |from, to, indexed| {
+            first.get_or_insert(from);
+            if left_out.is_some() {
+                return Ok(());
+            }
+            if indexed.entry.commit_us > us {
+                left_out = Some((from, indexed));
+            } else {
+                kept = Some((to, indexed));
+            }
+            Ok(())
+        })?;
+        let Some((from, left_out)) = left_out else {
+            let reason = match &kept {
+                Some(_) => {
+                    "nothing is archived of the time after the last transaction; `--to latest` takes that one"
+                        .to_owned()
+                }
+                None => "no transaction is archived".to_owned(),
+            };
+            return Ok(Err(Hole { reason, before: kept.map(|(_, indexed)| indexed), after: None }));
+        };
+        let border = kept.as_ref().map_or(Ok(None), |(to, _)| self.gap(*to, from))?;
+        let kept = kept.map(|(_, indexed)| indexed);
+        if let Some(mut hole) = border {
+            (hole.before, hole.after) = (kept, Some(left_out));
+            return Ok(Err(hole));
+        }
+        Ok(Ok(Cut { place: from, kept, left_out: Some(left_out) }))
+    }
+
+    fn at_transaction(&self, id: &str, with: bool) -> Result<Result<Cut, Hole>> {
+        let wanted = match parse_id(id) {
+            Some(wanted) => wanted,
+            None => {
+                let reason = format!("{id} is neither a GTID nor an id that `holdfast find` gives");
+                return Ok(Err(Hole { reason, before: None, after: None }));
+            }
+        };
+        let (mut before, mut after) = (None, None);
+        let mut found: Option<(Place, Place, Indexed)> = None;
+        let mut again = false;
+        self.each(&mut |from, to, indexed| {
+            if found.is_some() {
+                again |= wanted.is(&indexed);
+                after.get_or_insert(indexed);
+            } else if wanted.is(&indexed) {
+                found = Some((from, to, indexed));
+            } else {
+                before = Some(indexed);
+            }
+            Ok(())
+        })?;
+        let Some((from, to, indexed)) = found else {
+            let reason = format!("the transaction {id} is not archived");
+            return Ok(Err(Hole { reason, before: None, after: None }));
+        };
+        if again {
+            let reason = format!(
+                "{id} names several transactions, since the server was reset between them; name the moment by its time"
+            );
+            return Ok(Err(Hole { reason, before: None, after: None }));
+        }
+        Ok(Ok(if with {
+            Cut { place: to, kept: Some(indexed), left_out: after }
+        } else {
+            Cut { place: from, kept: before, left_out: Some(indexed) }
+        }))
+    }
+
+    fn at_position(&self, file: &str, offset: u64) -> Result<Result<Cut, Hole>> {
+        let empty = self.streams.first().and_then(|s| s.files.first()).map(|f| f.gtid_before.flavor());
+        let gtid = GtidSet::empty(empty.unwrap_or(holdfast_format::gtid::Flavor::MySql));
+        let at = Position { file: file.to_owned(), offset, gtid };
+        let holds = |stream: &&StreamLog| {
+            let inside = |span: &FileSpan| span.name == file && (span.start..=span.end).contains(&offset);
+            stream.files.iter().any(inside)
+        };
+        if self.streams.iter().filter(holds).count() > 1 {
+            let reason = format!(
+                "{file}:{offset} names several places, since the server was reset between them; name the moment by its \
+                 time"
+            );
+            return Ok(Err(Hole { reason, before: None, after: None }));
+        }
+        let Some(limit) = self.place_of(&at)? else {
+            let reason = format!("{file}:{offset} is not archived");
+            return Ok(Err(Hole { reason, before: self.last_before(Place(u64::MAX))?, after: None }));
+        };
+        let mut kept: Option<(Place, Indexed)> = None;
+        let mut left_out: Option<(Place, Indexed)> = None;
+        self.each(&mut |from, to, indexed| {
+            if to <= limit {
+                kept = Some((to, indexed));
+            } else if left_out.is_none() {
+                left_out = Some((from, indexed));
+            }
+            Ok(())
+        })?;
+        // Between two transactions the position itself is the cut; inside one, its start.
+        let place = left_out.as_ref().map_or(limit, |(from, _)| (*from).min(limit));
+        let (kept, left_out) = (kept.map(|(_, k)| k), left_out.map(|(_, l)| l));
+        Ok(Ok(Cut { place, kept, left_out }))
+    }
+
+    fn last_before(&self, end: Place) -> Result<Option<Indexed>> {
+        let mut last = None;
+        self.each(&mut |_, to, indexed| {
+            if to <= end {
+                last = Some(indexed);
+            }
+            Ok(())
+        })?;
+        Ok(last)
+    }
+
+    /// The end of the log.
+    #[must_use]
+    pub fn end(&self) -> Option<Place> {
+        let files: usize = self.streams.iter().map(|stream| stream.files.len()).sum();
+        let last = self.streams.iter().rev().find_map(|stream| stream.files.last())?;
+        Some(place(files.checked_sub(1)?, last.end))
+    }
+
+    /// The first hole between two places.
+    pub fn gap(&self, from: Place, until: Place) -> Result<Option<Hole>> {
+        let mut base = 0;
+        for (at, stream) in self.streams.iter().enumerate() {
+            let next = base + stream.files.len();
+            let (first, last) = (place(base, 0), place(next, 0));
+            base = next;
+            if from < first || from >= last || until <= last || until == place(next, 0) {
+                continue;
+            }
+            let reason = match &stream.gap {
+                Some(gap) => format!("the log has a hole: {}", gap.reason),
+                None => "the log has a hole where the server began another life".to_owned(),
+            };
+            let end = stream.files.last().map(|span| place(next - 1, span.end)).unwrap_or(last);
+            let before = self.last_before(end)?;
+            let mut after = None;
+            let begin = place(next, 0);
+            if at + 1 < self.streams.len() {
+                self.each(&mut |from, _, indexed| {
+                    if from >= begin {
+                        after.get_or_insert(indexed);
+                    }
+                    Ok(())
+                })?;
+            }
+            return Ok(Some(Hole { reason, before, after }));
+        }
+        Ok(None)
+    }
+
+    /// How much lies between two places.
+    pub fn size(&self, from: Place, until: Place) -> Result<Size> {
+        let mut size = Size::default();
+        self.each(&mut |start, end, indexed| {
+            if start >= from && end <= until {
+                size.transactions += 1;
+                size.bytes += indexed.entry.end - indexed.entry.start;
+            }
+            Ok(())
+        })?;
+        Ok(size)
+    }
+
+    /// Reads the events between two places.
+    pub fn read(&self, from: Place, until: Place) -> Result<Cursor<'s>> {
+        let (file_no, offset) = split(from);
+        let mut base = 0;
+        for stream in &self.streams {
+            let next = base + stream.files.len();
+            if let Some(span) = file_no.checked_sub(base).and_then(|at| stream.files.get(at)) {
+                let at = Position {
+                    file: span.name.clone(),
+                    offset: offset.max(span.start),
+                    gtid: span.gtid_before.clone(),
+                };
+                let reader = LogReader::open_at(self.store, &stream.key, &at)?;
+                let files = stream.files.iter().map(|span| span.name.clone()).collect();
+                return Ok(Cursor { reader, files, base, until, opened: false });
+            }
+            base = next;
+        }
+        Err(Error::Unreachable {
+            target: format!("place {}", from.0),
+            reason: "the log there is not archived.".to_owned(),
+            before: None,
+            after: None,
+        })
+    }
+
+    /// What is covered, in order; between two intervals there is a hole.
+    pub fn coverage(&self) -> Result<Vec<Interval>> {
+        let mut intervals = Vec::new();
+        let mut files = 0;
+        for stream in &self.streams {
+            let base = files;
+            files += stream.files.len();
+            let (Some(first), Some(last)) = (stream.files.first(), stream.files.last()) else { continue };
+            let mut interval = Interval {
+                stream: stream.key,
+                from: Position {
+                    file: first.name.clone(),
+                    offset: first.start,
+                    gtid: first.gtid_before.clone(),
+                },
+                to: Position { file: last.name.clone(), offset: last.end, gtid: first.gtid_before.clone() },
+                begin: place(base, first.start),
+                end: place(files - 1, last.end),
+                from_us: None,
+                to_us: None,
+                transactions: 0,
+                broken: stream.gap.as_ref().map(|gap| gap.reason.clone()),
+            };
+            each_entry(self.store, &stream.key, &mut |indexed| {
+                interval.from_us.get_or_insert(indexed.entry.commit_us);
+                interval.to_us = Some(indexed.entry.commit_us);
+                interval.transactions += 1;
+                if let Some(gtid) = &indexed.entry.gtid {
+                    // One stream has GTIDs of one family.
+                    let _ = interval.to.gtid.add(gtid);
+                }
+                Ok(())
+            })?;
+            intervals.push(interval);
+        }
+        Ok(intervals)
+    }
+}
+
+/// Events between two places, in order.
+#[derive(Debug)]
+pub struct Cursor<'s> {
+    reader: LogReader<'s>,
+    files: Vec<String>,
+    base: usize,
+    until: Place,
+    opened: bool,
+}
+
+/// One event as the source wrote it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RawEvent {
+    /// The source's file.
+    pub file: String,
+    /// Offset of the event in it.
+    pub offset: u64,
+}
+
+impl Cursor<'_> {
+    /// Replaces `bytes` by the next event's, checksum included. `None` at the end. The first event is a
+    /// FORMAT_DESCRIPTION, even if the range begins behind it.
+    pub fn next(&mut self, bytes: &mut Vec<u8>) -> Result<Option<RawEvent>> {
+        if !self.opened {
+            self.opened = true;
+            return self.first(bytes);
+        }
+        let Some(event) = self.reader.next_event()? else { return Ok(None) };
+        let file_no = self.files.iter().position(|name| name == event.file).unwrap_or_default();
+        if place(self.base + file_no, event.end()) > self.until {
+            return Ok(None);
+        }
+        bytes.clear();
+        bytes.extend_from_slice(event.event.raw);
+        Ok(Some(RawEvent { file: event.file.to_owned(), offset: event.event.position }))
+    }
+
+    /// The format in force at the start: the first event itself, or the one before it.
+    fn first(&mut self, bytes: &mut Vec<u8>) -> Result<Option<RawEvent>> {
+        let Some(offset) = self.reader.peek()? else { return Ok(None) };
+        if offset == crate::intake::FIRST_OFFSET {
+            return self.next(bytes);
+        }
+        bytes.clear();
+        bytes.extend_from_slice(self.reader.format_event());
+        let file = self.reader.file().unwrap_or_default().to_owned();
+        Ok(Some(RawEvent { file, offset: crate::intake::FIRST_OFFSET }))
+    }
+}
+
+fn place(file_no: usize, offset: u64) -> Place {
+    Place((file_no as u64) << OFFSET_BITS | offset.min((1 << OFFSET_BITS) - 1))
+}
+
+fn split(place: Place) -> (usize, u64) {
+    let file_no = usize::try_from(place.0 >> OFFSET_BITS).unwrap_or(usize::MAX);
+    (file_no, place.0 & ((1 << OFFSET_BITS) - 1))
+}
+
+fn nothing() -> Hole {
+    Hole { reason: "nothing is archived; run `holdfast archive`".to_owned(), before: None, after: None }
+}
+
+/// The files of a stream and how far each is archived: up to the last transaction's end, or the last event between.
+fn files_of(store: &dyn LogStore, key: &StreamKey, stretches: &[Stretch]) -> Result<Vec<FileSpan>> {
+    let mut files: Vec<FileSpan> = Vec::new();
+    for (place, stretch) in stretches.iter().enumerate() {
+        let end = match &stretch.sealed {
+            Some(record) => record.last.offset,
+            None => boundary_of(store, key, stretches, place)?.max(stretch.start.offset),
+        };
+        match files.last_mut().filter(|span| span.name == stretch.start.file) {
+            // A stretch that begins before the end of the one before takes its place.
+            Some(span) => span.end = end,
+            None => files.push(FileSpan {
+                name: stretch.start.file.clone(),
+                start: stretch.start.offset,
+                end,
+                gtid_before: stretch.start.gtid.clone(),
+            }),
+        }
+    }
+    Ok(files)
+}
+
+/// The last boundary in a stretch without a record.
+fn boundary_of(store: &dyn LogStore, key: &StreamKey, stretches: &[Stretch], place: usize) -> Result<u64> {
+    let mut end = 0;
+    let mut reader = LogReader::over(store, key, stretches, place, place + 1)?;
+    while let Some(event) = reader.next_event()? {
+        if event.boundary {
+            end = event.end();
+        }
+    }
+    Ok(end)
+}
+
+fn gap_of(store: &dyn LogStore, key: &StreamKey) -> Result<Option<LogGap>> {
+    let mut found = None;
+    for stamped in store.records()? {
+        if let Record::LogGap(gap) = stamped.record
+            && gap.stream == *key
+        {
+            found = Some(gap);
+        }
+    }
+    Ok(found)
+}
+
+enum Wanted {
+    Gtid(Gtid),
+    At(String, u64),
+}
+
+impl Wanted {
+    fn is(&self, indexed: &Indexed) -> bool {
+        match self {
+            Self::Gtid(gtid) => indexed.entry.gtid.as_ref() == Some(gtid),
+            Self::At(file, offset) => indexed.file == *file && indexed.entry.start == *offset,
+        }
+    }
+}
+
+fn parse_id(id: &str) -> Option<Wanted> {
+    if let Some(place) = id.strip_prefix("pos:") {
+        let (file, offset) = place.rsplit_once(':')?;
+        return Some(Wanted::At(file.to_owned(), offset.parse().ok()?));
+    }
+    id.strip_prefix("gtid:").unwrap_or(id).parse().ok().map(Wanted::Gtid)
+}

@@ -1,0 +1,150 @@
+//! Row events gathered into `BINLOG '..'` statements.
+//!
+//! A BINLOG statement holds whole events: the table maps that its rows need come first.
+//! It should end with the end of a source statement (STMT_END_F); where a statement is too
+//! long for a packet it is cut between rows, each part with its table maps and an end.
+
+use base64::Engine as _;
+use holdfast_binlog::event::{Event, HEADER_LEN, Header};
+use holdfast_binlog::rows::{FLAG_STMT_END, Rows};
+use holdfast_binlog::tables::TableCache;
+use holdfast_binlog::{Flaw, encode};
+
+/// Raw bytes after which a BINLOG statement is sent at the end of a source statement.
+const FLUSH_BYTES: usize = 1 << 20;
+
+/// Raw bytes in one BINLOG statement, where rows are cut: base64 makes a third more of it,
+/// and the server holds packet and decoded events at once.
+const CUT_BYTES: usize = 8 << 20;
+
+/// Gathers row events.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    /// Events that are not sent yet.
+    events: Vec<u8>,
+    /// Table maps of the source statement that is under way.
+    maps: Vec<u8>,
+    /// Where the last row event in `events` starts, for its flags.
+    last_rows: Option<usize>,
+    /// Are there rows whose statement has not ended?
+    open: bool,
+    scratch: Vec<u8>,
+}
+
+impl Batch {
+    /// Is nothing waiting to be sent?
+    pub(crate) fn is_empty(&self) -> bool {
+        self.events.is_empty()
+    }
+
+    /// Takes a TABLE_MAP event.
+    pub(crate) fn table_map(&mut self, event: &Event<'_>) -> Result<(), Flaw> {
+        let before = self.maps.len();
+        encode::stripped(event, &mut self.maps)?;
+        self.events.extend_from_slice(self.maps.get(before..).unwrap_or_default());
+        Ok(())
+    }
+
+    /// Takes a row event. `send` is called with each BINLOG statement that fills up.
+    pub(crate) fn rows<E: From<Flaw>>(
+        &mut self,
+        header: &Header,
+        rows: &Rows<'_>,
+        tables: &mut TableCache,
+        send: &mut impl FnMut(&str) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let done = self.rows_inflated(header, rows, &mut scratch, tables, send);
+        self.scratch = scratch;
+        done
+    }
+
+    fn rows_inflated<E: From<Flaw>>(
+        &mut self,
+        header: &Header,
+        rows: &Rows<'_>,
+        scratch: &mut Vec<u8>,
+        tables: &mut TableCache,
+        send: &mut impl FnMut(&str) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let rows = rows.inflated(scratch)?;
+        if rows.data.len() + self.events.len() <= CUT_BYTES || rows.is_dummy() {
+            self.append(header, &rows, rows.flags, rows.data)?;
+        } else {
+            let (_, plan) = tables.plan(&rows)?;
+            if self.last_rows.is_some() {
+                self.cut(send)?;
+            }
+            let mut parts = encode::split(plan.rows(rows.data), rows.data, CUT_BYTES).peekable();
+            while let Some(part) = parts.next() {
+                let last = parts.peek().is_none();
+                self.append(header, &rows, encode::part_flags(rows.flags, last), part?)?;
+                if !last {
+                    self.cut(send)?;
+                }
+            }
+        }
+        self.open = rows.flags & FLAG_STMT_END == 0;
+        if !self.open {
+            self.maps.clear();
+            if self.events.len() >= FLUSH_BYTES {
+                self.flush(send)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, header: &Header, rows: &Rows<'_>, flags: u16, data: &[u8]) -> Result<(), Flaw> {
+        self.last_rows = Some(self.events.len());
+        encode::rows(header, rows, flags, data, &mut self.events)
+    }
+
+    /// Sends what is there although its source statement goes on.
+    fn cut<E: From<Flaw>>(&mut self, send: &mut impl FnMut(&str) -> Result<(), E>) -> Result<(), E> {
+        self.end_last();
+        self.send(send)?;
+        self.events.extend_from_slice(&self.maps);
+        Ok(())
+    }
+
+    /// Sends what is there.
+    pub(crate) fn flush<E: From<Flaw>>(
+        &mut self,
+        send: &mut impl FnMut(&str) -> Result<(), E>,
+    ) -> Result<(), E> {
+        if self.open {
+            self.end_last();
+        }
+        self.maps.clear();
+        self.open = false;
+        self.send(send)
+    }
+
+    fn send<E>(&mut self, send: &mut impl FnMut(&str) -> Result<(), E>) -> Result<(), E> {
+        if self.last_rows.take().is_some() {
+            let sent = send(&statement(&self.events));
+            self.events.clear();
+            return sent;
+        }
+        self.events.clear();
+        Ok(())
+    }
+
+    /// Marks the last row event as the end of a statement: the server then closes its tables.
+    fn end_last(&mut self) {
+        // Behind the header stand six bytes of table id, then the flags.
+        let at = self.last_rows.map(|start| start + HEADER_LEN + 6);
+        if let Some(flags) = at.and_then(|at| self.events.get_mut(at)) {
+            *flags |= FLAG_STMT_END as u8;
+        }
+    }
+}
+
+/// `BINLOG '..'` with the given events.
+pub(crate) fn statement(events: &[u8]) -> String {
+    let mut out = String::with_capacity(events.len() / 3 * 4 + 32);
+    out.push_str("BINLOG '");
+    base64::engine::general_purpose::STANDARD.encode_string(events, &mut out);
+    out.push('\'');
+    out
+}

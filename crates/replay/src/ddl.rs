@@ -1,0 +1,213 @@
+//! Statements that commit by themselves: definitions and accounts.
+//!
+//! Before one runs, its number and the definitions of the tables that it names are noted;
+//! behind it the checkpoint moves on. A call after a kill in between finds the note and has
+//! to know whether the statement took effect. The servers make single statements atomic
+//! (MySQL 8.0, MariaDB 10.6), so there are two cases, told apart by what it is:
+//!
+//! - ALTER, RENAME, CREATE INDEX, DROP INDEX: if a named table is defined otherwise than
+//!   noted, it took effect. If all are as noted, it runs (a second time, it then changes nothing).
+//! - everything else runs again. CREATE that finds its object, DROP that misses it and REVOKE
+//!   that misses its grant had taken effect.
+
+use holdfast_binlog::statement::{Action, Object, Statement, Verb};
+use holdfast_mysql::Conn;
+
+use crate::error::Error;
+use crate::sql;
+
+/// The definitions of the tables that a statement names, as they are now.
+pub(crate) fn definitions(conn: &mut Conn, statement: &Statement, database: &[u8]) -> Result<Vec<u8>, Error> {
+    let mut out = Vec::new();
+    let lossy = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    for name in &statement.tables {
+        let database = name.database.as_deref().map_or_else(|| lossy(database), lossy);
+        let shown = conn.query(format!("SHOW CREATE TABLE {}", sql::table(&database, &lossy(&name.table))));
+        match shown {
+            Ok(shown) => out.extend_from_slice(shown.value(0, 1).unwrap_or_default()),
+            Err(holdfast_mysql::Error::Server(_)) => out.push(b'-'),
+            Err(source) => return Err(Error::server("reading a definition")(source)),
+        }
+        out.push(0);
+    }
+    Ok(out)
+}
+
+/// Does comparing definitions tell whether the statement took effect?
+pub(crate) fn told_by_definitions(statement: &Statement) -> bool {
+    let table = matches!(statement.object, Object::Table | Object::Index | Object::Sequence);
+    let changes = matches!(statement.action, Action::Alter | Action::Rename);
+    let index = statement.object == Object::Index;
+    !statement.tables.is_empty() && table && (changes || index) || statement.verb == Verb::CtasStart
+}
+
+/// Error numbers with which a statement that had taken effect fails when it runs again.
+pub(crate) fn had_taken_effect(statement: &Statement, code: u16) -> bool {
+    let create: &[u16] = match statement.object {
+        Object::Table | Object::View | Object::Sequence => &[1050],
+        Object::Database => &[1007],
+        Object::Trigger => &[1359],
+        Object::Routine => &[1304, 1125],
+        Object::Event => &[1537],
+        Object::Account => &[1396],
+        Object::Tablespace => &[1813, 3121],
+        Object::Other => &[1476, 1125],
+        Object::Index => &[],
+    };
+    let drop: &[u16] = match statement.object {
+        Object::Table => &[1051],
+        Object::View => &[1051, 4092],
+        Object::Sequence => &[1051, 4091],
+        Object::Database => &[1008],
+        Object::Trigger => &[1360],
+        Object::Routine => &[1305, 1128],
+        Object::Event => &[1539],
+        Object::Account => &[1396],
+        Object::Tablespace => &[3510],
+        Object::Other => &[1477],
+        Object::Index => &[],
+    };
+    match statement.action {
+        Action::Create => create.contains(&code),
+        Action::Drop => drop.contains(&code),
+        // No such grant; none on the table; none on the routine; no such user.
+        Action::Revoke => [1141, 1147, 1403, 1269, 3523].contains(&code),
+        Action::Rename if statement.object == Object::Account => code == 1396,
+        _ => false,
+    }
+}
+
+/// Makes our account an administrator of every role of a MariaDB, without which it may not
+/// grant them, whatever else it may do. It vanishes with the account.
+pub(crate) fn become_admin(conn: &mut Conn) -> Result<(), Error> {
+    let doing = || Error::server("taking the administration of roles");
+    let added = conn
+        .execute(
+            "INSERT IGNORE INTO mysql.roles_mapping (Host, User, Role, Admin_option) \
+             SELECT SUBSTRING_INDEX(CURRENT_USER(), '@', -1), SUBSTRING_INDEX(CURRENT_USER(), '@', 1), User, 'Y' \
+             FROM mysql.user WHERE is_role = 'Y'",
+        )
+        .map_err(doing())?;
+    if added.affected > 0 {
+        conn.execute("FLUSH PRIVILEGES").map_err(doing())?;
+    }
+    Ok(())
+}
+
+/// What a server grants by itself to the creator of a routine who has no wider right to use
+/// and alter it (`automatic_sp_privileges`); a replica does the same for the definer.
+pub(crate) fn grant_routine(
+    conn: &mut Conn,
+    statement: &Statement,
+    invoker: Option<(&[u8], &[u8])>,
+    database: &[u8],
+) -> Result<(), Error> {
+    let (Some((function, name)), Some((user, host))) = (&statement.routine, invoker) else { return Ok(()) };
+    let lossy = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let schema = name.database.as_deref().map_or_else(|| lossy(database), lossy);
+    let doing = || Error::server("granting the use of a routine to its creator");
+    // GRANTEE is written 'user'@'host', quotes inside doubled by no server: compared as such.
+    let grantee = sql::hex(format!("'{}'@'{}'", lossy(user), lossy(host)).as_bytes());
+    let wide = conn
+        .query_text(format!(
+            "SELECT COUNT(DISTINCT privilege_type) FROM (\
+             SELECT privilege_type FROM information_schema.user_privileges \
+             WHERE CONVERT(grantee USING utf8mb4) = CONVERT({grantee} USING utf8mb4) \
+             UNION SELECT privilege_type FROM information_schema.schema_privileges \
+             WHERE CONVERT(grantee USING utf8mb4) = CONVERT({grantee} USING utf8mb4) \
+             AND CONVERT({} USING utf8mb4) LIKE CONVERT(table_schema USING utf8mb4)) AS p \
+             WHERE privilege_type IN ('EXECUTE', 'ALTER ROUTINE')",
+            sql::hex(schema.as_bytes())
+        ))
+        .map_err(doing())?;
+    if wide.as_deref() == Some("2") {
+        return Ok(());
+    }
+    let exists = conn
+        .query_text(format!(
+            "SELECT COUNT(*) FROM mysql.user WHERE user = CONVERT({} USING utf8mb4) AND host = CONVERT({} USING utf8mb4)",
+            sql::hex(user),
+            sql::hex(host)
+        ))
+        .map_err(doing())?;
+    if exists.as_deref() == Some("0") {
+        return Ok(());
+    }
+    let kind = if *function { "FUNCTION" } else { "PROCEDURE" };
+    let routine = sql::table(&schema, &lossy(&name.table));
+    let account = format!("{}@{}", sql::identifier(&lossy(user)), sql::identifier(&lossy(host)));
+    conn.execute(format!("GRANT EXECUTE, ALTER ROUTINE ON {kind} {routine} TO {account}")).map_err(doing())?;
+    Ok(())
+}
+
+/// MariaDB's CREATE ROLE makes the one who runs it the role's administrator, which in a
+/// replay must be who ran it on the source: the text with that said, if it isn't said yet.
+pub(crate) fn with_admin(
+    text: &[u8],
+    statement: &Statement,
+    invoker: Option<(&[u8], &[u8])>,
+) -> Option<Vec<u8>> {
+    let (user, host) = invoker?;
+    let upper = text.to_ascii_uppercase();
+    let has = |word: &[u8]| upper.windows(word.len()).any(|w| w == word);
+    if statement.action != Action::Create || statement.object != Object::Account {
+        return None;
+    }
+    if !has(b"ROLE") || has(b"USER") && !has(b" ROLE ") || has(b"WITH ADMIN") {
+        return None;
+    }
+    let quoted = |name: &[u8]| sql::identifier(&String::from_utf8_lossy(name));
+    let mut out = text.trim_ascii_end().to_vec();
+    while out.last() == Some(&b';') {
+        out.pop();
+    }
+    out.extend_from_slice(b" WITH ADMIN ");
+    out.extend_from_slice(quoted(user).as_bytes());
+    // A role that created a role has no host.
+    if !host.is_empty() {
+        out.push(b'@');
+        out.extend_from_slice(quoted(host).as_bytes());
+    }
+    Some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(text: &str) -> Statement {
+        Statement::classify(text.as_bytes(), 0)
+    }
+
+    #[test]
+    fn only_the_error_of_a_second_run_is_taken_for_success() {
+        assert!(had_taken_effect(&of("CREATE TABLE t (a INT)"), 1050));
+        assert!(!had_taken_effect(&of("CREATE TABLE t (a INT)"), 1146));
+        assert!(had_taken_effect(&of("DROP TABLE t"), 1051));
+        assert!(!had_taken_effect(&of("ALTER TABLE t ADD a INT"), 1060));
+        assert!(had_taken_effect(&of("CREATE USER a"), 1396));
+        assert!(!had_taken_effect(&of("GRANT SELECT ON *.* TO a"), 1410));
+    }
+
+    #[test]
+    fn a_role_gets_its_administrator() {
+        let run = |text: &str| {
+            with_admin(text.as_bytes(), &of(text), Some((b"root", b"localhost")))
+                .map(|out| String::from_utf8(out).unwrap())
+        };
+        assert_eq!(run("CREATE ROLE r1").as_deref(), Some("CREATE ROLE r1 WITH ADMIN `root`@`localhost`"));
+        assert_eq!(run("CREATE ROLE r1 WITH ADMIN x"), None);
+        assert_eq!(run("CREATE USER 'role'@'%'"), None);
+        assert_eq!(run("DROP ROLE r1"), None);
+    }
+
+    #[test]
+    fn definitions_tell_about_alter_and_index() {
+        assert!(told_by_definitions(&of("ALTER TABLE t ADD a INT")));
+        assert!(told_by_definitions(&of("CREATE INDEX i ON t (a)")));
+        assert!(told_by_definitions(&of("RENAME TABLE a TO b")));
+        assert!(!told_by_definitions(&of("CREATE TABLE t (a INT)")));
+        assert!(!told_by_definitions(&of("ALTER EVENT e DISABLE")));
+        assert!(told_by_definitions(&of("CREATE TABLE t (a INT) START TRANSACTION")));
+    }
+}

@@ -1,0 +1,268 @@
+//! The look at the whole range before the first write: what is in it, and whether all of it
+//! can be replayed exactly.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use holdfast_binlog::Walker;
+use holdfast_binlog::statement::{Action, Object, Verb};
+use holdfast_binlog::tables::TableKey;
+use holdfast_binlog::transaction::{Assembler, Oddity, Pushed, RowCounts, StatementNote, Transaction};
+use holdfast_format::gtid::Gtid;
+
+use crate::error::Error;
+use crate::log::{EventPlace, Log};
+
+/// Refusals that are listed; the rest is counted.
+const LISTED: usize = 20;
+
+/// What happened to a table in the range, as far as its number of rows goes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TableChanges {
+    /// Rows since the base, or since `emptied`.
+    pub rows: RowCounts,
+    /// The table was created or emptied in the range: it counts from zero.
+    pub emptied: bool,
+    /// Its rows can't be counted from the log from here on (partitions dropped or exchanged).
+    pub uncounted_from: Option<EventPlace>,
+    /// It was dropped or renamed away.
+    pub gone: bool,
+    /// Rows were deleted or updated while the source left foreign keys to its engine: cascades
+    /// from here to other tables are not in the log.
+    pub unlogged_cascades: bool,
+}
+
+/// What is in the range.
+#[derive(Debug, Clone, Default)]
+pub struct Summary {
+    /// Transactions, those that the base holds already included.
+    pub transactions: u64,
+    /// Row changes of all of them.
+    pub rows: u64,
+    /// Bytes of log.
+    pub bytes: u64,
+    /// Commit time of the last one, microseconds of Unix time.
+    pub last_commit_micros: u64,
+    /// The last one's GTID.
+    pub last_gtid: Option<Gtid>,
+    /// Each table that rows or definitions of the range name.
+    pub tables: BTreeMap<TableKey, TableChanges>,
+    /// What can't be replayed: a sentence each, at most 20.
+    pub refused: Vec<String>,
+    /// All of them, the listed ones included.
+    pub refused_count: u64,
+    /// DDL statements.
+    pub ddl: u64,
+    /// Statements about accounts.
+    pub acl: u64,
+}
+
+impl Summary {
+    /// An error when something in the range can't be replayed.
+    ///
+    /// # Errors
+    /// See there.
+    pub fn check(&self) -> Result<(), Error> {
+        if self.refused_count == 0 {
+            return Ok(());
+        }
+        let mut text = format!(
+            "{} transaction(s) of the range can't be replayed exactly until the replay engine supports them; nothing \
+             was written:",
+            self.refused_count
+        );
+        for line in &self.refused {
+            text.push_str("\n  ");
+            text.push_str(line);
+        }
+        let more = self.refused_count.saturating_sub(self.refused.len() as u64);
+        if more > 0 {
+            text.push_str(&format!("\n  and {more} more"));
+        }
+        Err(Error::Refused(text))
+    }
+
+    pub(crate) fn add(&mut self, transaction: &Transaction, file: &Arc<str>) {
+        let place = |position| EventPlace { file: Arc::clone(file), position };
+        self.transactions += 1;
+        self.last_commit_micros = transaction.commit_micros;
+        self.last_gtid.clone_from(&transaction.gtid);
+        for refusal in refusals(transaction) {
+            self.refused_count += 1;
+            if self.refused.len() < LISTED {
+                self.refused.push(refusal.sentence(file));
+            }
+        }
+        // MariaDB's START ALTER has no effect, ROLLBACK ALTER neither.
+        use holdfast_binlog::gtid_event::AlterPhase;
+        if matches!(transaction.alter, Some(AlterPhase::Start | AlterPhase::Rollback { .. })) {
+            return;
+        }
+        for note in &transaction.statements {
+            match note.verb {
+                Verb::Ddl | Verb::CtasStart => {
+                    self.ddl += 1;
+                    self.definition(note, &place(note.position));
+                }
+                Verb::Acl => self.acl += 1,
+                _ => {}
+            }
+        }
+        for (key, counts) in &transaction.tables {
+            self.rows += counts.total();
+            self.table(key).rows.add(counts);
+        }
+    }
+
+    fn table(&mut self, key: &TableKey) -> &mut TableChanges {
+        self.tables.entry(key.clone()).or_default()
+    }
+
+    fn definition(&mut self, note: &StatementNote, place: &EventPlace) {
+        if note.object == Object::Database && note.action == Action::Drop {
+            for (_, changes) in self.tables.iter_mut() {
+                // The statement's text names the database; what else it could be costs a count only.
+                changes.uncounted_from.get_or_insert_with(|| place.clone());
+            }
+            return;
+        }
+        if !matches!(note.object, Object::Table | Object::Sequence) {
+            return;
+        }
+        match note.action {
+            Action::Create | Action::Truncate => {
+                for key in &note.tables {
+                    let fresh = TableChanges { emptied: true, ..TableChanges::default() };
+                    *self.table(key) = fresh;
+                }
+            }
+            Action::Drop => {
+                for key in &note.tables {
+                    let gone = TableChanges { gone: true, ..TableChanges::default() };
+                    *self.table(key) = gone;
+                }
+            }
+            Action::Rename => {
+                for pair in note.tables.chunks_exact(2) {
+                    if let [from, to] = pair {
+                        self.rename(from, to, place);
+                    }
+                }
+            }
+            Action::Alter => {
+                if let [table, to] = note.tables.as_slice() {
+                    self.rename(table, to, place);
+                }
+                let upper = note.text.to_ascii_uppercase();
+                let last = note.tables.last().cloned();
+                if let Some(key) = last.filter(|_| upper.contains("PARTITION")) {
+                    self.table(&key).uncounted_from.get_or_insert_with(|| place.clone());
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn rename(&mut self, from: &TableKey, to: &TableKey, place: &EventPlace) {
+        let mut moved = self.tables.remove(from).unwrap_or_default();
+        if !moved.emptied {
+            // The base counted it under its old name.
+            moved.uncounted_from.get_or_insert_with(|| place.clone());
+        }
+        let gone = TableChanges { gone: true, ..TableChanges::default() };
+        self.tables.insert(from.clone(), gone);
+        self.tables.insert(to.clone(), moved);
+    }
+}
+
+struct Refusal {
+    what: &'static str,
+    event: String,
+    position: u64,
+    subject: Option<String>,
+}
+
+impl Refusal {
+    fn sentence(&self, file: &str) -> String {
+        let subject = self.subject.as_ref().map_or_else(String::new, |s| format!(", `{s}`"));
+        format!("{} ({} at {file}:{}{subject})", self.what, self.event, self.position)
+    }
+}
+
+/// Everything in a transaction that can't be replayed.
+fn refusals(transaction: &Transaction) -> Vec<Refusal> {
+    let tables = || {
+        let names: Vec<String> = transaction.tables.keys().take(5).map(ToString::to_string).collect();
+        (!names.is_empty()).then(|| names.join(", "))
+    };
+    let mut out: Vec<Refusal> = transaction
+        .oddities
+        .iter()
+        .map(|odd| Refusal {
+            what: match odd.oddity {
+                Oddity::Xa => "an XA transaction",
+                Oddity::Load => "LOAD DATA",
+                Oddity::StatementDml => "a change of data logged as a statement",
+                Oddity::PartialJson => "a partial update of JSON",
+                Oddity::TemporaryTable => "a temporary table",
+                Oddity::Variable => "a variable for a statement",
+                Oddity::Incident => "an incident: the source says that its log lacks something",
+                Oddity::Encryption => "an encrypted log: archive it from the server's stream",
+                Oddity::UnknownStatement => "a statement of an unknown kind",
+                Oddity::FailedStatement => {
+                    "a statement that failed on the source after it took effect in part"
+                }
+            },
+            event: odd.event.to_string(),
+            position: odd.position,
+            subject: odd.subject.clone().or_else(tables),
+        })
+        .collect();
+    let mut refuse = |what, position, subject| {
+        out.push(Refusal { what, event: "QUERY event".to_owned(), position, subject });
+    };
+    if transaction.rolled_back && !transaction.tables.is_empty() {
+        refuse(
+            "a rolled-back transaction with rows of non-transactional tables",
+            transaction.start,
+            tables(),
+        );
+    }
+    for note in &transaction.statements {
+        let upper = note.text.to_ascii_uppercase();
+        let own_account = upper.contains("CURRENT_USER") || upper.contains("CURRENT_ROLE");
+        if note.verb == Verb::Acl && own_account {
+            let text = note.text.chars().take(80).collect();
+            refuse("a statement about the account that ran it", note.position, Some(text));
+        }
+        if note.text.len() >= holdfast_binlog::transaction::TEXT_MAX && note.verb == Verb::Acl {
+            refuse("a statement about accounts that is too long to be read", note.position, None);
+        }
+    }
+    out
+}
+
+/// Reads the whole range.
+///
+/// # Errors
+/// Fails when the log can't be read. What can't be replayed is in the summary, see [`Summary::check`].
+pub fn scan(log: &dyn Log) -> Result<Summary, Error> {
+    let mut reader = log.read().map_err(Error::Log)?;
+    let (mut walker, mut assembler) = (Walker::default(), Assembler::new());
+    let (mut summary, mut event) = (Summary::default(), Vec::new());
+    let mut last = EventPlace::default();
+    while let Some(place) = reader.next(&mut event).map_err(Error::Log)? {
+        walker.set_position(place.position);
+        let found = walker.whole(&event).map_err(Error::binlog(&place))?;
+        summary.bytes += event.len() as u64;
+        let Some(format) = walker.format() else { continue };
+        if let Pushed::End(transaction) = assembler.push(&found, format).map_err(Error::binlog(&place))? {
+            summary.add(&transaction, &place.file);
+        }
+        last = place;
+    }
+    if assembler.is_open() {
+        return Err(Error::Refused(format!("the log ends at {last} in the middle of a transaction")));
+    }
+    Ok(summary)
+}

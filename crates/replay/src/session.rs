@@ -1,0 +1,226 @@
+//! The session that a statement ran in, as SET statements for ours.
+//!
+//! What each status variable means is in `holdfast_binlog::query`; which session variable
+//! takes it was observed on MySQL 9.7.4 and MariaDB 10.11.
+
+use std::fmt::Write as _;
+
+use holdfast_binlog::query::{
+    OPTION_AUTO_IS_NULL, OPTION_NO_FOREIGN_KEY_CHECKS, OPTION_RELAXED_UNIQUE_CHECKS, StatusVars,
+};
+use holdfast_mysql::Conn;
+
+use crate::error::Error;
+use crate::sql;
+
+/// MariaDB: `check_constraint_checks=0`.
+const MARIADB_NO_CHECK_CONSTRAINTS: u32 = 1 << 15;
+/// MariaDB: `explicit_defaults_for_timestamp=1`.
+const MARIADB_EXPLICIT_DEFAULTS: u32 = 1 << 24;
+/// MariaDB: `sql_if_exists=1`.
+const MARIADB_IF_EXISTS: u32 = 1 << 28;
+/// MariaDB: `system_versioning_insert_history=1`.
+const MARIADB_INSERT_HISTORY: u32 = 1 << 30;
+
+/// What our session is set to at present.
+#[derive(Debug, Default)]
+pub struct Session {
+    mariadb: bool,
+    current: String,
+    database: Vec<u8>,
+}
+
+impl Session {
+    /// The state of a session that was opened just now.
+    #[must_use]
+    pub fn new(mariadb: bool) -> Self {
+        Self { mariadb, current: String::new(), database: Vec::new() }
+    }
+
+    /// Would [`Session::apply`] change anything?
+    #[must_use]
+    pub fn differs(&self, vars: &StatusVars<'_>) -> bool {
+        !vars.character_set_collations.is_empty() || statement(vars, self.mariadb) != self.current
+    }
+
+    /// Makes our session the one that a statement ran in, the time apart.
+    ///
+    /// # Errors
+    /// Fails when the server does not take a value.
+    pub fn apply(&mut self, conn: &mut Conn, vars: &StatusVars<'_>) -> Result<(), Error> {
+        let mut set = statement(vars, self.mariadb);
+        if !vars.character_set_collations.is_empty() {
+            let list = collations(conn, &vars.character_set_collations)?;
+            let _ = write!(set, ", @@session.character_set_collations={}", sql::hex(list.as_bytes()));
+        }
+        if set != self.current {
+            conn.execute(&set).map_err(Error::server("setting the session of a statement"))?;
+            self.current = set;
+        }
+        Ok(())
+    }
+
+    /// Sets the clock of the session.
+    ///
+    /// # Errors
+    /// Fails when the server does.
+    pub fn at(&mut self, conn: &mut Conn, seconds: u32, microseconds: u32) -> Result<(), Error> {
+        conn.execute(format!("SET TIMESTAMP={seconds}.{microseconds:06}"))
+            .map_err(Error::server("setting the time of a statement"))?;
+        Ok(())
+    }
+
+    /// Changes the default database.
+    ///
+    /// # Errors
+    /// Fails when there is no such database.
+    pub fn use_database(&mut self, conn: &mut Conn, database: &[u8]) -> Result<(), Error> {
+        if database.is_empty() || self.database == database {
+            return Ok(());
+        }
+        // The name is UTF-8; the session's character set may be any other.
+        let name = sql::identifier(&String::from_utf8_lossy(database));
+        if !name.is_ascii() {
+            conn.execute("SET NAMES utf8mb4").map_err(Error::server("setting the character set"))?;
+            self.current.clear();
+        }
+        conn.execute(format!("USE {name}")).map_err(Error::server("changing the default database"))?;
+        self.database = database.to_vec();
+        Ok(())
+    }
+
+    /// Forgets the default database: a DDL statement may have dropped it.
+    pub fn forget_database(&mut self) {
+        self.database.clear();
+    }
+}
+
+/// One SET for all variables, so that nothing of an earlier statement stays behind.
+fn statement(vars: &StatusVars<'_>, mariadb: bool) -> String {
+    let mut set = String::with_capacity(512);
+    let flags = vars.flags2.unwrap_or(if mariadb { MARIADB_EXPLICIT_DEFAULTS } else { 0 });
+    let on = |bit: u32| u8::from(flags & bit != 0);
+    let off = |bit: u32| u8::from(flags & bit == 0);
+    let _ = write!(
+        set,
+        "SET @@session.foreign_key_checks={}, @@session.unique_checks={}, @@session.sql_auto_is_null={}",
+        off(OPTION_NO_FOREIGN_KEY_CHECKS),
+        off(OPTION_RELAXED_UNIQUE_CHECKS),
+        on(OPTION_AUTO_IS_NULL)
+    );
+    let _ = write!(set, ", @@session.sql_mode={}", vars.sql_mode.unwrap_or(0));
+    let (increment, offset) = vars.auto_increment.unwrap_or((1, 1));
+    let _ = write!(
+        set,
+        ", @@session.auto_increment_increment={increment}, @@session.auto_increment_offset={offset}"
+    );
+    if let Some((client, connection, server)) = vars.charset {
+        let _ = write!(
+            set,
+            ", @@session.character_set_client={client}, @@session.collation_connection={connection}, \
+             @@session.collation_server={server}"
+        );
+    }
+    match vars.time_zone {
+        Some(zone) => {
+            let _ = write!(set, ", @@session.time_zone={}", ascii(zone));
+        }
+        None => set.push_str(", @@session.time_zone='SYSTEM'"),
+    }
+    let _ = write!(set, ", @@session.lc_time_names={}", vars.lc_time_names.unwrap_or(0));
+    match vars.collation_database {
+        Some(id) => {
+            let _ = write!(set, ", @@session.collation_database={id}");
+        }
+        None => set.push_str(", @@session.collation_database=DEFAULT"),
+    }
+    if mariadb {
+        let _ = write!(
+            set,
+            ", @@session.check_constraint_checks={}, @@session.explicit_defaults_for_timestamp={}, \
+             @@session.sql_if_exists={}, @@session.system_versioning_insert_history={}",
+            off(MARIADB_NO_CHECK_CONSTRAINTS),
+            on(MARIADB_EXPLICIT_DEFAULTS),
+            on(MARIADB_IF_EXISTS),
+            on(MARIADB_INSERT_HISTORY)
+        );
+        return set;
+    }
+    let mut optional = |name: &str, value: Option<bool>| {
+        if let Some(value) = value {
+            let _ = write!(set, ", @@session.{name}={}", u8::from(value));
+        }
+    };
+    optional("explicit_defaults_for_timestamp", vars.explicit_defaults_for_timestamp);
+    optional("sql_require_primary_key", vars.sql_require_primary_key);
+    optional("default_table_encryption", vars.default_table_encryption);
+    optional("enable_cascade_triggers", vars.enable_cascade_triggers);
+    if let Some(id) = vars.default_collation_for_utf8mb4 {
+        let _ = write!(set, ", @@session.default_collation_for_utf8mb4={id}");
+    }
+    set
+}
+
+/// A time zone's name as a string: ASCII letters, digits, `/_+-:` in every server's tables.
+fn ascii(zone: &[u8]) -> String {
+    let plain = zone.iter().all(|b| b.is_ascii_alphanumeric() || b"/_+-: .".contains(b));
+    if plain { format!("'{}'", String::from_utf8_lossy(zone)) } else { sql::hex(zone) }
+}
+
+/// MariaDB 11: numbers of collations as the text that the variable takes.
+fn collations(conn: &mut Conn, pairs: &[(u16, u16)]) -> Result<String, Error> {
+    let mut out = String::new();
+    for (_, collation) in pairs {
+        let found = conn
+            .query(format!(
+                "SELECT character_set_name, full_collation_name FROM \
+                 information_schema.collation_character_set_applicability WHERE id = {collation}"
+            ))
+            .map_err(Error::server("looking up a collation"))?;
+        let (Some(charset), Some(name)) = (found.text(0, 0), found.text(0, 1)) else {
+            return Err(Error::Refused(format!("the server has no collation number {collation}")));
+        };
+        if !out.is_empty() {
+            out.push(',');
+        }
+        let _ = write!(out, "{charset}={name}");
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_variable_is_set_each_time() {
+        let vars = StatusVars {
+            flags2: Some(OPTION_NO_FOREIGN_KEY_CHECKS),
+            sql_mode: Some(4),
+            auto_increment: Some((3, 2)),
+            charset: Some((255, 255, 8)),
+            time_zone: Some(b"+05:00"),
+            lc_time_names: Some(4),
+            collation_database: Some(8),
+            default_collation_for_utf8mb4: Some(45),
+            ..StatusVars::default()
+        };
+        assert_eq!(
+            statement(&vars, false),
+            "SET @@session.foreign_key_checks=0, @@session.unique_checks=1, @@session.sql_auto_is_null=0, \
+             @@session.sql_mode=4, @@session.auto_increment_increment=3, @@session.auto_increment_offset=2, \
+             @@session.character_set_client=255, @@session.collation_connection=255, @@session.collation_server=8, \
+             @@session.time_zone='+05:00', @@session.lc_time_names=4, @@session.collation_database=8, \
+             @@session.default_collation_for_utf8mb4=45"
+        );
+        let maria = statement(&StatusVars::default(), true);
+        assert!(maria.contains("check_constraint_checks=1"), "{maria}");
+        assert!(maria.contains("explicit_defaults_for_timestamp=1"), "{maria}");
+    }
+
+    #[test]
+    fn a_time_zone_can_not_end_its_string() {
+        assert_eq!(ascii(b"Europe/Berlin"), "'Europe/Berlin'");
+        assert_eq!(ascii(b"x'; DROP"), "X'78273b2044524f50'");
+    }
+}

@@ -1,0 +1,281 @@
+//! `archive`: follows a server's binlog into the repository.
+
+use crate::catalogue::{Catalogue, sentence};
+use crate::error::{Code, Error, Result};
+use crate::list::position_words;
+use crate::login::{connect, connect_options};
+use crate::progress::{Reading, Watcher};
+use crate::time::show_time;
+use holdfast_archive::{FollowOptions, Followed, Note, ServerLog, Until, follow, plan};
+use holdfast_format::gtid::{Flavor, GtidSet};
+use holdfast_format::record::{Position, Record, ServerRecord};
+use holdfast_mysql::{Conn, ConnectOptions};
+use serde::Serialize;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// How long `restore --to latest` and `backup` try to reach the source.
+const REACH_MAX: Duration = Duration::from_secs(15);
+
+/// How often the watcher is asked whether to stop.
+const STOP_TICK: Duration = Duration::from_millis(50);
+
+/// What one run of the archive did.
+#[derive(Clone, Debug, Serialize)]
+pub struct ArchivedView {
+    /// Transactions received.
+    pub transactions: u64,
+    /// Bytes of events received.
+    pub bytes: u64,
+    /// Everything before this position is durable.
+    pub until: String,
+}
+
+/// Follows the binlog of the server called `name` until the watcher wants to stop. Resumes where
+/// the archive ends.
+///
+/// # Errors
+/// A gap, another server behind the address, a second archive of the same server.
+pub fn archive(catalogue: &Catalogue, name: &str, watcher: &dyn Watcher) -> Result<ArchivedView> {
+    let server = catalogue.server(name)?;
+    let connect = connection(catalogue, &server)?;
+    let options = FollowOptions::new(connect, server_id(catalogue, &server, Role::Archive));
+    run(catalogue, &server, &options, &Until::Stopped, Identity::AsItIs, watcher)
+}
+
+/// Whom to believe when another identity answers than the one that is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Identity {
+    /// The server was rebuilt: its new life is archived under the same name.
+    AsItIs,
+    /// It is somebody else, whose log is not to be taken for this one's.
+    Known,
+}
+
+/// Fetches what the source has logged so far, if no other process is doing so.
+///
+/// # Errors
+/// As [`archive`]; and when the source can't be reached.
+pub(crate) fn drain(
+    catalogue: &Catalogue,
+    server: &ServerRecord,
+    identity: Identity,
+    watcher: &dyn Watcher,
+) -> Result<ArchivedView> {
+    if is_archived_now(catalogue, server)? {
+        return Err(Error::new(Code::Locked, format!("An archive of '{}' is running already.", server.name)));
+    }
+    let connect = connection(catalogue, server)?;
+    let mut options = FollowOptions::new(connect, server_id(catalogue, server, Role::Drain));
+    options.give_up_after = Some(REACH_MAX);
+    options.dump.until_end = true;
+    run(catalogue, server, &options, &Until::EndOfLog, identity, &Silent(watcher))
+}
+
+/// Whether a process follows the log of this server.
+pub(crate) fn is_archived_now(catalogue: &Catalogue, server: &ServerRecord) -> Result<bool> {
+    catalogue.repository.log_is_followed(server.id).map_err(|e| catalogue.store_error(e))
+}
+
+/// Passes on the wish to stop, and nothing that the job says.
+struct Silent<'a>(&'a dyn Watcher);
+
+impl Watcher for Silent<'_> {
+    fn reading(&self, _: Reading) {}
+    fn note(&self, _: &str) {}
+    fn cancelled(&self) -> bool {
+        self.0.cancelled()
+    }
+}
+
+/// Waits until the archive that another process is writing holds what the source has logged by now.
+///
+/// # Errors
+/// When the source can't be reached, or the archive does not come up to it in time.
+pub(crate) fn wait_for_archive(catalogue: &Catalogue, server: &ServerRecord) -> Result<()> {
+    let options = connection(catalogue, server)?;
+    let mut conn = connect(&options, &server.name)?;
+    let (file, offset) = end_of_log(&mut conn, server)?;
+    let told = |e| archive_error(catalogue, server, e);
+    let flavor = server.flavor.unwrap_or(Flavor::MySql);
+    let wanted = Position { file, offset, gtid: GtidSet::empty(flavor) };
+    let deadline = Instant::now() + REACH_MAX;
+    loop {
+        let log = ServerLog::open(&catalogue.repository, server.id).map_err(told)?;
+        if log.place_of(&wanted).map_err(told)?.is_some() {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            return Err(Error::failed(format!(
+                "the running archive did not come up to {} within {} s",
+                position_words(&wanted),
+                REACH_MAX.as_secs()
+            )));
+        }
+        std::thread::sleep(STOP_TICK);
+    }
+}
+
+/// Where the source's log ends now.
+fn end_of_log(conn: &mut Conn, server: &ServerRecord) -> Result<(String, u64)> {
+    let statement = if !conn.server().is_mariadb() && conn.server().numbers() >= (8, 2, 0) {
+        "SHOW BINARY LOG STATUS"
+    } else {
+        "SHOW MASTER STATUS"
+    };
+    let told = |why: &str| {
+        Error::failed(format!("The server '{}' does not say where its log ends: {why}", server.name))
+    };
+    let rows = conn.query(statement).map_err(|e| told(&e.to_string()))?;
+    let offset = rows.text(0, 1).and_then(|text| text.parse().ok());
+    match (rows.text(0, 0), offset) {
+        (Some(file), Some(offset)) => Ok((file, offset)),
+        _ => Err(told("its binary log is off")),
+    }
+}
+
+fn connection(catalogue: &Catalogue, server: &ServerRecord) -> Result<ConnectOptions> {
+    let login = catalogue.login(server)?;
+    connect_options(&catalogue.environment, server, login.as_ref())
+}
+
+/// Why a process dumps the log; each has a server id of its own, so that one does not end the other's stream.
+#[derive(Clone, Copy)]
+enum Role {
+    Archive,
+    Drain,
+}
+
+/// A replica's id that no one else is likely to have: from repository, server and role.
+fn server_id(catalogue: &Catalogue, server: &ServerRecord, role: Role) -> u32 {
+    let mut id = 0x811c_9dc5_u32;
+    let repository = catalogue.repository.id().0;
+    for byte in repository.iter().chain(&server.id.0).chain(&[role as u8]) {
+        id = (id ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
+    }
+    // Users number their servers from 1 up; the upper half is ours.
+    id | 0x8000_0000
+}
+
+fn run(
+    catalogue: &Catalogue,
+    server: &ServerRecord,
+    options: &FollowOptions,
+    until: &Until,
+    identity: Identity,
+    watcher: &dyn Watcher,
+) -> Result<ArchivedView> {
+    let _only_follower = catalogue.repository.follow_log(server.id).map_err(|e| catalogue.store_error(e))?;
+    let uuid = source_uuid(catalogue, server, &options.connect, identity)?;
+    let start =
+        plan(&catalogue.repository, server.id, uuid).map_err(|e| archive_error(catalogue, server, e))?;
+    let mut options = options.clone();
+    if server.flavor == Some(Flavor::MySql) {
+        options.expect_uuid = Some(uuid);
+    }
+    let stop = AtomicBool::new(false);
+    let done = AtomicBool::new(false);
+    let followed = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                if watcher.cancelled() {
+                    stop.store(true, Ordering::Relaxed);
+                }
+                std::thread::sleep(STOP_TICK);
+            }
+        });
+        let mut note = |note: Note<'_>| tell(watcher, &note);
+        let followed =
+            follow(&catalogue.repository, &start.stream, &start.origins, &options, until, &stop, &mut note);
+        done.store(true, Ordering::Relaxed);
+        followed
+    });
+    let Followed { at, transactions, bytes } = followed.map_err(|e| archive_error(catalogue, server, e))?;
+    let until = at.as_ref().map_or_else(|| "the start of the log".to_owned(), position_words);
+    Ok(ArchivedView { transactions, bytes, until })
+}
+
+/// The identity that the source shows now. A MySQL may have been rebuilt since it was added; the
+/// archive begins another stream then.
+fn source_uuid(
+    catalogue: &Catalogue,
+    server: &ServerRecord,
+    options: &ConnectOptions,
+    identity: Identity,
+) -> Result<holdfast_format::gtid::Uuid> {
+    let mut now = server.clone();
+    let mut conn = connect(options, &server.name)?;
+    crate::server::identify(&mut conn, &mut now)?;
+    if conn.query_text("SELECT @@GLOBAL.log_bin").is_ok_and(|on| on.as_deref() == Some("0")) {
+        return Err(Error::failed(format!("The binary log of '{}' is off.", server.name))
+            .with_next(crate::doctor::BINLOG_FIX));
+    }
+    // The connection served its purpose; a failure to say goodbye changes nothing.
+    let _ = conn.close();
+    if identity == Identity::Known && server.source_uuid.is_some() && now.source_uuid != server.source_uuid {
+        return Err(Error::failed(format!("Another server answers at {} now.", options.endpoint)).with_next(
+            format!(
+                "if it is the rebuilt '{0}': holdfast backup {0}, then holdfast archive {0}",
+                server.name
+            ),
+        ));
+    }
+    if now != *server {
+        catalogue.repository.append(Record::ServerPut(now.clone())).map_err(|e| catalogue.store_error(e))?;
+    }
+    now.source_uuid.ok_or_else(|| Error::failed(format!("The server '{}' shows no identity.", server.name)))
+}
+
+fn tell(watcher: &dyn Watcher, note: &Note<'_>) {
+    match note {
+        Note::Connected { version, at } => watcher.note(&format!("following {version} from {at}")),
+        Note::Retrying { error, after } => {
+            watcher.note(&format!("connection lost ({error}); trying again in {:.1} s", after.as_secs_f64()));
+        }
+        Note::Synced { transactions, .. } => {
+            watcher.reading(Reading { phase: "archive", done: *transactions, total: None, bytes: false });
+        }
+        Note::Sealed(record) => watcher.note(&format!(
+            "sealed segment {} with {} transactions, up to {}",
+            record.number,
+            record.transactions,
+            show_time(record.last_us)
+        )),
+        Note::Warning(text) => watcher.note(&format!("warning: {text}")),
+    }
+}
+
+/// An error of the archive for a person.
+pub(crate) fn archive_error(
+    catalogue: &Catalogue,
+    server: &ServerRecord,
+    error: holdfast_archive::Error,
+) -> Error {
+    use holdfast_archive::Error as Archive;
+    let text = sentence(&error.to_string());
+    match error {
+        Archive::Store(inner) => match inner.downcast::<holdfast_store::Error>() {
+            Ok(store) => catalogue.store_error(*store),
+            Err(other) => Error::failed(sentence(&other.to_string())),
+        },
+        Archive::Gap { reason, after, .. } => Error::failed(format!(
+            "The log of '{}' can't be continued after {after}: {}",
+            server.name,
+            sentence(&reason)
+        ))
+        .with_next(format!(
+            "take a new backup: holdfast backup {0}; then run holdfast archive {0} again",
+            server.name
+        )),
+        Archive::AfterGap { .. } | Archive::Identity { .. } => {
+            Error::failed(text).with_next(format!("holdfast backup {}", server.name))
+        }
+        Archive::Mysql(ref mysql) if mysql.is_network() => {
+            Error::failed(text).with_next("check that the server runs, and its address and port")
+        }
+        Archive::Unreachable { .. } => Error::new(Code::TargetUnreachable, text),
+        Archive::Damaged { .. } => Error::new(Code::Corruption, text)
+            .with_next(format!("run `holdfast-fsck {}` to see what it affects", catalogue.place.display())),
+        _ => Error::failed(text),
+    }
+}

@@ -1,0 +1,199 @@
+//! An open repository together with what this user may do in it.
+
+use crate::error::{Code, Error, Result};
+use crate::settings::{Environment, Login, Settings};
+use holdfast_format::ids::ServerId;
+use holdfast_format::record::{BackupRecord, ServerRecord};
+use holdfast_io::{Directory, EngineChoice, Objects, RealDisk};
+use holdfast_store::{Clock, Engine, OpenOptions, RecoveryKit, Repository, Secret};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// What opens the repository, as the user named it.
+#[derive(Clone, Debug)]
+pub enum Key {
+    /// File whose first line is the passphrase.
+    PassphraseFile(PathBuf),
+    /// The passphrase itself, typed at a terminal.
+    Passphrase(zeroize::Zeroizing<String>),
+    /// File with the recovery kit.
+    RecoveryKit(PathBuf),
+}
+
+/// The system's clock; the store has none of its own.
+#[derive(Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now_us(&self) -> i64 {
+        crate::time::now()
+    }
+}
+
+/// An open repository, the user's settings, and his environment.
+#[derive(Debug)]
+pub struct Catalogue {
+    /// Where it lies.
+    pub place: PathBuf,
+    /// The repository.
+    pub repository: Repository,
+    /// What the process was given.
+    pub environment: Environment,
+}
+
+impl Catalogue {
+    /// Opens the repository in the folder `place`.
+    ///
+    /// # Errors
+    /// `NoRepository`, `WrongKey`, `Corruption`, each with the next step.
+    pub fn open(environment: Environment, place: &Path, key: &Key) -> Result<Self> {
+        let secret = secret(key)?;
+        let objects = objects(place)?;
+        let options = open_options(&environment);
+        let repository = Repository::open(objects, &secret, options).map_err(|e| store_error(place, e))?;
+        Ok(Self { place: place.to_path_buf(), repository, environment })
+    }
+
+    /// The server called `name`.
+    ///
+    /// # Errors
+    /// `Usage` with the names that exist.
+    pub fn server(&self, name: &str) -> Result<ServerRecord> {
+        let servers = self.repository.servers();
+        servers.iter().find(|s| s.name == name).cloned().ok_or_else(|| {
+            let error =
+                Error::usage(format!("There is no server called '{name}' in {}.", self.place.display()));
+            if servers.is_empty() {
+                return error
+                    .with_next(format!("add it: holdfast server add {name} --host HOST --user USER"));
+            }
+            let names: Vec<&str> = servers.iter().map(|s| s.name.as_str()).collect();
+            error.with_next(format!("the servers here are: {}", names.join(", ")))
+        })
+    }
+
+    /// The name of a server that may have been removed since.
+    pub fn server_name(&self, id: ServerId) -> String {
+        let servers = self.repository.servers();
+        servers.into_iter().find(|s| s.id == id).map_or_else(|| id.to_string(), |s| s.name)
+    }
+
+    /// This user's way in to `server`, if he has one.
+    ///
+    /// # Errors
+    /// `Usage` when the configuration can't be read.
+    pub fn login(&self, server: &ServerRecord) -> Result<Option<Login>> {
+        let settings = Settings::load(&self.environment.config_file)?;
+        Ok(settings.login(&self.repository.id().to_string(), &server.name).cloned())
+    }
+
+    /// Backups of `server`, oldest first.
+    pub fn backups_of(&self, server: &ServerRecord) -> Vec<BackupRecord> {
+        let mut backups = self.repository.backups();
+        backups.retain(|b| b.server == server.id);
+        backups
+    }
+
+    /// Turns an error of the store into one for a person.
+    pub fn store_error(&self, error: holdfast_store::Error) -> Error {
+        store_error(&self.place, error)
+    }
+}
+
+/// The door to a repository that is there.
+fn objects(place: &Path) -> Result<Arc<dyn Objects>> {
+    let directory = Directory::open(RealDisk::shared(), place).map_err(|error| {
+        if error.is_not_found() {
+            store_error(place, holdfast_store::Error::NotARepository)
+        } else {
+            Error::failed(format!("The folder {} can't be used: {error}.", place.display()))
+        }
+    })?;
+    Ok(Arc::new(directory))
+}
+
+/// How this process opens any repository.
+pub(crate) fn open_options(environment: &Environment) -> OpenOptions {
+    let mut options = OpenOptions::new(Arc::new(SystemClock));
+    if environment.portable_aead {
+        options.engine = Engine::Portable;
+    }
+    if environment.force_pool {
+        options.io = EngineChoice::Pool;
+    }
+    options
+}
+
+/// Reads the key that the user named.
+///
+/// # Errors
+/// `Usage` when a file can't be read, `WrongKey` when a kit is none.
+pub(crate) fn secret(key: &Key) -> Result<Secret> {
+    let read = |path: &Path| {
+        std::fs::read_to_string(path)
+            .map(zeroize::Zeroizing::new)
+            .map_err(|error| Error::usage(format!("The file {} can't be read: {error}.", path.display())))
+    };
+    match key {
+        Key::Passphrase(text) => Ok(Secret::passphrase(text.as_str())),
+        Key::PassphraseFile(path) => {
+            let text = read(path)?;
+            let line = text.lines().next().unwrap_or_default();
+            if line.is_empty() {
+                return Err(Error::usage(format!("The first line of {} is empty.", path.display()))
+                    .with_next("write the passphrase on it"));
+            }
+            Ok(Secret::passphrase(line))
+        }
+        Key::RecoveryKit(path) => RecoveryKit::from_text(&read(path)?)
+            .map(Secret::Kit)
+            .map_err(|error| Error::new(Code::WrongKey, format!("{}: {error}", path.display()))),
+    }
+}
+
+/// An error of the store for a person.
+pub(crate) fn store_error(place: &Path, error: holdfast_store::Error) -> Error {
+    use holdfast_store::Error as Store;
+    let text = sentence(&error.to_string());
+    match &error {
+        Store::NotARepository => {
+            Error::new(Code::NoRepository, format!("There is no repository in {}.", place.display()))
+                .with_next(format!("make one: holdfast init {}", place.display()))
+        }
+        Store::AlreadyARepository => {
+            Error::usage(format!("There is a repository in {} already.", place.display()))
+                .with_next("use it as it is, or name another folder")
+        }
+        Store::WrongSecret => Error::new(
+            Code::WrongKey,
+            format!("The passphrase does not open the repository in {}.", place.display()),
+        )
+        .with_next("check the passphrase file, or open it with --recovery-kit FILE"),
+        Store::BadKit { why } => Error::new(
+            Code::WrongKey,
+            format!("The recovery kit does not open the repository in {}: {why}.", place.display()),
+        )
+        .with_next("name the kit that `holdfast init` made for this repository, or use the passphrase"),
+        Store::StreamBusy => {
+            Error::new(Code::Locked, text).with_next("stop the other `holdfast archive` first")
+        }
+        _ if error.is_no_space() => Error::failed(format!("The repository's file system is full: {text}"))
+            .with_next("free some space; nothing that was acknowledged is lost"),
+        _ if error.is_damage() => Error::new(Code::Corruption, text)
+            .with_next(format!("run `holdfast-fsck {}` to see what it affects", place.display())),
+        _ => Error::failed(text),
+    }
+}
+
+/// The text with a capital letter and a full stop.
+pub(crate) fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    let mut sentence: String = match letters.next() {
+        Some(first) => first.to_uppercase().chain(letters).collect(),
+        None => return String::new(),
+    };
+    if !sentence.ends_with(['.', '!', '?']) {
+        sentence.push('.');
+    }
+    sentence
+}

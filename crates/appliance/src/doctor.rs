@@ -1,0 +1,473 @@
+//! What a server lacks for protection, each with the line that mends it.
+//!
+//! Privileges are read from `SHOW GRANTS`, not from information_schema: managed servers
+//! hide rows there.
+
+use crate::catalogue::Catalogue;
+use crate::error::Result as UserResult;
+use crate::login::{connect, connect_options};
+use holdfast_format::record::ServerKind;
+use holdfast_mysql::Conn;
+use serde::Serialize;
+
+/// Examines the server called `name`.
+///
+/// # Errors
+/// When there is no such server, or it lets nobody in.
+pub fn doctor(catalogue: &Catalogue, name: &str) -> UserResult<Vec<Finding>> {
+    let server = catalogue.server(name)?;
+    if let ServerKind::Folder { path } = &server.kind {
+        return Ok(vec![folder(path)]);
+    }
+    let login = catalogue.login(&server)?;
+    let options = connect_options(&catalogue.environment, &server, login.as_ref())?;
+    let mut conn = connect(&options, name)?;
+    let version = conn.server().clone();
+    let family = if version.is_mariadb() { Family::MariaDb } else { Family::MySql };
+    let mut findings = vec![ok("version", version.text.clone())];
+    findings.extend(examine(&mut conn, family, version.numbers()));
+    if !conn.is_tls() && matches!(server.kind, ServerKind::Network { socket: None, .. }) {
+        findings.push(bad(
+            "tls",
+            Grade::Warning,
+            "the connection is not encrypted",
+            "give the server a certificate, then add it again with --tls required".to_string(),
+        ));
+    }
+    Ok(findings)
+}
+
+fn folder(path: &str) -> Finding {
+    match std::fs::read_dir(path) {
+        Ok(_) => ok("folder", format!("{path} can be read")),
+        Err(error) => bad("folder", Grade::Failed, format!("{path} can't be read: {error}"), None),
+    }
+}
+
+impl Sql for Conn {
+    fn rows(&mut self, sql: &str) -> Result<Vec<Vec<Option<String>>>, String> {
+        let set = self.query(sql).map_err(|error| error.to_string())?;
+        let columns = set.columns.len();
+        Ok((0..set.rows.len())
+            .map(|row| (0..columns).map(|column| set.text(row, column)).collect())
+            .collect())
+    }
+}
+
+/// How a probe ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Grade {
+    /// As it should be.
+    Ok,
+    /// Protection works; something about it is weaker than it could be.
+    Warning,
+    /// Backups or the archive can't work until this is mended.
+    Failed,
+}
+
+/// One probe of one server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// Short stable name, for scripts.
+    pub probe: &'static str,
+    /// How it ended.
+    pub grade: Grade,
+    /// What was found.
+    pub found: String,
+    /// The exact statement or setting that mends it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fix: Option<String>,
+}
+
+/// The server's answers that the probes need: a text-protocol query.
+pub trait Sql {
+    /// Rows of `sql`, each column as text; `None` for NULL.
+    ///
+    /// # Errors
+    /// The server's own message.
+    fn rows(&mut self, sql: &str) -> Result<Vec<Vec<Option<String>>>, String>;
+}
+
+/// Which family the server belongs to, as its version text says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// Oracle MySQL, Percona Server.
+    MySql,
+    /// MariaDB.
+    MariaDb,
+}
+
+/// Runs every probe. The order is the order in which a person should mend things.
+pub fn examine(sql: &mut dyn Sql, family: Family, version: (u16, u16, u16)) -> Vec<Finding> {
+    let mut all = Vec::new();
+    let rights = privileges(sql, family, version);
+    let may_look = may_see_tables(sql);
+    all.push(rights);
+    all.extend(binlog(sql, family));
+    if family == Family::MySql {
+        all.extend(clone_plugin(sql, version));
+    }
+    if may_look {
+        all.extend(tables(sql));
+    } else {
+        all.push(bad(
+            "tables",
+            Grade::Warning,
+            "tables are not looked at (engines, primary keys): the account lacks SELECT; backups don't need it",
+            format!("GRANT SELECT ON *.* TO {};", grantee(sql)),
+        ));
+    }
+    all
+}
+
+/// Without SELECT the server hides its tables from information_schema, and all would look well.
+fn may_see_tables(sql: &mut dyn Sql) -> bool {
+    held_privileges(sql).unwrap_or_default().iter().any(|h| h == "SELECT" || h == "ALL PRIVILEGES")
+}
+
+/// The account as GRANT writes it.
+fn grantee(sql: &mut dyn Sql) -> String {
+    let who = value(sql, "SELECT CURRENT_USER()").unwrap_or_default();
+    match who.split_once('@') {
+        Some((user, host)) => format!("'{user}'@'{host}'"),
+        None => format!("'{who}'"),
+    }
+}
+
+fn ok(probe: &'static str, found: impl Into<String>) -> Finding {
+    Finding { probe, grade: Grade::Ok, found: found.into(), fix: None }
+}
+
+fn bad(
+    probe: &'static str,
+    grade: Grade,
+    found: impl Into<String>,
+    fix: impl Into<Option<String>>,
+) -> Finding {
+    Finding { probe, grade, found: found.into(), fix: fix.into() }
+}
+
+/// One value of a one-row, one-column query.
+fn value(sql: &mut dyn Sql, query: &str) -> Result<String, String> {
+    let rows = sql.rows(query)?;
+    Ok(rows.into_iter().next().and_then(|row| row.into_iter().next()).flatten().unwrap_or_default())
+}
+
+/// The global privileges a protecting account needs.
+fn needed_privileges(family: Family, version: (u16, u16, u16)) -> &'static [&'static str] {
+    match family {
+        Family::MySql => &["REPLICATION CLIENT", "REPLICATION SLAVE", "BACKUP_ADMIN"],
+        Family::MariaDb if version >= (10, 5, 0) => {
+            &["PROCESS", "RELOAD", "LOCK TABLES", "BINLOG MONITOR", "REPLICATION SLAVE"]
+        }
+        Family::MariaDb => &["PROCESS", "RELOAD", "LOCK TABLES", "REPLICATION CLIENT", "REPLICATION SLAVE"],
+    }
+}
+
+fn privileges(sql: &mut dyn Sql, family: Family, version: (u16, u16, u16)) -> Finding {
+    const PROBE: &str = "privileges";
+    let held = match held_privileges(sql) {
+        Ok(held) => held,
+        Err(error) => {
+            return bad(PROBE, Grade::Failed, format!("SHOW GRANTS failed: {error}"), None);
+        }
+    };
+    let missing: Vec<&str> = needed_privileges(family, version)
+        .iter()
+        .copied()
+        .filter(|need| !held.iter().any(|h| h == "ALL PRIVILEGES" || same_privilege(h, need)))
+        .collect();
+    // ALL PRIVILEGES includes every static privilege; dynamic ones only on servers
+    // that had them when it was granted. The server lists those beside it.
+    if missing.is_empty() {
+        return ok(PROBE, "the account may copy the server and read its binlog");
+    }
+    let grantee = grantee(sql);
+    let list = missing.join(", ");
+    bad(
+        PROBE,
+        Grade::Failed,
+        format!("the account {grantee} lacks {list}"),
+        Some(format!("GRANT {list} ON *.* TO {grantee};")),
+    )
+}
+
+/// The account's global privileges, upper case.
+fn held_privileges(sql: &mut dyn Sql) -> Result<Vec<String>, String> {
+    let grants = sql.rows("SHOW GRANTS FOR CURRENT_USER()")?;
+    Ok(global_privileges(grants.into_iter().filter_map(|row| row.into_iter().next().flatten())))
+}
+
+/// Privileges named `ON *.*` in the rows of SHOW GRANTS, upper case.
+fn global_privileges(rows: impl Iterator<Item = String>) -> Vec<String> {
+    let mut held = Vec::new();
+    for row in rows {
+        let upper = row.to_uppercase();
+        let Some(list) = upper.strip_prefix("GRANT ") else { continue };
+        let Some((list, _)) = list.split_once(" ON *.* TO ") else { continue };
+        held.extend(list.split(',').map(|p| p.trim().to_string()));
+    }
+    held
+}
+
+/// MariaDB renamed some; both names mean the same right.
+fn same_privilege(held: &str, need: &str) -> bool {
+    held == need
+        || matches!(
+            (held, need),
+            ("REPLICATION CLIENT", "BINLOG MONITOR")
+                | ("BINLOG MONITOR", "REPLICATION CLIENT")
+                | ("REPLICA MONITOR", "REPLICATION CLIENT")
+                | ("REPLICATION REPLICA", "REPLICATION SLAVE")
+        )
+}
+
+/// What turns the binary log on.
+pub(crate) const BINLOG_FIX: &str =
+    "in the server's configuration: [mysqld] log_bin = binlog, server_id = 1; then restart it";
+
+fn binlog(sql: &mut dyn Sql, family: Family) -> Vec<Finding> {
+    let mut all = Vec::new();
+    let log_bin = value(sql, "SELECT @@GLOBAL.log_bin").unwrap_or_default();
+    if log_bin != "1" {
+        all.push(bad("binlog", Grade::Failed, "the binary log is off", Some(BINLOG_FIX.to_string())));
+        return all;
+    }
+    all.push(ok("binlog", "the binary log is on"));
+    let format = value(sql, "SELECT @@GLOBAL.binlog_format").unwrap_or_default();
+    all.push(if format.eq_ignore_ascii_case("ROW") {
+        ok("binlog_format", "ROW")
+    } else {
+        bad(
+            "binlog_format",
+            Grade::Failed,
+            format!("{format}: statements can't be replayed exactly"),
+            Some("SET GLOBAL binlog_format = 'ROW'; and binlog_format = ROW in the configuration".into()),
+        )
+    });
+    let image = value(sql, "SELECT @@GLOBAL.binlog_row_image").unwrap_or_default();
+    all.push(if image.eq_ignore_ascii_case("FULL") {
+        ok("binlog_row_image", "FULL")
+    } else {
+        bad(
+            "binlog_row_image",
+            Grade::Warning,
+            format!("{image}: the proof after a restore can compare fewer columns"),
+            Some("SET GLOBAL binlog_row_image = 'FULL';".into()),
+        )
+    });
+    let server_id = value(sql, "SELECT @@GLOBAL.server_id").unwrap_or_default();
+    all.push(if server_id == "0" {
+        bad("server_id", Grade::Failed, "server_id is 0", Some("SET GLOBAL server_id = 1;".into()))
+    } else {
+        ok("server_id", server_id)
+    });
+    if family == Family::MySql {
+        let mode = value(sql, "SELECT @@GLOBAL.gtid_mode").unwrap_or_default();
+        all.push(if mode == "ON" {
+            ok("gtid", "GTIDs are on")
+        } else {
+            bad(
+                "gtid",
+                Grade::Warning,
+                format!(
+                    "gtid_mode is {mode}: positions are files and offsets, a fail-over can't be followed"
+                ),
+                Some(
+                    "SET GLOBAL enforce_gtid_consistency = ON; then step gtid_mode to OFF_PERMISSIVE, \
+                     ON_PERMISSIVE, ON"
+                        .into(),
+                ),
+            )
+        });
+    }
+    all.push(expiry(sql));
+    all
+}
+
+/// Below this a pause of the archive over a night loses log for good.
+const EXPIRY_MIN_S: u64 = 86_400;
+
+fn expiry(sql: &mut dyn Sql) -> Finding {
+    const PROBE: &str = "binlog_expiry";
+    let seconds = value(sql, "SELECT @@GLOBAL.binlog_expire_logs_seconds").ok();
+    match seconds.and_then(|s| s.parse::<u64>().ok()) {
+        Some(0) => ok(PROBE, "the server keeps its binlogs until they are purged by hand"),
+        Some(s) if s < EXPIRY_MIN_S => bad(
+            PROBE,
+            Grade::Warning,
+            format!("binlogs are purged after {s} s: a longer pause of the archive leaves a gap"),
+            Some("SET GLOBAL binlog_expire_logs_seconds = 604800;".into()),
+        ),
+        Some(s) => ok(PROBE, format!("binlogs are kept for {} h", s / 3600)),
+        None => ok(PROBE, "not told by this server"),
+    }
+}
+
+fn clone_plugin(sql: &mut dyn Sql, version: (u16, u16, u16)) -> Vec<Finding> {
+    let mut all = Vec::new();
+    if version < (8, 0, 17) {
+        all.push(bad(
+            "clone",
+            Grade::Failed,
+            "this version has no CLONE protocol (it came with MySQL 8.0.17)",
+            Some("back this server up from a stopped copy: holdfast server add NAME --folder DIR".into()),
+        ));
+        return all;
+    }
+    let status =
+        value(sql, "SELECT PLUGIN_STATUS FROM information_schema.PLUGINS WHERE PLUGIN_NAME = 'clone'")
+            .unwrap_or_default();
+    all.push(if status == "ACTIVE" {
+        ok("clone", "the clone plugin is loaded")
+    } else {
+        bad(
+            "clone",
+            Grade::Failed,
+            "the clone plugin is not loaded",
+            Some("INSTALL PLUGIN clone SONAME 'mysql_clone.so';".into()),
+        )
+    });
+    let redo = value(
+        sql,
+        "SELECT VARIABLE_VALUE FROM performance_schema.global_status \
+         WHERE VARIABLE_NAME = 'Innodb_redo_log_enabled'",
+    )
+    .unwrap_or_default();
+    if redo == "OFF" {
+        all.push(bad(
+            "redo_log",
+            Grade::Failed,
+            "InnoDB's redo log is disabled, and a server without one can't be cloned",
+            Some("ALTER INSTANCE ENABLE INNODB REDO_LOG;".into()),
+        ));
+    }
+    let packet = value(sql, "SELECT @@GLOBAL.max_allowed_packet").unwrap_or_default();
+    if packet.parse::<u64>().is_ok_and(|p| p < 2 << 20) {
+        all.push(bad(
+            "max_allowed_packet",
+            Grade::Failed,
+            format!("max_allowed_packet is {packet}; a clone needs 2 MiB"),
+            Some("SET GLOBAL max_allowed_packet = 67108864;".into()),
+        ));
+    }
+    all
+}
+
+const USER_TABLES: &str = "t.TABLE_TYPE = 'BASE TABLE' AND t.TABLE_SCHEMA NOT IN \
+     ('mysql', 'information_schema', 'performance_schema', 'sys')";
+
+/// How many table names a finding spells out.
+const NAMES_MAX: usize = 5;
+
+fn tables(sql: &mut dyn Sql) -> Vec<Finding> {
+    let keyless = format!(
+        "SELECT CONCAT(t.TABLE_SCHEMA, '.', t.TABLE_NAME) FROM information_schema.TABLES t \
+         LEFT JOIN information_schema.TABLE_CONSTRAINTS c ON c.TABLE_SCHEMA = t.TABLE_SCHEMA \
+         AND c.TABLE_NAME = t.TABLE_NAME AND c.CONSTRAINT_TYPE = 'PRIMARY KEY' \
+         WHERE {USER_TABLES} AND c.CONSTRAINT_NAME IS NULL ORDER BY 1"
+    );
+    let foreign = format!(
+        "SELECT CONCAT(t.TABLE_SCHEMA, '.', t.TABLE_NAME) FROM information_schema.TABLES t \
+         WHERE {USER_TABLES} AND t.ENGINE <> 'InnoDB' ORDER BY 1"
+    );
+    vec![
+        named_tables(sql, "primary_keys", &keyless, "every table has a primary key", |names| {
+            (
+                format!("no primary key: {names}; a point-in-time restore of these is slow"),
+                "ALTER TABLE … ADD PRIMARY KEY, or sql_generate_invisible_primary_key = ON".into(),
+            )
+        }),
+        named_tables(sql, "engines", &foreign, "every table is InnoDB", |names| {
+            (
+                format!("not InnoDB: {names}; a clone of MySQL carries their definition, not their rows"),
+                "ALTER TABLE … ENGINE = InnoDB".into(),
+            )
+        }),
+    ]
+}
+
+fn named_tables(
+    sql: &mut dyn Sql,
+    probe: &'static str,
+    query: &str,
+    fine: &str,
+    say: impl Fn(&str) -> (String, String),
+) -> Finding {
+    let rows = match sql.rows(query) {
+        Ok(rows) => rows,
+        Err(error) => return bad(probe, Grade::Warning, format!("could not be checked: {error}"), None),
+    };
+    if rows.is_empty() {
+        return ok(probe, fine);
+    }
+    let mut names: Vec<String> =
+        rows.iter().take(NAMES_MAX).filter_map(|row| row.first().cloned().flatten()).collect();
+    if rows.len() > NAMES_MAX {
+        names.push(format!("and {} more", rows.len() - NAMES_MAX));
+    }
+    let (found, fix) = say(&names.join(", "));
+    bad(probe, Grade::Warning, found, Some(fix))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A server that answers from a list: (part of the query, rows).
+    struct Canned(Vec<(&'static str, Vec<&'static str>)>);
+
+    impl Sql for Canned {
+        fn rows(&mut self, sql: &str) -> Result<Vec<Vec<Option<String>>>, String> {
+            Ok(self
+                .0
+                .iter()
+                .find(|(part, _)| sql.contains(part))
+                .map(|(_, rows)| rows.iter().map(|r| vec![Some((*r).to_string())]).collect())
+                .unwrap_or_default())
+        }
+    }
+
+    #[test]
+    fn a_missing_privilege_is_answered_with_the_exact_grant() {
+        let mut server = Canned(vec![
+            (
+                "SHOW GRANTS",
+                vec![
+                    "GRANT SELECT, RELOAD, PROCESS, REPLICATION SLAVE, REPLICATION CLIENT ON *.* TO `bk`@`%`",
+                    "GRANT ALL PRIVILEGES ON `shop`.* TO `bk`@`%`",
+                ],
+            ),
+            ("CURRENT_USER()", vec!["bk@%"]),
+        ]);
+        let finding = privileges(&mut server, Family::MySql, (9, 7, 4));
+        assert_eq!(finding.grade, Grade::Failed);
+        assert_eq!(finding.fix.as_deref(), Some("GRANT BACKUP_ADMIN ON *.* TO 'bk'@'%';"));
+    }
+
+    #[test]
+    fn all_privileges_on_everything_is_enough_and_on_one_schema_is_not() {
+        let mut all =
+            Canned(vec![("SHOW GRANTS", vec!["GRANT ALL PRIVILEGES ON *.* TO `root`@`localhost`"])]);
+        assert_eq!(privileges(&mut all, Family::MariaDb, (10, 11, 0)).grade, Grade::Ok);
+        let mut one = Canned(vec![("SHOW GRANTS", vec!["GRANT ALL PRIVILEGES ON `shop`.* TO `u`@`%`"])]);
+        assert_eq!(privileges(&mut one, Family::MariaDb, (10, 11, 0)).grade, Grade::Failed);
+    }
+
+    #[test]
+    fn a_server_without_binlog_fails_and_says_what_to_set() {
+        let mut server = Canned(vec![("log_bin", vec!["0"])]);
+        let findings = binlog(&mut server, Family::MySql);
+        assert_eq!(findings.len(), 1);
+        assert_eq!(findings[0].grade, Grade::Failed);
+        assert!(findings[0].fix.as_deref().unwrap().contains("log_bin"));
+    }
+
+    #[test]
+    fn an_unloaded_clone_plugin_is_answered_with_the_install_line() {
+        let mut server = Canned(vec![]);
+        let findings = clone_plugin(&mut server, (8, 4, 0));
+        assert_eq!(findings[0].fix.as_deref(), Some("INSTALL PLUGIN clone SONAME 'mysql_clone.so';"));
+    }
+}

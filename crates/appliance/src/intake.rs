@@ -1,0 +1,66 @@
+//! Joins a source's sink to a backup's writer: the one place where both are known.
+
+use crate::time::now;
+use holdfast_format::map;
+use holdfast_source::{FileKind, FileNo, FilePath, FileSpec, Sink, SinkError};
+use holdfast_store::BackupWriter;
+
+/// A backup's writer as the sink of a copy.
+#[derive(Debug)]
+pub(crate) struct Intake<'a> {
+    writer: &'a BackupWriter,
+    mtime_us: i64,
+}
+
+impl<'a> Intake<'a> {
+    pub(crate) fn new(writer: &'a BackupWriter) -> Self {
+        Self { writer, mtime_us: now() }
+    }
+}
+
+fn number(file: FileNo) -> holdfast_store::FileNo {
+    holdfast_store::FileNo(file.0)
+}
+
+impl Sink for Intake<'_> {
+    fn add_file(&self, spec: FileSpec) -> Result<FileNo, SinkError> {
+        let kind = match spec.kind {
+            FileKind::Directory => map::FileKind::Directory,
+            FileKind::Tablespace | FileKind::Redo | FileKind::Plain => map::FileKind::Regular,
+        };
+        let spec = holdfast_store::FileSpec {
+            path: spec.path.as_bytes().to_vec(),
+            kind,
+            len: 0,
+            mode: spec.mode,
+            mtime_us: self.mtime_us,
+        };
+        self.writer.add_file(spec).map(|file| FileNo(file.0)).map_err(SinkError::new)
+    }
+
+    fn block(&self, file: FileNo, block_no: u64, bytes: &[u8]) -> Result<(), SinkError> {
+        let block = u32::try_from(block_no)
+            .map_err(|_| SinkError::new("a file of more than 256 TiB can't be stored"))?;
+        self.writer.put_block(number(file), block, bytes).map_err(SinkError::new)
+    }
+
+    fn patch(&self, file: FileNo, offset: u64, bytes: &[u8]) -> Result<(), SinkError> {
+        self.writer.patch(number(file), offset, bytes).map_err(SinkError::new)
+    }
+
+    fn barrier(&self) -> Result<(), SinkError> {
+        self.writer.barrier().map_err(SinkError::new)
+    }
+
+    fn set_len(&self, file: FileNo, len: u64) -> Result<(), SinkError> {
+        self.writer.set_len(number(file), len).map_err(SinkError::new)
+    }
+
+    fn rename(&self, file: FileNo, path: FilePath) -> Result<(), SinkError> {
+        self.writer.rename(number(file), path.as_bytes()).map_err(SinkError::new)
+    }
+
+    fn remove(&self, file: FileNo) -> Result<(), SinkError> {
+        self.writer.remove(number(file)).map_err(SinkError::new)
+    }
+}

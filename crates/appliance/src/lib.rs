@@ -1,0 +1,25 @@
+//! What the command line and the daemon both call.
+//!
+//! Owns the user's configuration, the catalogue of servers, and jobs: backup, archive,
+//! doctor, list, status, timeline, find, restore. Refuses to know terminals and HTTP.
+//! Start reading at `lib.rs`'s modules, one per verb.
+
+pub mod archive;
+pub mod backup;
+pub mod catalogue;
+pub mod doctor;
+pub mod error;
+pub mod find;
+pub mod init;
+mod intake;
+pub mod list;
+pub mod login;
+pub mod progress;
+pub mod restore;
+pub mod server;
+pub mod settings;
+pub mod status;
+pub mod time;
+pub mod views;
+
+pub use holdfast_format::record::ServerKind;

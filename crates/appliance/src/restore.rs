@@ -1,0 +1,437 @@
+//! `restore`: plan it, carry it out, keep its report.
+
+mod base;
+mod log;
+mod target;
+
+pub use target::Target;
+
+use crate::archive::{Identity, archive_error, drain, wait_for_archive};
+use crate::catalogue::{Catalogue, sentence};
+use crate::error::{Code, Error, Result};
+use crate::list::learned;
+use crate::progress::{Reading, Watcher};
+use crate::time::{Micros, now, show_time};
+use base::StoredBase;
+use holdfast_archive::ServerLog;
+use holdfast_engine::Programs;
+use holdfast_format::record::{BackupRecord, Record, ReportRecord, ServerKind, ServerRecord};
+use holdfast_mysql::{Flavor, ServerVersion};
+use holdfast_restore::report::Verdict;
+use holdfast_restore::{Base, Plan, Prove, Report, Request, Restored, Step};
+use log::ArchivedLog;
+use serde::Serialize;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+
+/// How much is proved at the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProveLevel {
+    /// Coordinates, every table opened, sampled rows.
+    Quick,
+    /// With counts of the tables that the log changed.
+    Standard,
+    /// Everything.
+    Full,
+}
+
+/// What is to be restored, and how.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The moment.
+    pub target: Target,
+    /// The folder.
+    pub into: PathBuf,
+    /// Where the server's programs are.
+    pub engine_dir: Option<PathBuf>,
+    /// Leave the server running.
+    pub start: bool,
+    /// On this port.
+    pub port: Option<u16>,
+    /// How much to prove.
+    pub prove: ProveLevel,
+}
+
+/// A plan for people.
+#[derive(Clone, Debug, Serialize)]
+pub struct PlanView {
+    /// The plan itself.
+    #[serde(flatten)]
+    pub plan: Plan,
+    /// The target folder.
+    pub into: String,
+    /// The server program that would be used, or why there is none.
+    pub engine: String,
+}
+
+/// How long one part of a restore took.
+#[derive(Clone, Debug, Serialize)]
+pub struct PhaseView {
+    /// Its name.
+    pub name: &'static str,
+    /// Microseconds.
+    pub micros: Micros,
+}
+
+/// A finished restore for people.
+#[derive(Clone, Debug, Serialize)]
+pub struct RestoredView {
+    /// The protected server's name.
+    pub server: String,
+    /// What was reached, in words.
+    pub reached: String,
+    /// The folder.
+    pub into: String,
+    /// True: a restore that is not proved is an error.
+    pub proved: bool,
+    /// What was checked and found right.
+    pub evidence: Vec<String>,
+    /// What was not looked at.
+    pub not_checked: Vec<String>,
+    /// What the restored server does not have, such as the rows of tables that a copy can't carry.
+    pub missing: Vec<String>,
+    /// How long it took.
+    pub phases: Vec<PhaseView>,
+    /// The running server's socket.
+    pub socket: Option<String>,
+    /// The running server's port on 127.0.0.1.
+    pub port: Option<u16>,
+    /// The running server's process.
+    pub pid: Option<i32>,
+    /// How to start it by hand.
+    pub start_with: Option<String>,
+    /// The whole report.
+    pub report: Report,
+}
+
+/// Makes the plan; nothing is changed but that the log is brought up to date for `latest`.
+///
+/// # Errors
+/// `TargetUnreachable` with the nearest points.
+pub fn plan(catalogue: &Catalogue, name: &str, options: &Options, watcher: &dyn Watcher) -> Result<PlanView> {
+    let server = catalogue.server(name)?;
+    bring_up_to_date(catalogue, &server, options, watcher);
+    let log = open_log(catalogue, &server)?;
+    let bases = bases(catalogue, &server);
+    let (index, plan) = make_plan(&server, &bases, &log, options)?;
+    let engine = match bases.get(index).map(|base| programs(&server, &base.record, options)) {
+        Some(Ok(Some(programs))) => format!("{} ({})", programs.version, programs.server.display()),
+        Some(Ok(None)) | None => "none is needed".to_owned(),
+        Some(Err(error)) => format!("MISSING: {}", error.message),
+    };
+    Ok(PlanView { plan, into: options.into.display().to_string(), engine })
+}
+
+/// Restores, proves, and keeps the report with the backup.
+///
+/// # Errors
+/// `TargetUnreachable`, `ProofFailed`, `Corruption`, or whatever stopped it.
+pub fn restore(
+    catalogue: &Catalogue,
+    name: &str,
+    options: &Options,
+    watcher: &dyn Watcher,
+) -> Result<RestoredView> {
+    let server = catalogue.server(name)?;
+    bring_up_to_date(catalogue, &server, options, watcher);
+    let log = open_log(catalogue, &server)?;
+    let bases = bases(catalogue, &server);
+    let (index, plan) = make_plan(&server, &bases, &log, options)?;
+    let base = bases.get(index).ok_or_else(|| Error::failed("The plan names no backup."))?;
+    let programs = programs(&server, &base.record, options)?;
+    if options.into.exists() && !options.into.is_dir() {
+        return Err(Error::usage(format!("{} is not a folder.", options.into.display()))
+            .with_next("name a folder that is empty or does not exist"));
+    }
+    let request = Request {
+        server: &server.name,
+        base,
+        log: (!matches!(server.kind, ServerKind::Folder { .. })).then_some(&log),
+        plan: &plan,
+        folder: &options.into,
+        programs: programs.as_ref(),
+        level: match options.prove {
+            ProveLevel::Quick => Prove::Quick,
+            ProveLevel::Standard => Prove::Standard,
+            ProveLevel::Full => Prove::Full,
+        },
+        start: options.start.then(|| options.port.map_or_else(free_port, Ok)).transpose()?,
+        watch: &Watch(watcher),
+    };
+    match holdfast_restore::run(&request) {
+        Ok(restored) => {
+            keep(catalogue, &base.record, &restored)?;
+            Ok(view(&restored))
+        }
+        Err(holdfast_restore::Error::NotProved { failures, report }) => {
+            keep_report(catalogue, &base.record, &report)?;
+            Err(restore_error(catalogue, holdfast_restore::Error::NotProved { failures, report }))
+        }
+        Err(error) => Err(restore_error(catalogue, error)),
+    }
+}
+
+/// What `restore finish` did.
+#[derive(Clone, Debug, Serialize)]
+pub struct FinishedView {
+    /// The folder.
+    pub into: String,
+    /// The running server's port, if it runs.
+    pub port: Option<u16>,
+    /// How to start it by hand.
+    pub start_with: String,
+}
+
+/// Hands a restored folder over.
+///
+/// # Errors
+/// `Failed` when the folder holds no finished restore.
+pub fn finish(folder: &Path, engine_dir: Option<&Path>) -> Result<FinishedView> {
+    let told = |error: holdfast_restore::Error| Error::failed(sentence(&error.to_string()));
+    let marker = holdfast_restore::finish::marker(folder).map_err(told)?;
+    // The marker has the family before the version, as people read it.
+    let version = marker.engine.split_once(' ').map_or(marker.engine.as_str(), |(_, version)| version);
+    let version = ServerVersion::parse(version);
+    let programs = Programs::find(engine_dir, version.flavor, Some(&version))
+        .map_err(|error| no_programs(&error.to_string()))?;
+    let finished = holdfast_restore::finish::finish(folder, &programs).map_err(told)?;
+    Ok(FinishedView {
+        into: folder.display().to_string(),
+        port: finished.running.and_then(|r| r.port),
+        start_with: holdfast_restore::fence::start_line(&programs.server, folder),
+    })
+}
+
+/// For `latest`, fetches what the source has logged since; says so when it can't.
+fn bring_up_to_date(catalogue: &Catalogue, server: &ServerRecord, options: &Options, watcher: &dyn Watcher) {
+    if options.target != Target(holdfast_restore::Target::Latest)
+        || matches!(server.kind, ServerKind::Folder { .. })
+    {
+        return;
+    }
+    let drained = match drain(catalogue, server, Identity::Known, watcher) {
+        Err(error) if error.code == Code::Locked => wait_for_archive(catalogue, server),
+        other => other.map(|_| ()),
+    };
+    if let Err(error) = drained {
+        watcher.note(&format!(
+            "The archive could not be brought up to date, so `latest` is its end: {}",
+            error.message
+        ));
+    }
+}
+
+fn open_log<'c>(catalogue: &'c Catalogue, server: &ServerRecord) -> Result<ArchivedLog<'c>> {
+    let log = ServerLog::open(&catalogue.repository, server.id);
+    log.map(ArchivedLog).map_err(|e| archive_error(catalogue, server, e))
+}
+
+fn bases(catalogue: &Catalogue, server: &ServerRecord) -> Vec<StoredBase> {
+    let backups = catalogue.backups_of(server);
+    let base = |record: BackupRecord| StoredBase {
+        repository: catalogue.repository.clone(),
+        coordinates: learned(catalogue, &record),
+        record,
+    };
+    backups.into_iter().map(base).collect()
+}
+
+fn make_plan(
+    server: &ServerRecord,
+    bases: &[StoredBase],
+    log: &ArchivedLog<'_>,
+    options: &Options,
+) -> Result<(usize, Plan)> {
+    let bases: Vec<&dyn Base> = bases.iter().map(|base| base as &dyn Base).collect();
+    let planned = if matches!(server.kind, ServerKind::Folder { .. }) {
+        plan_of_folder(server, &bases, log, &options.target)?
+    } else {
+        holdfast_restore::plan(&bases, log, &options.target.0)
+    };
+    planned.map_err(|error| match error {
+        holdfast_restore::Error::Unreachable { target, why, nearest } => {
+            let error = Error::new(
+                Code::TargetUnreachable,
+                format!("{} can't be reached: {}", sentence(&target).trim_end_matches('.'), sentence(&why)),
+            );
+            if nearest.is_empty() {
+                error.with_next("see `holdfast status` for what can be restored")
+            } else {
+                error.with_next(format!("the nearest points are {}", nearest.join(" and ")))
+            }
+        }
+        other => Error::failed(sentence(&other.to_string())),
+    })
+}
+
+/// A folder has no log: a time leads to the newest backup that was finished by then.
+fn plan_of_folder(
+    server: &ServerRecord,
+    bases: &[&dyn Base],
+    log: &ArchivedLog<'_>,
+    target: &Target,
+) -> Result<holdfast_restore::Result<(usize, Plan)>> {
+    use holdfast_restore::Target as To;
+    // Users copy times from `holdfast list`, which shows milliseconds.
+    let millis = |micros: Micros| micros.div_euclid(1000);
+    let in_time = match &target.0 {
+        To::Latest | To::Fastest => bases.len(),
+        To::Time(at) => bases.iter().filter(|base| millis(base.finished_us()) <= millis(*at)).count(),
+        To::Transaction { .. } | To::Position { .. } => {
+            return Err(Error::usage(format!(
+                "'{}' is a folder: it has backups, and no log that {} could be found in.",
+                server.name, target.0
+            ))
+            .with_next(
+                "use --to fastest for its newest backup, or --to TIME for the newest one before TIME",
+            ));
+        }
+    };
+    // Oldest first, so that those in time are the first ones and keep their index.
+    let usable = bases.get(..in_time).unwrap_or_default();
+    if let (Some(oldest), true) = (bases.first(), usable.is_empty()) {
+        return Ok(Err(holdfast_restore::Error::Unreachable {
+            target: target.0.to_string(),
+            why: "it lies before the first backup".to_owned(),
+            nearest: vec![show_time(oldest.finished_us())],
+        }));
+    }
+    let planned = holdfast_restore::plan(usable, log, &To::Fastest);
+    Ok(planned.map(|(index, plan)| {
+        // No server will start in a folder that is none's, so nothing but the files needs space.
+        let space_needed = if plan.version.is_some() { plan.space_needed } else { plan.bytes };
+        (index, Plan { target: target.0.to_string(), space_needed, ..plan })
+    }))
+}
+
+/// The server programs that fit the backup; none for a folder that is no server's.
+fn programs(server: &ServerRecord, backup: &BackupRecord, options: &Options) -> Result<Option<Programs>> {
+    let Some(version) = backup.fact("version") else {
+        if matches!(server.kind, ServerKind::Folder { .. }) {
+            return Ok(None);
+        }
+        return Err(Error::failed(format!("The backup {} does not say of which version it is.", backup.id)));
+    };
+    let version = ServerVersion::parse(version);
+    let flavor = if version.is_mariadb() { Flavor::MariaDb } else { Flavor::MySql };
+    Programs::find(options.engine_dir.as_deref(), flavor, Some(&version))
+        .map(Some)
+        .map_err(|error| no_programs(&error.to_string()))
+}
+
+fn no_programs(why: &str) -> Error {
+    Error::usage(sentence(why)).with_next(
+        "name the folder of a server of that version with --engine-dir; tools/get-server unpacks one",
+    )
+}
+
+fn free_port() -> Result<u16> {
+    let port = TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr());
+    port.map(|address| address.port())
+        .map_err(|error| Error::failed(format!("There is no free port on 127.0.0.1: {error}.")))
+}
+
+/// Keeps the report, and where the backup stands exactly if that was learned.
+fn keep(catalogue: &Catalogue, backup: &BackupRecord, restored: &Restored) -> Result<()> {
+    keep_report(catalogue, backup, &restored.report)?;
+    if let Some(position) = &restored.exact {
+        let learned = Record::CoordinatesLearned { backup: backup.id, position: position.clone() };
+        catalogue.repository.append(learned).map_err(|e| catalogue.store_error(e))?;
+    }
+    Ok(())
+}
+
+fn keep_report(catalogue: &Catalogue, backup: &BackupRecord, report: &Report) -> Result<()> {
+    let json = serde_json::to_vec(report)
+        .map_err(|error| Error::failed(format!("The report can't be written: {error}.")))?;
+    let record =
+        Record::Report(ReportRecord { backup: backup.id, kind: "restore".into(), at_us: now(), json });
+    catalogue.repository.append(record).map_err(|e| catalogue.store_error(e))?;
+    Ok(())
+}
+
+fn view(restored: &Restored) -> RestoredView {
+    let report = &restored.report;
+    let mut evidence = Vec::new();
+    let mut not_checked = Vec::new();
+    for check in &report.checks {
+        match check.verdict {
+            Verdict::Ok | Verdict::Partly => evidence.push(format!("{}: {}", check.name, check.detail)),
+            Verdict::Failed => {}
+            Verdict::NotChecked => not_checked.push(format!("{}: {}", check.name, check.detail)),
+        }
+        not_checked.extend(check.not_checked.iter().map(|what| format!("{}: {what}", check.name)));
+    }
+    // A proof is about what is there: what a restored server lacks stands beside it.
+    let missing = report.plan.not_restored.clone();
+    let seconds = report.seconds;
+    let phases = [
+        ("lay out", seconds.lay_out),
+        ("recover", seconds.recover),
+        ("replay", seconds.replay),
+        ("prove", seconds.prove),
+        ("total", seconds.total),
+    ];
+    RestoredView {
+        server: report.server.clone(),
+        reached: match &report.plan.last_kept {
+            Some(kept) => format!("{} (last transaction: {kept})", report.plan.target),
+            None if report.recovered_at.is_empty() => report.plan.target.clone(),
+            None => format!("{} ({})", report.plan.target, report.recovered_at),
+        },
+        into: report.folder.clone(),
+        proved: report.proved,
+        evidence,
+        not_checked,
+        missing,
+        phases: phases.map(|(name, s)| PhaseView { name, micros: (s * 1e6) as Micros }).to_vec(),
+        socket: restored.running.as_ref().map(|r| r.socket.display().to_string()),
+        port: restored.running.as_ref().and_then(|r| r.port),
+        pid: restored.running.as_ref().map(|r| r.pid),
+        start_with: restored.start_line.clone(),
+        report: report.clone(),
+    }
+}
+
+fn restore_error(catalogue: &Catalogue, error: holdfast_restore::Error) -> Error {
+    use holdfast_restore::Error as Restore;
+    let text = sentence(&error.to_string());
+    let code = match error.exit_code() {
+        Some(20) => Code::TargetUnreachable,
+        Some(22) => Code::ProofFailed,
+        _ => Code::Failed,
+    };
+    match error {
+        Restore::Base(inner) => match inner.downcast::<holdfast_store::Error>() {
+            Ok(store) => catalogue.store_error(*store),
+            Err(other) => Error::failed(sentence(&other.to_string())),
+        },
+        Restore::Cancelled => Error::new(Code::Interrupted, text),
+        Restore::NotEmpty { .. } | Restore::OtherRestore { .. } => Error::usage(text),
+        Restore::Busy { .. } => Error::new(Code::Locked, text),
+        Restore::NotProved { .. } => Error::new(code, text)
+            .with_next("the report is kept with the backup; don't use the restored server"),
+        _ => Error::new(code, text),
+    }
+}
+
+/// The restore's watcher, told in the job's words.
+struct Watch<'a>(&'a dyn Watcher);
+
+impl holdfast_restore::Watch for Watch<'_> {
+    fn step(&self, step: Step) {
+        let reading = |phase, done, total, bytes| Reading { phase, done, total, bytes };
+        self.0.reading(match step {
+            Step::LayOut(at) => reading("lay out", at.bytes, Some(at.bytes_total), true),
+            Step::Recover => reading("recover", 0, None, false),
+            Step::Inspect => reading("inspect", 0, None, false),
+            Step::Replay { transactions, .. } => reading("replay", transactions, None, false),
+            Step::Restart => reading("restart", 0, None, false),
+            Step::Prove => reading("prove", 0, None, false),
+        });
+    }
+
+    fn cancelled(&self) -> bool {
+        self.0.cancelled()
+    }
+}

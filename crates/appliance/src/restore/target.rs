@@ -1,0 +1,64 @@
+//! What a user may write behind `--to`, `--before` and `--after`.
+
+use crate::error::{Error, Result};
+use crate::time::parse_time;
+use holdfast_restore::Side;
+
+/// Where a restore is to lead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target(pub(super) holdfast_restore::Target);
+
+impl Target {
+    /// Reads `latest`, `fastest`, `gtid:GTID`, `pos:FILE:OFFSET` or a time.
+    ///
+    /// # Errors
+    /// `Usage` with what is wrong.
+    pub fn parse(text: &str) -> Result<Self> {
+        use holdfast_restore::Target as To;
+        Ok(Self(match text {
+            "latest" => To::Latest,
+            "fastest" => To::Fastest,
+            _ if text.starts_with("gtid:") => To::Transaction { id: text.to_owned(), side: Side::After },
+            _ => match text.strip_prefix("pos:") {
+                Some(place) => position(text, place)?,
+                None => To::Time(parse_time(text)?),
+            },
+        }))
+    }
+
+    /// Everything before a transaction.
+    pub fn before(id: &str) -> Self {
+        Self(holdfast_restore::Target::Transaction { id: id.to_owned(), side: Side::Before })
+    }
+
+    /// Everything up to and with a transaction.
+    pub fn after(id: &str) -> Self {
+        Self(holdfast_restore::Target::Transaction { id: id.to_owned(), side: Side::After })
+    }
+}
+
+fn position(text: &str, place: &str) -> Result<holdfast_restore::Target> {
+    let (file, offset) = place.rsplit_once(':').unwrap_or((place, ""));
+    match offset.parse() {
+        Ok(offset) if !file.is_empty() => {
+            Ok(holdfast_restore::Target::Position { file: file.to_owned(), offset })
+        }
+        _ => Err(Error::usage(format!("'{text}' is not a position."))
+            .with_next("write pos:FILE:OFFSET, for example pos:binlog.000042:1879")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_way_to_name_a_target_is_read() {
+        let is = |text: &str, target| assert_eq!(Target::parse(text).unwrap(), Target(target));
+        is("latest", holdfast_restore::Target::Latest);
+        is("1970-01-01T00:00:01Z", holdfast_restore::Target::Time(1_000_000));
+        is("pos:a:b.1:4", holdfast_restore::Target::Position { file: "a:b.1".into(), offset: 4 });
+        assert!(Target::parse("pos:binlog.000001").is_err());
+        assert!(Target::parse("yesterday").is_err());
+    }
+}

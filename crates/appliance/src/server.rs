@@ -1,0 +1,192 @@
+//! `server add`, `list`, `show`: which servers are protected.
+
+use crate::catalogue::Catalogue;
+use crate::error::{Error, Result};
+use crate::login::{connect, connect_options};
+use crate::settings::{Login, Settings};
+use crate::time::now;
+use crate::views::ServerView;
+use holdfast_format::gtid::{Flavor, Uuid};
+use holdfast_format::ids::ServerId;
+use holdfast_format::limits::NAME_BYTES_MAX;
+use holdfast_format::record::{Record, ServerKind, ServerRecord};
+use holdfast_mysql::Conn;
+use std::path::Path;
+
+/// What `server add` was told.
+#[derive(Clone, Debug)]
+pub struct Added {
+    /// The name to give it.
+    pub name: String,
+    /// How it is reached.
+    pub kind: ServerKind,
+    /// How to log in; not used for a folder. Repository and name are filled in here.
+    pub login: Login,
+}
+
+/// Protects a server: looks at it, records its identity in the repository, and the way in to it
+/// in the user's configuration. Adding a name again replaces what was known.
+///
+/// # Errors
+/// `Usage` for a bad name or folder, `Failed` when the server can't be reached.
+pub fn add(catalogue: &Catalogue, added: Added) -> Result<ServerView> {
+    check_name(&added.name)?;
+    catalogue.repository.refresh().map_err(|e| catalogue.store_error(e))?;
+    let known = catalogue.repository.servers().into_iter().find(|s| s.name == added.name);
+    let mut record = ServerRecord {
+        id: match &known {
+            Some(known) => known.id,
+            None => ServerId(random_16()?),
+        },
+        name: added.name.clone(),
+        flavor: None,
+        kind: added.kind,
+        source_uuid: None,
+        version: String::new(),
+        added_us: known.as_ref().map_or_else(now, |k| k.added_us),
+    };
+    let mut login = added.login;
+    login.repository = catalogue.repository.id().to_string();
+    login.name.clone_from(&record.name);
+    if let ServerKind::Folder { path } = &mut record.kind {
+        *path = whole_path(path)?;
+    } else {
+        let options = connect_options(&catalogue.environment, &record, Some(&login))?;
+        let mut conn = connect(&options, &record.name)?;
+        identify(&mut conn, &mut record)?;
+    }
+    if let Some(known) = known {
+        refuse_another_server(&known, &record)?;
+    }
+    if !matches!(record.kind, ServerKind::Folder { .. }) {
+        let file = &catalogue.environment.config_file;
+        let mut settings = Settings::load(file)?;
+        settings.put(login);
+        settings.save(file)?;
+    }
+    catalogue.repository.append(Record::ServerPut(record.clone())).map_err(|e| catalogue.store_error(e))?;
+    view(catalogue, &record)
+}
+
+/// All protected servers.
+///
+/// # Errors
+/// `Usage` when the configuration can't be read.
+pub fn list(catalogue: &Catalogue) -> Result<Vec<ServerView>> {
+    catalogue.repository.servers().iter().map(|server| view(catalogue, server)).collect()
+}
+
+/// One server.
+///
+/// # Errors
+/// `Usage` when there is none of that name.
+pub fn show(catalogue: &Catalogue, name: &str) -> Result<ServerView> {
+    view(catalogue, &catalogue.server(name)?)
+}
+
+fn view(catalogue: &Catalogue, server: &ServerRecord) -> Result<ServerView> {
+    Ok(ServerView {
+        name: server.name.clone(),
+        engine: engine_words(server),
+        place: match &server.kind {
+            ServerKind::Network { socket: Some(socket), .. } => socket.clone(),
+            ServerKind::Network { host, port, socket: None } => format!("{host}:{port}"),
+            ServerKind::Folder { path } => path.clone(),
+        },
+        uuid: server.source_uuid.map(|uuid| uuid.to_string()),
+        added: server.added_us,
+        login_known: catalogue.login(server)?.is_some(),
+        backups: catalogue.backups_of(server).len() as u64,
+    })
+}
+
+/// Family and version for people.
+pub(crate) fn engine_words(server: &ServerRecord) -> String {
+    match server.flavor {
+        Some(Flavor::MySql) => format!("MySQL {}", server.version),
+        Some(Flavor::MariaDb) => format!("MariaDB {}", server.version),
+        None => "folder".to_owned(),
+    }
+}
+
+/// Reads what identifies the server into `record`.
+///
+/// # Errors
+/// `Failed` with the server's message.
+pub(crate) fn identify(conn: &mut Conn, record: &mut ServerRecord) -> Result<()> {
+    let version = conn.server().clone();
+    record.version = version.text.clone();
+    if version.is_mariadb() {
+        record.flavor = Some(Flavor::MariaDb);
+        // MariaDB has no server_uuid. The identity we give stays with the record.
+        record.source_uuid = Some(Uuid(record.id.0));
+        return Ok(());
+    }
+    record.flavor = Some(Flavor::MySql);
+    let uuid = conn.query_text("SELECT @@GLOBAL.server_uuid").map_err(|e| {
+        Error::failed(format!("The server '{}' did not tell its server_uuid: {e}", record.name))
+    })?;
+    let uuid = uuid.unwrap_or_default();
+    record.source_uuid = Some(uuid.parse().map_err(|e| {
+        Error::failed(format!("The server '{}' has the server_uuid '{uuid}': {e}", record.name))
+    })?);
+    Ok(())
+}
+
+/// A name stands for one server; its history must not be continued by another one unseen.
+fn refuse_another_server(known: &ServerRecord, now: &ServerRecord) -> Result<()> {
+    if known.flavor.is_some() && now.flavor.is_some() && known.flavor != now.flavor {
+        return Err(Error::usage(format!(
+            "'{}' is {} in this repository, and this server is {}.",
+            known.name,
+            engine_words(known),
+            engine_words(now)
+        ))
+        .with_next("give it another name"));
+    }
+    let folder = |s: &ServerRecord| matches!(s.kind, ServerKind::Folder { .. });
+    if folder(known) != folder(now) {
+        return Err(Error::usage(format!(
+            "'{}' is a {} in this repository.",
+            known.name,
+            if folder(known) { "folder" } else { "server" }
+        ))
+        .with_next("give the other one another name"));
+    }
+    Ok(())
+}
+
+fn check_name(name: &str) -> Result<()> {
+    let fine = !name.is_empty()
+        && name.len() <= NAME_BYTES_MAX as usize
+        && name.chars().all(|c| c.is_alphanumeric() || "-_.".contains(c))
+        && !name.starts_with(['-', '.']);
+    if fine {
+        return Ok(());
+    }
+    Err(Error::usage(format!("'{name}' can't be the name of a server."))
+        .with_next("use letters, digits, '-', '_' and '.', not beginning with '-' or '.'"))
+}
+
+fn whole_path(path: &str) -> Result<String> {
+    let whole = std::fs::canonicalize(path)
+        .map_err(|error| Error::usage(format!("The folder {path} can't be used: {error}.")))?;
+    if !whole.is_dir() {
+        return Err(Error::usage(format!("{path} is not a folder.")));
+    }
+    utf8(&whole)
+}
+
+fn utf8(path: &Path) -> Result<String> {
+    path.to_str().map(str::to_owned).ok_or_else(|| {
+        Error::usage(format!("The path {} is not valid UTF-8.", path.display()))
+            .with_next("use a path of UTF-8 characters")
+    })
+}
+
+fn random_16() -> Result<[u8; 16]> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| Error::failed(format!("The system gave no random bytes: {error}.")))?;
+    Ok(bytes)
+}

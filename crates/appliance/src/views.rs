@@ -1,0 +1,169 @@
+//! Answers as people and scripts read them: plain values with stable JSON names.
+//!
+//! Times are microseconds since 1970 UTC in Rust and RFC 3339 text in JSON; sizes are bytes.
+
+use crate::time::{Micros, show_time};
+use serde::{Serialize, Serializer};
+
+/// Writes a time as RFC 3339.
+pub(crate) fn time<S: Serializer>(at: &Micros, out: S) -> Result<S::Ok, S::Error> {
+    out.serialize_str(&show_time(*at))
+}
+
+/// Writes a time that may be unknown.
+pub(crate) fn maybe_time<S: Serializer>(at: &Option<Micros>, out: S) -> Result<S::Ok, S::Error> {
+    match at {
+        Some(at) => time(at, out),
+        None => out.serialize_none(),
+    }
+}
+
+/// A protected server.
+#[derive(Clone, Debug, Serialize)]
+pub struct ServerView {
+    /// Its name in this repository.
+    pub name: String,
+    /// Family and version, for example `MySQL 9.7.4`; `folder` for a folder.
+    pub engine: String,
+    /// Where it is: `host:port`, a socket, or a folder.
+    pub place: String,
+    /// The server's own UUID, where it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uuid: Option<String>,
+    /// When it was added.
+    #[serde(serialize_with = "time")]
+    pub added: Micros,
+    /// Whether this user's configuration knows how to log in to it.
+    pub login_known: bool,
+    /// How many backups there are.
+    pub backups: u64,
+}
+
+/// One backup.
+#[derive(Clone, Debug, Serialize)]
+pub struct BackupView {
+    /// Its id.
+    pub id: String,
+    /// The server's name.
+    pub server: String,
+    /// How the copy was made: `clone`, `mariadb-backup`, `folder`.
+    pub source: String,
+    /// When it began.
+    #[serde(serialize_with = "time")]
+    pub started: Micros,
+    /// When it was acknowledged.
+    #[serde(serialize_with = "time")]
+    pub completed: Micros,
+    /// Bytes of the files it holds.
+    pub data_bytes: u64,
+    /// Bytes that it added to the repository.
+    pub stored_bytes: u64,
+    /// Where in the log the copy stands; a bracket until its first restore when `exact` is false.
+    pub position: Option<String>,
+    /// Whether `position` is exact.
+    pub exact: bool,
+    /// The user's note.
+    pub note: String,
+    /// What the copy could not carry or found wrong.
+    pub warnings: Vec<String>,
+    /// The newest proof of a restore of it: `proved`, `failed`, or nothing yet.
+    pub proof: Option<String>,
+}
+
+/// A stretch of time in which every transaction can be restored to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SpanView {
+    /// First restorable moment.
+    #[serde(serialize_with = "time")]
+    pub from: Micros,
+    /// Last restorable moment.
+    #[serde(serialize_with = "time")]
+    pub until: Micros,
+    /// First and last position.
+    pub from_position: String,
+    /// The position behind the last transaction.
+    pub until_position: String,
+    /// Transactions in it.
+    pub transactions: u64,
+}
+
+/// A hole in the log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct GapView {
+    /// The last position before the hole.
+    pub after: String,
+    /// When it was noticed.
+    #[serde(serialize_with = "time")]
+    pub noticed: Micros,
+    /// Why.
+    pub reason: String,
+}
+
+/// What can be restored of one server, now.
+#[derive(Clone, Debug, Serialize)]
+pub struct StatusView {
+    /// Its name.
+    pub server: String,
+    /// Family and version.
+    pub engine: String,
+    /// `yes`, `no`, `backups only` or `gap`.
+    pub protected: &'static str,
+    /// One sentence for a person.
+    pub sentence: String,
+    /// Restorable stretches, oldest first.
+    pub spans: Vec<SpanView>,
+    /// Holes between them.
+    pub gaps: Vec<GapView>,
+    /// The newest backup, if any.
+    pub last_backup: Option<BackupView>,
+    /// Commit time of the last transaction in the archive.
+    #[serde(serialize_with = "maybe_time")]
+    pub log_until: Option<Micros>,
+    /// Whether an `archive` of this server runs now.
+    pub archive_running: bool,
+}
+
+/// `timeline`.
+#[derive(Clone, Debug, Serialize)]
+pub struct TimelineView {
+    /// The server's name.
+    pub server: String,
+    /// Its backups, oldest first.
+    pub backups: Vec<BackupView>,
+    /// Restorable stretches.
+    pub spans: Vec<SpanView>,
+    /// Holes.
+    pub gaps: Vec<GapView>,
+}
+
+/// Rows of one table that a transaction changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TableView {
+    /// `schema.table`.
+    pub table: String,
+    /// Rows inserted.
+    pub inserted: u64,
+    /// Rows updated.
+    pub updated: u64,
+    /// Rows deleted.
+    pub deleted: u64,
+}
+
+/// A transaction or statement that `find` found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FoundView {
+    /// What `restore --before` and `--after` take.
+    pub id: String,
+    /// Commit time.
+    #[serde(serialize_with = "time")]
+    pub at: Micros,
+    /// `rows`, `ddl`, `acl`, …
+    pub kind: String,
+    /// Where it begins in the source's binlog: `file:offset`.
+    pub position: String,
+    /// Tables it changed.
+    pub tables: Vec<TableView>,
+    /// The statement, where the log has its text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub statement: Option<String>,
+}

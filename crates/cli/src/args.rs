@@ -1,0 +1,299 @@
+//! The command line: names, flags and help.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// Backups of MySQL and MariaDB that restore to any moment, with proof.
+#[derive(Debug, Parser)]
+#[command(name = "holdfast", version, max_term_width = 100, disable_help_subcommand = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+
+    /// Where and how.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// Options that every verb takes.
+#[derive(Args, Clone, Debug)]
+pub struct Common {
+    /// The repository's folder.
+    #[arg(long, short = 'r', global = true, env = "HOLDFAST_REPO", value_name = "DIR")]
+    pub repo: Option<PathBuf>,
+
+    /// File whose first line is the repository's passphrase.
+    #[arg(long, global = true, env = "HOLDFAST_PASSPHRASE_FILE", value_name = "FILE")]
+    pub passphrase_file: Option<PathBuf>,
+
+    /// The recovery kit, in place of a passphrase; wins over --passphrase-file.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub recovery_kit: Option<PathBuf>,
+
+    /// One JSON document on standard output; errors as JSON on standard error.
+    #[arg(long, global = true)]
+    pub json: bool,
+
+    /// No progress.
+    #[arg(long, short = 'q', global = true)]
+    pub quiet: bool,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Make a repository and its keys
+    ///
+    /// The recovery kit opens the repository without the passphrase. It goes to the terminal or to --kit FILE,
+    /// never into a pipe.
+    Init {
+        /// Folder to make the repository in; it must be empty or absent
+        #[arg(value_name = "REPO")]
+        at: Option<PathBuf>,
+        /// Write the recovery kit to this new file, readable by you only
+        #[arg(long, value_name = "FILE")]
+        kit: Option<PathBuf>,
+    },
+
+    /// Say which servers are protected
+    #[command(subcommand)]
+    Server(ServerVerb),
+
+    /// Say what a server lacks for protection, with the exact line that mends it
+    Doctor {
+        /// The server's name
+        name: String,
+    },
+
+    /// Take a backup now
+    Backup {
+        /// The server's name
+        name: String,
+        /// A note kept with the backup
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        note: String,
+        /// Connections that copy in parallel (MySQL)
+        #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=32))]
+        jobs: u8,
+    },
+
+    /// Follow a server's binlog in the foreground until SIGTERM or SIGINT
+    Archive {
+        /// The server's name
+        name: String,
+    },
+
+    /// List backups
+    List {
+        /// Only this server's
+        name: Option<String>,
+    },
+
+    /// Say, for each server, what can be restored now
+    Status,
+
+    /// Show which stretches of time can be restored, and the holes between them
+    Timeline {
+        /// The server's name
+        name: String,
+    },
+
+    /// Find statements and transactions in the archive
+    Find(Find),
+
+    /// Restore a server to any moment into a new folder, and prove it
+    #[command(args_conflicts_with_subcommands = true)]
+    Restore(RestoreCommand),
+
+    /// Check the repository with the second reader (the same as holdfast-fsck)
+    Fsck,
+
+    /// Print a shell's completion script
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// `holdfast server …`.
+#[derive(Debug, Subcommand)]
+pub enum ServerVerb {
+    /// Protect a server, or a stopped server's folder
+    Add(Box<ServerAdd>),
+    /// List the protected servers
+    List,
+    /// Show what is known about one server
+    Show {
+        /// The server's name
+        name: String,
+    },
+}
+
+/// How `server add` is told to reach the server.
+#[derive(Args, Debug)]
+pub struct ServerAdd {
+    /// The name to give it
+    pub name: String,
+    /// Host name or address
+    #[arg(long, conflicts_with_all = ["socket", "folder"])]
+    pub host: Option<String>,
+    /// TCP port
+    #[arg(long, default_value_t = 3306)]
+    pub port: u16,
+    /// Unix socket, in place of host and port
+    #[arg(long, value_name = "FILE", conflicts_with = "folder")]
+    pub socket: Option<PathBuf>,
+    /// A stopped server's datadir or any folder: backups without a log
+    #[arg(long, value_name = "DIR")]
+    pub folder: Option<PathBuf>,
+    /// Account to log in with
+    #[arg(long, conflicts_with = "folder")]
+    pub user: Option<String>,
+    /// File whose first line is the account's password
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["folder", "defaults_file"])]
+    pub password_file: Option<PathBuf>,
+    /// MySQL option file with a client group
+    #[arg(long, value_name = "FILE", conflicts_with = "folder")]
+    pub defaults_file: Option<PathBuf>,
+    /// Encryption of the connection
+    #[arg(long, value_enum, default_value_t = TlsArg::Preferred)]
+    pub tls: TlsArg,
+    /// PEM file of the certificate authority
+    #[arg(long, value_name = "FILE")]
+    pub tls_ca: Option<PathBuf>,
+    /// MariaDB: where mariadb-backup is, or a whole command that writes a full backup as xbstream, for example
+    /// "ssh db1 mariadb-backup --backup --stream=xbstream"
+    #[arg(long, value_name = "COMMAND")]
+    pub backup_command: Option<String>,
+}
+
+/// `--tls`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum TlsArg {
+    /// Plain text
+    Disabled,
+    /// TLS when the server offers it
+    Preferred,
+    /// TLS or nothing
+    Required,
+    /// TLS, certificate signed by the CA
+    VerifyCa,
+    /// TLS, certificate for this host
+    VerifyIdentity,
+}
+
+/// `holdfast find …`.
+#[derive(Args, Debug)]
+pub struct Find {
+    /// The server's name
+    pub name: String,
+    /// Only statements that change definitions
+    #[arg(long)]
+    pub ddl: bool,
+    /// Only transactions that touch this table
+    #[arg(long, value_name = "DB.TABLE")]
+    pub table: Option<String>,
+    /// Only statements like this pattern (% and _ as in SQL)
+    #[arg(long, value_name = "PATTERN")]
+    pub like: Option<String>,
+    /// Not before this time (RFC 3339 with a zone, or an age such as -10m)
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub since: Option<String>,
+    /// Not after this time
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub until: Option<String>,
+    /// At most this many rows
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    pub limit: u32,
+}
+
+/// `holdfast restore …` and `holdfast restore finish DIR`.
+#[derive(Args, Debug)]
+pub struct RestoreCommand {
+    /// `finish`, or nothing.
+    #[command(subcommand)]
+    pub after: Option<RestoreVerb>,
+    /// The restore itself.
+    #[command(flatten)]
+    pub restore: Option<Restore>,
+}
+
+/// What can be done with a finished restore.
+#[derive(Debug, Subcommand)]
+pub enum RestoreVerb {
+    /// Hand a restored folder over: the next start of its server is writable, with events on
+    Finish {
+        /// The restored folder
+        dir: PathBuf,
+        /// Folder with the server programs to use
+        #[arg(long, value_name = "DIR", env = "HOLDFAST_ENGINE_DIR")]
+        engine_dir: Option<PathBuf>,
+    },
+}
+
+/// Where to restore to, and into what.
+#[derive(Args, Debug)]
+#[command(group = clap::ArgGroup::new("target").required(true).args(["to", "before", "after"]))]
+pub struct Restore {
+    /// The server's name
+    pub name: String,
+    /// latest, fastest, a TIME (RFC 3339 with a zone), gtid:GTID, or pos:FILE:OFFSET
+    #[arg(long, value_name = "TARGET")]
+    pub to: Option<String>,
+    /// Everything before this transaction (an ID from find, or gtid:GTID)
+    #[arg(long, value_name = "ID")]
+    pub before: Option<String>,
+    /// Everything up to and with this transaction
+    #[arg(long, value_name = "ID")]
+    pub after: Option<String>,
+    /// Folder to restore into; it must be empty or absent
+    #[arg(long, value_name = "DIR")]
+    pub into: PathBuf,
+    /// Folder with the server programs to use
+    #[arg(long, value_name = "DIR", env = "HOLDFAST_ENGINE_DIR")]
+    pub engine_dir: Option<PathBuf>,
+    /// Leave the restored server running (read-only until `restore finish`)
+    #[arg(long)]
+    pub start: bool,
+    /// Port for --start; a free one on 127.0.0.1 otherwise
+    #[arg(long, requires = "start")]
+    pub port: Option<u16>,
+    /// How much to prove at the end
+    #[arg(long, value_enum, default_value_t = Prove::Standard)]
+    pub prove: Prove,
+    /// Print the plan and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// `--prove`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Prove {
+    /// Coordinates, identities, every table opens
+    Quick,
+    /// With row counts, a sample of rows read back, and CHECK TABLE within a time budget
+    Standard,
+    /// Everything, whatever it takes
+    Full,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_restore_needs_exactly_one_target() {
+        let parse = |line: &str| Cli::try_parse_from(line.split_whitespace());
+        assert!(parse("holdfast restore shop --into d").is_err());
+        assert!(parse("holdfast restore shop --to latest --before x --into d").is_err());
+        assert!(parse("holdfast restore shop --before drop:orders --into d").is_ok());
+        assert!(parse("holdfast restore finish d").is_ok());
+    }
+}

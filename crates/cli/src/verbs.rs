@@ -1,0 +1,79 @@
+//! One function a verb: call the appliance, print the answer.
+
+mod jobs;
+mod look;
+mod setup;
+
+use crate::args::{Cli, Common, Verb};
+use crate::output::Output;
+use crate::passphrase;
+use holdfast_appliance::catalogue::Catalogue;
+use holdfast_appliance::error::{Error, Result};
+use holdfast_appliance::settings::Environment;
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Why a verb ended before its end.
+#[derive(Debug)]
+pub enum Stop {
+    /// It failed, and this is what to tell.
+    Error(Error),
+    /// The answer could not be written.
+    Output(io::Error),
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}
+
+impl From<io::Error> for Stop {
+    fn from(error: io::Error) -> Self {
+        Self::Output(error)
+    }
+}
+
+/// Exit status when everything was done.
+const DONE: u8 = 0;
+/// Exit status when it was done, and the user should read the warnings.
+const DONE_WITH_WARNINGS: u8 = 3;
+
+/// Runs the verb to its exit status.
+///
+/// # Errors
+/// See [`Stop`].
+pub fn run(cli: Cli) -> std::result::Result<ExitCode, Stop> {
+    let Cli { verb, common } = cli;
+    let output = Output { json: common.json };
+    let status = match verb {
+        Verb::Init { at, kit } => setup::init(&common, output, at, kit),
+        Verb::Server(verb) => setup::server(&common, output, verb),
+        Verb::Doctor { name } => setup::doctor(&common, output, &name),
+        Verb::Backup { name, note, jobs } => jobs::backup(&common, output, &name, note, jobs),
+        Verb::Archive { name } => jobs::archive(&common, output, &name),
+        Verb::List { name } => look::list(&common, output, name.as_deref()),
+        Verb::Status => look::status(&common, output),
+        Verb::Timeline { name } => look::timeline(&common, output, &name),
+        Verb::Find(find) => look::find(&common, output, &find),
+        Verb::Restore(command) => jobs::restore(&common, output, command),
+        Verb::Fsck => return jobs::fsck(&common, output),
+        Verb::Completion { .. } => Ok(DONE),
+    };
+    status.map(ExitCode::from)
+}
+
+/// The repository that the user named.
+fn place(common: &Common) -> Result<PathBuf> {
+    common.repo.clone().ok_or_else(|| {
+        Error::usage("No repository is named.").with_next("use --repo DIR, or set HOLDFAST_REPO")
+    })
+}
+
+/// Opens the repository that the user named.
+fn open(common: &Common) -> Result<Catalogue> {
+    let environment = Environment::read()?;
+    let place = place(common)?;
+    Catalogue::open(environment, &place, &passphrase::key(common)?)
+}

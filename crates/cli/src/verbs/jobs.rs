@@ -1,0 +1,218 @@
+//! `backup`, `archive`, `restore`, `fsck`: what takes time.
+
+use super::{DONE, DONE_WITH_WARNINGS, Stop, open, place};
+use crate::args::{Common, Prove, Restore, RestoreCommand, RestoreVerb};
+use crate::output::{Output, duration, size};
+use crate::progress::Meter;
+use crate::signals::stop_flag;
+use holdfast_appliance::error::{Error, Result};
+use holdfast_appliance::restore::{self, Options, PlanView, ProveLevel, RestoredView, Target};
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+/// How many warnings of a backup are spelled out on a terminal.
+const WARNINGS_MAX: usize = 10;
+
+pub(super) fn backup(
+    common: &Common,
+    output: Output,
+    name: &str,
+    note: String,
+    jobs: u8,
+) -> std::result::Result<u8, Stop> {
+    let catalogue = open(common)?;
+    let meter = Meter::new(stop_flag()?, common.quiet);
+    let options = holdfast_appliance::backup::Options { note, jobs };
+    let taken = holdfast_appliance::backup::backup(&catalogue, name, &options, &meter);
+    meter.finish();
+    let view = taken?;
+    output.answer(&view, |out| {
+        let took = duration(view.completed.saturating_sub(view.started));
+        writeln!(
+            out,
+            "Backup {} of '{}': {}, {} stored, in {took}.",
+            view.id,
+            view.server,
+            size(view.data_bytes),
+            size(view.stored_bytes)
+        )?;
+        if let Some(position) = &view.position {
+            writeln!(out, "It stands {}{position}.", if view.exact { "at " } else { "" })?;
+        }
+        view.warnings.iter().take(WARNINGS_MAX).try_for_each(|w| writeln!(out, "warning: {w}"))?;
+        match view.warnings.len().checked_sub(WARNINGS_MAX) {
+            Some(more) if more > 0 => {
+                writeln!(out, "warning: and {more} more; `holdfast list --json` has them all")
+            }
+            _ => Ok(()),
+        }
+    })?;
+    Ok(if view.warnings.is_empty() { DONE } else { DONE_WITH_WARNINGS })
+}
+
+pub(super) fn archive(common: &Common, output: Output, name: &str) -> std::result::Result<u8, Stop> {
+    let catalogue = open(common)?;
+    let meter = Meter::new(stop_flag()?, common.quiet);
+    let followed = holdfast_appliance::archive::archive(&catalogue, name, &meter);
+    meter.finish();
+    let view = followed?;
+    output.answer(&view, |out| {
+        writeln!(
+            out,
+            "Archived {} transactions ({}) of '{name}', up to {}.",
+            view.transactions,
+            size(view.bytes),
+            view.until
+        )
+    })?;
+    Ok(DONE)
+}
+
+pub(super) fn restore(
+    common: &Common,
+    output: Output,
+    command: RestoreCommand,
+) -> std::result::Result<u8, Stop> {
+    match (command.after, command.restore) {
+        (Some(RestoreVerb::Finish { dir, engine_dir }), _) => {
+            let finished = restore::finish(&dir, engine_dir.as_deref())?;
+            output.answer(&finished, |out| {
+                writeln!(out, "{} is an ordinary data directory from here on.", finished.into)?;
+                match finished.port {
+                    Some(port) => writeln!(out, "Its server runs on 127.0.0.1:{port} and takes writes."),
+                    None => writeln!(out, "start it with: {}", finished.start_with),
+                }
+            })?;
+            Ok(DONE)
+        }
+        (None, Some(restore)) => restore_to(common, output, &restore),
+        (None, None) => {
+            Err(Error::usage("What is to be restored?").with_next("see holdfast restore --help").into())
+        }
+    }
+}
+
+fn restore_to(common: &Common, output: Output, wanted: &Restore) -> std::result::Result<u8, Stop> {
+    let target = target(wanted)?;
+    let into = std::path::absolute(&wanted.into)
+        .map_err(|e| Error::usage(format!("The folder {} can't be used: {e}.", wanted.into.display())))?;
+    let options = Options {
+        target,
+        into,
+        engine_dir: wanted.engine_dir.clone(),
+        start: wanted.start,
+        port: wanted.port,
+        prove: match wanted.prove {
+            Prove::Quick => ProveLevel::Quick,
+            Prove::Standard => ProveLevel::Standard,
+            Prove::Full => ProveLevel::Full,
+        },
+    };
+    let catalogue = open(common)?;
+    let meter = Meter::new(stop_flag()?, common.quiet);
+    if wanted.dry_run {
+        let plan = restore::plan(&catalogue, &wanted.name, &options, &meter)?;
+        meter.finish();
+        output.answer(&plan, |out| {
+            show_plan(out, &plan)?;
+            writeln!(out, "Nothing was changed.")
+        })?;
+        return Ok(DONE);
+    }
+    let restored = restore::restore(&catalogue, &wanted.name, &options, &meter);
+    meter.finish();
+    let view = restored?;
+    output.answer(&view, |out| show_restored(out, &view))?;
+    Ok(DONE)
+}
+
+fn target(wanted: &Restore) -> Result<Target> {
+    match (&wanted.to, &wanted.before, &wanted.after) {
+        (Some(to), _, _) => Target::parse(to),
+        (None, Some(id), _) => Ok(Target::before(id)),
+        (None, None, Some(id)) => Ok(Target::after(id)),
+        (None, None, None) => Err(Error::usage("Restore to which moment?")
+            .with_next("use --to latest, --to TIME, --before ID or --after ID")),
+    }
+}
+
+fn show_plan(out: &mut dyn Write, view: &PlanView) -> io::Result<()> {
+    let plan = &view.plan;
+    writeln!(out, "Target   {}", plan.target)?;
+    if let Some(kept) = &plan.last_kept {
+        writeln!(out, "         last kept   {kept}")?;
+    }
+    if let Some(left) = &plan.first_left_out {
+        writeln!(out, "         left out    {left}")?;
+    }
+    writeln!(
+        out,
+        "Plan     backup {} of {}, {} files, {}",
+        plan.base,
+        plan.base_finished,
+        plan.files,
+        size(plan.bytes)
+    )?;
+    writeln!(out, "         it stands {}", at(&plan.base_stands_at))?;
+    match &plan.log {
+        Some(log) => {
+            writeln!(out, "         log: {} transactions, {}", log.size.transactions, size(log.size.bytes))?
+        }
+        None => writeln!(out, "         no log is replayed")?,
+    }
+    writeln!(out, "Needs    {} free for {}", size(plan.space_needed), view.into)?;
+    if let Some(version) = &plan.version {
+        writeln!(out, "         a server for {version}: {}", view.engine)?;
+    }
+    for line in &plan.not_restored {
+        writeln!(out, "Note     {line}")?;
+    }
+    for line in &plan.passed_over {
+        writeln!(out, "Not used {line}")?;
+    }
+    Ok(())
+}
+
+/// A place with its preposition: brackets bring their own.
+fn at(place: &str) -> String {
+    if place.starts_with("between") { place.to_owned() } else { format!("at {place}") }
+}
+
+fn show_restored(out: &mut dyn Write, view: &RestoredView) -> io::Result<()> {
+    writeln!(out, "Restored '{}' to {} in {}.", view.server, view.reached, view.into)?;
+    for line in &view.evidence {
+        writeln!(out, "  proved       {line}")?;
+    }
+    for line in &view.not_checked {
+        writeln!(out, "  not checked  {line}")?;
+    }
+    for line in &view.missing {
+        writeln!(out, "  note         {line}")?;
+    }
+    let times: Vec<String> =
+        view.phases.iter().map(|p| format!("{} {}", p.name, duration(p.micros))).collect();
+    writeln!(out, "  took         {}", times.join(", "))?;
+    match (&view.socket, view.port) {
+        (Some(socket), Some(port)) => {
+            writeln!(out, "  listens on   127.0.0.1:{port} and {socket}, read-only")?;
+        }
+        _ if view.start_with.is_some() => writeln!(out, "  the server is stopped")?,
+        // A folder that is no server's is whole as it lies there.
+        _ => return Ok(()),
+    }
+    writeln!(out, "next: holdfast restore finish {}", view.into)
+}
+
+pub(super) fn fsck(common: &Common, output: Output) -> std::result::Result<ExitCode, Stop> {
+    let mut arguments: Vec<OsString> = vec!["holdfast fsck".into(), place(common)?.into()];
+    if let Some(kit) = &common.recovery_kit {
+        arguments.extend(["--kit".into(), kit.into()]);
+    } else if let Some(file) = &common.passphrase_file {
+        arguments.extend(["--passphrase-file".into(), file.into()]);
+    }
+    if output.json {
+        arguments.push("--json".into());
+    }
+    Ok(holdfast_fsck::command::run(arguments))
+}

@@ -1,0 +1,151 @@
+//! `list`, `status`, `timeline`, `find`.
+
+use super::{DONE, DONE_WITH_WARNINGS, Stop, open};
+use crate::args::{Common, Find};
+use crate::output::{Output, duration, size, table};
+use holdfast_appliance::find::Wanted;
+use holdfast_appliance::time::{now, parse_time_or_age, show_time, show_time_both};
+use holdfast_appliance::views::{BackupView, FoundView, StatusView, TimelineView};
+use std::io::{self, Write};
+
+pub(super) fn list(common: &Common, output: Output, name: Option<&str>) -> Result<u8, Stop> {
+    let catalogue = open(common)?;
+    let views = holdfast_appliance::list::list(&catalogue, name)?;
+    output.answer(&serde_json::json!({ "backups": views }), |out| backups(out, &views))?;
+    Ok(DONE)
+}
+
+fn backups(out: &mut dyn Write, views: &[BackupView]) -> io::Result<()> {
+    if views.is_empty() {
+        return writeln!(out, "There are no backups yet.");
+    }
+    let header = ["ID", "SERVER", "COMPLETED (UTC)", "TOOK", "DATA", "STORED", "SOURCE", "PROOF", "NOTE"];
+    let rows: Vec<Vec<String>> = views
+        .iter()
+        .map(|b| {
+            vec![
+                b.id.clone(),
+                b.server.clone(),
+                show_time(b.completed).replace('T', " ").trim_end_matches('Z').to_owned(),
+                duration(b.completed.saturating_sub(b.started)),
+                size(b.data_bytes),
+                size(b.stored_bytes),
+                b.source.clone(),
+                b.proof.clone().unwrap_or_else(|| "-".into()),
+                b.note.clone(),
+            ]
+        })
+        .collect();
+    table(out, &header, &rows)?;
+    views.iter().filter(|b| !b.warnings.is_empty()).try_for_each(|b| {
+        let first = b.warnings.first().map_or("", String::as_str);
+        match b.warnings.len() {
+            1 => writeln!(out, " {}: {first}", b.id),
+            more => writeln!(out, " {}: {more} warnings, the first: {first}", b.id),
+        }
+    })
+}
+
+pub(super) fn status(common: &Common, output: Output) -> Result<u8, Stop> {
+    let catalogue = open(common)?;
+    let views = holdfast_appliance::status::status(&catalogue)?;
+    let answer = serde_json::json!({ "at": show_time(now()), "servers": views });
+    output.answer(&answer, |out| servers(out, &views))?;
+    Ok(if views.iter().all(|v| v.protected == "yes") { DONE } else { DONE_WITH_WARNINGS })
+}
+
+fn servers(out: &mut dyn Write, views: &[StatusView]) -> io::Result<()> {
+    if views.is_empty() {
+        return writeln!(out, "No server is protected yet: holdfast server add NAME --host HOST --user USER");
+    }
+    let header = ["SERVER", "ENGINE", "PROTECTED", "RECOVERABLE", "ARCHIVE", "LAST BACKUP", "PROOF"];
+    let rows: Vec<Vec<String>> = views.iter().map(row).collect();
+    table(out, &header, &rows)?;
+    for view in views {
+        writeln!(out, " {}: {}", view.server, view.sentence)?;
+    }
+    Ok(())
+}
+
+fn row(view: &StatusView) -> Vec<String> {
+    let age = |at: i64| format!("{} ago", duration(now().saturating_sub(at)));
+    let recoverable = match (view.spans.first(), view.spans.last()) {
+        (Some(first), Some(last)) => format!("{} -> {}", show_time(first.from), show_time(last.until)),
+        _ => "-".to_owned(),
+    };
+    vec![
+        view.server.clone(),
+        view.engine.clone(),
+        view.protected.to_owned(),
+        recoverable,
+        if view.archive_running { "running" } else { "not running" }.to_owned(),
+        view.last_backup.as_ref().map_or_else(|| "none".into(), |b| age(b.completed)),
+        view.last_backup.as_ref().and_then(|b| b.proof.clone()).unwrap_or_else(|| "-".into()),
+    ]
+}
+
+pub(super) fn timeline(common: &Common, output: Output, name: &str) -> Result<u8, Stop> {
+    let catalogue = open(common)?;
+    let view = holdfast_appliance::status::timeline(&catalogue, name)?;
+    output.answer(&view, |out| draw(out, &view))?;
+    Ok(if view.gaps.is_empty() { DONE } else { DONE_WITH_WARNINGS })
+}
+
+/// Backups, spans and holes in the order of time, one line each.
+fn draw(out: &mut dyn Write, view: &TimelineView) -> io::Result<()> {
+    let mut lines: Vec<(i64, String)> = Vec::new();
+    for b in &view.backups {
+        lines.push((b.completed, format!("  o  backup {}  {}  {}", b.id, size(b.data_bytes), b.note)));
+    }
+    for span in &view.spans {
+        lines.push((span.from, format!("  |  log from {}", span.from_position)));
+        let until = format!("  |  log until {} ({} transactions)", span.until_position, span.transactions);
+        lines.push((span.until, until));
+    }
+    for gap in &view.gaps {
+        lines.push((gap.noticed, format!("  X  HOLE after {}: {}", gap.after, gap.reason)));
+    }
+    if lines.is_empty() {
+        return writeln!(out, "There is neither a backup nor a log of '{}' yet.", view.server);
+    }
+    lines.sort_by_key(|(at, _)| *at);
+    lines.iter().try_for_each(|(at, line)| writeln!(out, "{}{}", show_time(*at), line.trim_end()))
+}
+
+pub(super) fn find(common: &Common, output: Output, find: &Find) -> Result<u8, Stop> {
+    let time = |text: &Option<String>| text.as_deref().map(|t| parse_time_or_age(t, now())).transpose();
+    let wanted = Wanted {
+        ddl: find.ddl,
+        table: find.table.clone(),
+        like: find.like.clone(),
+        since: time(&find.since)?,
+        until: time(&find.until)?,
+        limit: find.limit,
+    };
+    let catalogue = open(common)?;
+    let found = holdfast_appliance::find::find(&catalogue, &find.name, &wanted)?;
+    let answer = serde_json::json!({ "found": found.found, "more": found.more });
+    output.answer(&answer, |out| {
+        let last = found.found.len();
+        found.found.iter().try_for_each(|f| say(out, f))?;
+        match (last, found.more) {
+            (0, _) => writeln!(out, "Nothing in the archive fits."),
+            (_, true) => {
+                writeln!(out, "There is more; narrow it with --since and --until, or raise --limit.")
+            }
+            _ => Ok(()),
+        }
+    })?;
+    Ok(DONE)
+}
+
+fn say(out: &mut dyn Write, found: &FoundView) -> io::Result<()> {
+    writeln!(out, "{}  {}  {}  at {}", found.id, show_time_both(found.at), found.kind, found.position)?;
+    if let Some(statement) = &found.statement {
+        writeln!(out, "    {}", statement.split_whitespace().collect::<Vec<_>>().join(" "))?;
+    }
+    for t in &found.tables {
+        writeln!(out, "    {}  +{} ~{} -{}", t.table, t.inserted, t.updated, t.deleted)?;
+    }
+    Ok(())
+}

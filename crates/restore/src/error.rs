@@ -1,0 +1,142 @@
+//! Everything that can go wrong with a restore.
+
+use std::path::PathBuf;
+
+/// Result of every call of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What whoever implements a seam may return: an error of a crate that this one does not know.
+pub type Foreign = Box<dyn std::error::Error + Send + Sync>;
+
+/// An error of a restore. Texts name the object and, when known, the next step.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No transaction border fits the target (exit status 20).
+    #[error("{target} can't be reached: {why}. The nearest points that can: {}", nearest_text(nearest))]
+    Unreachable {
+        /// The target as the user gave it.
+        target: String,
+        /// Why.
+        why: String,
+        /// At most one point before and one after, in words that `--to` takes.
+        nearest: Vec<String>,
+    },
+    /// The folder holds something.
+    #[error("{folder} is not empty ({found}). Name a folder that is empty or does not exist.")]
+    NotEmpty {
+        /// The folder.
+        folder: PathBuf,
+        /// One of the things in it.
+        found: String,
+    },
+    /// Another restore is at work in the folder.
+    #[error("another restore is at work in {folder}. Wait for it, or name another folder.")]
+    Busy {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// The folder holds an unfinished restore of something else.
+    #[error(
+        "{folder} holds an unfinished restore of {there}, not of {wanted}. Remove the folder, or name another one."
+    )]
+    OtherRestore {
+        /// The folder.
+        folder: PathBuf,
+        /// What is there.
+        there: String,
+        /// What was asked for.
+        wanted: String,
+    },
+    /// The folder holds no restore of ours.
+    #[error("{folder} holds no restored server: {why}.")]
+    NoRestore {
+        /// The folder.
+        folder: PathBuf,
+        /// What is missing.
+        why: String,
+    },
+    /// Not enough space.
+    #[error("{folder} has {free} bytes free, and the restore needs {needed}. Nothing was written.")]
+    NoSpace {
+        /// The folder.
+        folder: PathBuf,
+        /// Bytes free.
+        free: u64,
+        /// Bytes needed.
+        needed: u64,
+    },
+    /// The recovered server stands elsewhere than the backup says (exit status 22).
+    #[error(
+        "the recovered server stands at {recovered}, but the backup says {expected}. It is not handed over."
+    )]
+    WrongCoordinates {
+        /// What the server's own recovery reports.
+        recovered: String,
+        /// What the backup's record says.
+        expected: String,
+    },
+    /// The proof found something wrong (exit status 22).
+    #[error("the restored server is not what the backup and the log make of it: {}", failures.join("; "))]
+    NotProved {
+        /// What was found.
+        failures: Vec<String>,
+        /// The whole report.
+        report: Box<crate::report::Report>,
+    },
+    /// The caller called it off.
+    #[error("the restore was called off; the same command starts it again")]
+    Cancelled,
+    /// A file or folder of the target.
+    #[error("can't {doing} {path}: {source}")]
+    File {
+        /// What we were doing.
+        doing: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The system's word.
+        source: std::io::Error,
+    },
+    /// The base could not be read.
+    #[error("the backup can't be read: {0}")]
+    Base(#[source] Foreign),
+    /// The log could not be read.
+    #[error("the archived log can't be read: {0}")]
+    Log(#[source] Foreign),
+    /// Replay failed, or refused what is in the log.
+    #[error(transparent)]
+    Replay(#[from] holdfast_replay::Error),
+    /// What the server says of its GTIDs.
+    #[error("the restored server's GTIDs: {0}")]
+    Gtid(#[from] holdfast_format::gtid::GtidError),
+    /// The private server.
+    #[error(transparent)]
+    Engine(#[from] holdfast_engine::Error),
+    /// A query on the private server.
+    #[error("the restored server: {0}")]
+    Sql(#[from] holdfast_mysql::Error),
+    /// An event of the log.
+    #[error("the archived log: {0}")]
+    Event(#[from] holdfast_binlog::Error),
+}
+
+impl Error {
+    pub(crate) fn file(doing: &'static str, path: impl Into<PathBuf>, source: std::io::Error) -> Self {
+        Self::File { doing, path: path.into(), source }
+    }
+
+    /// The exit status of a command that ends with this error, where it has one of its own.
+    #[must_use]
+    pub fn exit_code(&self) -> Option<u8> {
+        match self {
+            Self::Unreachable { .. } => Some(20),
+            Self::WrongCoordinates { .. }
+            | Self::NotProved { .. }
+            | Self::Replay(holdfast_replay::Error::Diverged { .. }) => Some(22),
+            _ => None,
+        }
+    }
+}
+
+fn nearest_text(nearest: &[String]) -> String {
+    if nearest.is_empty() { "none".to_owned() } else { nearest.join(", ") }
+}

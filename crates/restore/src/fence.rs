@@ -1,0 +1,90 @@
+//! The fence around a restored server: read-only, no scheduled events, no replication, until
+//! somebody who knows what the restore was for says `restore finish`.
+//!
+//! MySQL keeps the fence in the folder itself, as persisted variables, so that it holds whoever
+//! starts the server (except with `--no-defaults`, which skips them: observed on 9.7.4). MariaDB has
+//! no such thing: an option file in the folder holds the settings, and the start line that is
+//! printed names it.
+
+use std::fs;
+use std::path::Path;
+
+use holdfast_engine::PrivateServer;
+use holdfast_mysql::{Conn, Flavor};
+
+use crate::error::{Error, Result};
+
+/// The option file in the restored folder.
+pub const FENCE_FILE: &str = "holdfast-fence.cnf";
+
+/// MySQL's file of persisted variables.
+const PERSISTED_FILE: &str = "mysqld-auto.cnf";
+
+/// Variables that make MySQL's fence.
+const PERSISTED: [(&str, &str); 3] =
+    [("event_scheduler", "OFF"), ("skip_replica_start", "ON"), ("super_read_only", "ON")];
+
+/// Puts the fence up and drops the one-time account. `conn` can still read afterwards: a session
+/// keeps the privileges that it logged in with.
+pub fn put_up(server: &PrivateServer, conn: &mut Conn) -> Result<()> {
+    let folder = server.datadir();
+    match server.programs().flavor() {
+        Flavor::MySql => {
+            // The server does not know what the folder's file holds, since it was started without
+            // it, and would write it anew; so an existing file is put aside, and comes back with `finish`.
+            put_aside(folder)?;
+            for (variable, value) in PERSISTED {
+                conn.execute(format!("SET PERSIST_ONLY {variable} = {value}"))?;
+            }
+            server.drop_account(conn)?;
+            conn.execute("SET GLOBAL super_read_only = ON")?;
+        }
+        Flavor::MariaDb => {
+            server.drop_account(conn)?;
+            conn.execute("SET GLOBAL read_only = ON")?;
+        }
+    }
+    let path = folder.join(FENCE_FILE);
+    let text = "# Written by a restore; `holdfast restore finish` removes it.\n\
+                [mysqld]\nread_only=ON\nevent_scheduler=OFF\nloose_skip_slave_start\n";
+    fs::write(&path, text)
+        .and_then(|()| fs::File::open(&path)?.sync_all())
+        .map_err(|source| Error::file("write", path, source))
+}
+
+/// Takes the fence of a folder away on which no server runs. May be called again.
+pub fn take_away(folder: &Path, flavor: Flavor) -> Result<()> {
+    // Behind the fence nothing can be persisted, so the file holds the fence and nothing else.
+    if flavor == Flavor::MySql && folder.join(FENCE_FILE).exists() {
+        let (aside, file) = (folder.join(ASIDE), folder.join(PERSISTED_FILE));
+        let done = if aside.exists() { fs::rename(&aside, &file) } else { remove_if_there(&file) };
+        done.map_err(|source| Error::file("take the fence out of", file, source))?;
+    }
+    let path = folder.join(FENCE_FILE);
+    remove_if_there(&path).map_err(|source| Error::file("remove", path, source))
+}
+
+/// Where the source's own persisted variables wait.
+const ASIDE: &str = "mysqld-auto.cnf.source";
+
+fn put_aside(folder: &Path) -> Result<()> {
+    let file = folder.join(PERSISTED_FILE);
+    if !file.exists() {
+        return Ok(());
+    }
+    fs::rename(&file, folder.join(ASIDE)).map_err(|source| Error::file("put aside", file, source))
+}
+
+fn remove_if_there(path: &Path) -> std::io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// How a person starts the restored server by hand, inside the fence.
+#[must_use]
+pub fn start_line(server: &Path, folder: &Path) -> String {
+    let (server, folder) = (server.display(), folder.display());
+    format!("{server} --defaults-file={folder}/{FENCE_FILE} --datadir={folder} --socket={folder}/mysqld.sock")
+}

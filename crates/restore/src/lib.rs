@@ -1,0 +1,27 @@
+//! Restores: plan, lay out, start, replay, prove.
+//!
+//! Owns the plan that can be printed before anything is touched, its execution, and the
+//! proof at its end. Refuses to know schedules, and how a base or a log is stored: it sees
+//! them through the traits of `seam.rs`. Start reading at `plan.rs`; then `run.rs`.
+
+pub mod catalog;
+pub mod cell;
+pub mod error;
+pub mod fence;
+pub mod finish;
+pub mod layout;
+pub mod marker;
+pub mod plan;
+pub mod proof;
+pub mod recovered;
+pub mod report;
+pub mod run;
+pub mod sample;
+pub mod seam;
+pub mod tally;
+
+pub use error::{Error, Result};
+pub use plan::{Plan, plan};
+pub use report::{Prove, Report};
+pub use run::{Request, Restored, Step, Watch, run};
+pub use seam::{Base, Border, Gap, LaidOut, LayingOut, Log, LogSize, Place, Side, Target, TransactionFacts};

@@ -1,0 +1,156 @@
+//! The marker in the target folder: `holdfast-restore.json`.
+//!
+//! It is the first file that a restore makes there and says what the folder is: a restore under
+//! way, which the same command starts over after a crash, or a restored server that waits for
+//! `restore finish`. It is replaced as a whole, so that it is never half written, and locked for
+//! as long as a restore is at work.
+
+use std::fs::{self, File, TryLockError};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// Its name in the target folder.
+pub const MARKER: &str = "holdfast-restore.json";
+
+/// Name of the lock file, removed with the marker by `finish`.
+pub const LOCK: &str = "holdfast-restore.lock";
+
+/// How far a restore is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// Files are being written, replayed into, or looked at.
+    UnderWay,
+    /// Proved; read-only and without events until `finish`.
+    Fenced,
+}
+
+/// What the marker says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Marker {
+    /// How far.
+    pub state: State,
+    /// The backup.
+    pub base: String,
+    /// The target, as the user gave it.
+    pub target: String,
+    /// Name of the protected server.
+    pub server: String,
+    /// The engine's family and version, such as `MySQL 9.7.4-2`; empty before the first start.
+    pub engine: String,
+    /// Port of the running server, if it was started to stay.
+    pub port: Option<u16>,
+}
+
+impl Marker {
+    /// Reads the marker of a folder; none if there is none.
+    pub fn read(folder: &Path) -> Result<Option<Self>> {
+        let path = folder.join(MARKER);
+        match fs::read(&path) {
+            Ok(bytes) => match serde_json::from_slice(&bytes) {
+                Ok(marker) => Ok(Some(marker)),
+                Err(error) => Err(Error::NoRestore {
+                    folder: folder.to_path_buf(),
+                    why: format!("{MARKER} is not readable: {error}"),
+                }),
+            },
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(Error::file("read", path, source)),
+        }
+    }
+
+    /// Writes the marker durably, in place of an older one.
+    pub fn write(&self, folder: &Path) -> Result<()> {
+        let path = folder.join(MARKER);
+        let fresh = folder.join(format!("{MARKER}.new"));
+        let mut bytes = serde_json::to_vec_pretty(self)
+            .map_err(|error| Error::file("write", &path, std::io::Error::other(error)))?;
+        bytes.push(b'\n');
+        let write = || -> std::io::Result<()> {
+            let mut file = File::create(&fresh)?;
+            file.write_all(&bytes)?;
+            file.sync_all()?;
+            fs::rename(&fresh, &path)?;
+            File::open(folder)?.sync_all()
+        };
+        write().map_err(|source| Error::file("write", &path, source))
+    }
+
+    /// Removes the marker and the lock: the folder is an ordinary datadir from here on.
+    pub fn remove(folder: &Path) -> Result<()> {
+        for name in [MARKER, LOCK] {
+            let path = folder.join(name);
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Error::file("remove", path, error));
+                }
+                _ => {}
+            }
+        }
+        File::open(folder)
+            .and_then(|dir| dir.sync_all())
+            .map_err(|source| Error::file("sync", folder, source))
+    }
+}
+
+/// Held while a restore or a finish is at work in a folder; the system lets go of it when the process ends.
+#[derive(Debug)]
+pub struct FolderLock {
+    _file: File,
+}
+
+impl FolderLock {
+    /// Takes the lock of `folder`, which exists.
+    pub fn take(folder: &Path) -> Result<Self> {
+        let path: PathBuf = folder.join(LOCK);
+        let file = File::options()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .map_err(|source| Error::file("open", &path, source))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self { _file: file }),
+            Err(TryLockError::WouldBlock) => Err(Error::Busy { folder: folder.to_path_buf() }),
+            Err(TryLockError::Error(source)) => Err(Error::file("lock", path, source)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_marker_is_read_as_it_was_written_and_replaced_as_a_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(Marker::read(dir.path()).unwrap(), None);
+        let mut marker = Marker {
+            state: State::UnderWay,
+            base: "k3f9a2".to_owned(),
+            target: "the latest point".to_owned(),
+            server: "shop".to_owned(),
+            engine: String::new(),
+            port: None,
+        };
+        marker.write(dir.path()).unwrap();
+        assert_eq!(Marker::read(dir.path()).unwrap(), Some(marker.clone()));
+        marker.state = State::Fenced;
+        marker.write(dir.path()).unwrap();
+        assert_eq!(Marker::read(dir.path()).unwrap(), Some(marker));
+        Marker::remove(dir.path()).unwrap();
+        assert_eq!(Marker::read(dir.path()).unwrap(), None);
+    }
+
+    #[test]
+    fn two_restores_cannot_work_in_one_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = FolderLock::take(dir.path()).unwrap();
+        assert!(matches!(FolderLock::take(dir.path()), Err(Error::Busy { .. })));
+        drop(first);
+        FolderLock::take(dir.path()).unwrap();
+    }
+}

@@ -1,0 +1,176 @@
+//! Does the recovered server stand where the backup says?
+//!
+//! This is the first piece of evidence: a position that the server's own recovery read out of the
+//! recovered pages and redo, beside the coordinates that were noted when the copy was taken.
+
+use holdfast_engine::RecoveredCoordinates;
+use holdfast_format::gtid::{Flavor, GtidSet};
+use holdfast_format::record::{Coordinates, Position};
+
+use crate::error::{Error, Result};
+use crate::plan::{coordinates_words, words};
+use crate::report::Check;
+
+/// Where the base stands.
+#[derive(Debug, Clone)]
+pub struct Held {
+    /// Its GTIDs, if the source has them: transactions in it are not replayed.
+    pub executed: Option<GtidSet>,
+    /// The exact position; none for a base that stands in no log.
+    pub exact: Option<Position>,
+    /// The check, for the report.
+    pub check: Check,
+}
+
+impl Held {
+    /// The position in words.
+    #[must_use]
+    pub fn words(&self) -> String {
+        self.exact.as_ref().map_or_else(|| "no place in a log".to_owned(), words)
+    }
+}
+
+/// Compares what the server's recovery found with what the backup's record says.
+pub fn check(noted: &Coordinates, found: &RecoveredCoordinates, flavor: Flavor) -> Result<Held> {
+    let gtids = match &found.gtids {
+        Some(text) => GtidSet::parse(flavor, text)?,
+        None => GtidSet::empty(flavor),
+    };
+    let recovered = match (&found.file, found.position) {
+        (Some(file), Some(offset)) => Some(Position { file: file.clone(), offset, gtid: gtids.clone() }),
+        _ => None,
+    };
+    let wrong = || Error::WrongCoordinates {
+        recovered: recovered.as_ref().map_or_else(|| gtids.to_string(), words),
+        expected: coordinates_words(noted),
+    };
+    match noted {
+        Coordinates::None => {
+            let check = Check::left_out("coordinates", "the backup stands in no log");
+            Ok(Held { executed: None, exact: None, check })
+        }
+        Coordinates::Exact(at) => exact(at, recovered.as_ref()).ok_or_else(wrong),
+        Coordinates::Between { lo, hi } => between(lo, hi, recovered.as_ref(), &gtids).ok_or_else(wrong),
+    }
+}
+
+/// The copy's tool noted an exact position while commits were held off. Recovery knows the last
+/// InnoDB transaction only, so what it reports may lie before, never behind.
+fn exact(at: &Position, recovered: Option<&Position>) -> Option<Held> {
+    let executed = Some(at.gtid.clone()).filter(|gtids| !gtids.is_empty());
+    let Some(recovered) = recovered else {
+        let why = vec!["the server's recovery reported no position".to_owned()];
+        let detail = format!("the backup stands at {}", words(at));
+        let check = Check::new("coordinates", detail, Vec::new(), why);
+        return Some(Held { executed, exact: Some(at.clone()), check });
+    };
+    if order(recovered) > order(at) {
+        return None;
+    }
+    let detail = format!(
+        "the server's own recovery reports {}:{} for its last InnoDB transaction, and the backup stands at {}",
+        recovered.file,
+        recovered.offset,
+        words(at)
+    );
+    let check = Check::new("coordinates", detail, Vec::new(), Vec::new());
+    Some(Held { executed, exact: Some(at.clone()), check })
+}
+
+fn between(lo: &Position, hi: &Position, recovered: Option<&Position>, gtids: &GtidSet) -> Option<Held> {
+    let by_gtid = !(lo.gtid.is_empty() && hi.gtid.is_empty());
+    if by_gtid && !(lo.gtid.is_subset(gtids) && gtids.is_subset(&hi.gtid)) {
+        return None;
+    }
+    if let Some(found) = recovered.filter(|_| !lo.file.is_empty() && !hi.file.is_empty())
+        && !(order(lo) <= order(found) && order(found) <= order(hi))
+    {
+        return None;
+    }
+    if !by_gtid && recovered.is_none() {
+        return None;
+    }
+    let exact = recovered.cloned().unwrap_or_else(|| Position { gtid: gtids.clone(), ..lo.clone() });
+    let detail = format!(
+        "the server's own recovery reports {}, which lies between the backup's bounds {} and {}",
+        words(&exact),
+        words(lo),
+        words(hi)
+    );
+    let check = Check::new("coordinates", detail, Vec::new(), Vec::new());
+    Some(Held { executed: by_gtid.then(|| gtids.clone()), exact: recovered.cloned(), check })
+}
+
+/// Files of one log are numbered: a longer number is a later one.
+fn order(position: &Position) -> (u64, u64) {
+    let number = position.file.rsplit('.').next().and_then(|digits| digits.parse().ok());
+    (number.unwrap_or(0), position.offset)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UUID: &str = "3e11fa47-71ca-11e1-9e33-c80aa9429562";
+
+    fn at(file: &str, offset: u64, gtid: &str) -> Position {
+        let gtid = if gtid.is_empty() {
+            GtidSet::empty(Flavor::MySql)
+        } else {
+            GtidSet::parse(Flavor::MySql, &format!("{UUID}:{gtid}")).unwrap()
+        };
+        Position { file: file.to_owned(), offset, gtid }
+    }
+
+    fn found(file: &str, offset: u64, gtid: &str) -> RecoveredCoordinates {
+        RecoveredCoordinates {
+            file: Some(file.to_owned()).filter(|f| !f.is_empty()),
+            position: Some(offset).filter(|_| !file.is_empty()),
+            gtids: Some(format!("{UUID}:{gtid}")).filter(|_| !gtid.is_empty()),
+        }
+    }
+
+    fn bracket() -> Coordinates {
+        Coordinates::Between { lo: at("b.000009", 400, "1-100"), hi: at("b.000010", 300, "1-150") }
+    }
+
+    #[test]
+    fn a_position_within_the_bracket_is_taken_and_known_exactly_from_then_on() {
+        let held = check(&bracket(), &found("b.000010", 200, "1-140"), Flavor::MySql).unwrap();
+        assert_eq!(held.exact, Some(at("b.000010", 200, "1-140")));
+        assert_eq!(held.executed.unwrap().to_string(), format!("{UUID}:1-140"));
+    }
+
+    #[test]
+    fn a_position_outside_the_bracket_is_an_error_with_exit_status_22() {
+        for (file, offset, gtid) in [
+            ("b.000010", 200, "1-99"),
+            ("b.000010", 200, "1-151"),
+            ("b.000010", 301, "1-140"),
+            ("b.000009", 399, "1-140"),
+            ("b.000011", 4, "1-140"),
+        ] {
+            let error = check(&bracket(), &found(file, offset, gtid), Flavor::MySql).unwrap_err();
+            assert_eq!(error.exit_code(), Some(22), "{file}:{offset} {gtid}");
+        }
+    }
+
+    #[test]
+    fn an_exact_position_may_lie_behind_the_last_innodb_transaction_but_not_before_it() {
+        let noted = Coordinates::Exact(at("b.000002", 500, ""));
+        for (file, offset, ok) in [("b.000002", 500, true), ("b.000001", 900, true), ("b.000002", 501, false)]
+        {
+            assert_eq!(check(&noted, &found(file, offset, ""), Flavor::MySql).is_ok(), ok, "{file}:{offset}");
+        }
+        let held = check(&noted, &RecoveredCoordinates::default(), Flavor::MySql).unwrap();
+        assert_eq!(held.check.not_checked.len(), 1);
+    }
+
+    #[test]
+    fn without_gtids_a_bracket_needs_a_recovered_position() {
+        let noted = Coordinates::Between { lo: at("b.000002", 4, ""), hi: at("b.000002", 500, "") };
+        assert!(check(&noted, &RecoveredCoordinates::default(), Flavor::MySql).is_err());
+        let held = check(&noted, &found("b.000002", 250, ""), Flavor::MySql).unwrap();
+        assert_eq!((held.executed, held.exact), (None, Some(at("b.000002", 250, ""))));
+    }
+}

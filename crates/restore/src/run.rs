@@ -1,0 +1,486 @@
+//! Carries a plan out: lay out, recover, replay, restart, prove, fence.
+//!
+//! Nothing of it is visible to anybody before the proof: the server has no network and an account
+//! that only we know. A process that dies leaves the marker "under way" behind, and the same
+//! command starts over. Order of the steps, and why:
+//!
+//! 1. Lay out, every block verified against its id; `mariadb-backup --prepare` where that is due.
+//! 2. First start: the server's own recovery. Where it stands is read before anything is written,
+//!    and checked against what the backup says of itself.
+//! 3. The range of log is looked through: what can't be replayed is refused before the first write.
+//! 4. What the proof will need is counted.
+//! 5. Replay; then the GTID state, and a clean shutdown, by which everything is on the disk.
+//! 6. Second start, as the server will be handed over; the proof looks at this one.
+//! 7. The fence; the marker says so last.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use holdfast_engine::{Listen, PrivateServer, Programs, RecoveredCoordinates, StartOptions, prepare_mariadb};
+use holdfast_format::gtid::{Flavor as GtidFlavor, GtidSet};
+use holdfast_format::record::{Coordinates, Position, SourceKind};
+use holdfast_mysql::{Conn, Flavor};
+use holdfast_replay::{LogReader, scan, serial};
+
+use crate::catalog::{Catalog, count_rows};
+use crate::error::{Error, Foreign, Result};
+use crate::layout;
+use crate::marker::{Marker, State};
+use crate::plan::{LogRange, Plan, coordinates_words, words};
+use crate::proof::{self, Evidence};
+use crate::report::{Check, Prove, Report, Seconds};
+use crate::seam::{Base, LaidOut, LayingOut, Log, Place};
+use crate::tally::Tally;
+use crate::{fence, recovered};
+
+/// The restored server's log, in its folder.
+pub const SERVER_LOG: &str = "holdfast-server.log";
+
+/// The restored server's socket when it stays, in its folder.
+pub const SOCKET: &str = "mysqld.sock";
+
+/// Longest clean shutdown: it writes every changed page.
+pub const SHUTDOWN_LIMIT: Duration = Duration::from_secs(30 * 60);
+
+/// Longest recovery of a copy: it applies at most what the server wrote while the copy was taken.
+const RECOVERY_LIMIT: Duration = Duration::from_secs(6 * 3600);
+
+/// What is being done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Files are written.
+    LayOut(LayingOut),
+    /// The server recovers the copy.
+    Recover,
+    /// The log is looked through, rows are counted.
+    Inspect,
+    /// The log is replayed.
+    Replay {
+        /// Transactions behind us.
+        transactions: u64,
+        /// Bytes of log behind us.
+        bytes: u64,
+        /// The copy is as the source was at this time, microseconds since the Unix epoch.
+        through_us: u64,
+    },
+    /// The server is shut down and started again.
+    Restart,
+    /// The proof.
+    Prove,
+}
+
+/// Whoever waits for a restore.
+pub trait Watch: Sync {
+    /// Called at each step, and many times a second while files are written or the log is replayed.
+    fn step(&self, step: Step);
+    /// True when the restore is to be called off.
+    fn cancelled(&self) -> bool;
+}
+
+/// What to restore, and how.
+pub struct Request<'a> {
+    /// Name of the protected server.
+    pub server: &'a str,
+    /// The base that the plan names.
+    pub base: &'a dyn Base,
+    /// The log that the plan was made with; none for a base that stands in no log.
+    pub log: Option<&'a dyn Log>,
+    /// The plan.
+    pub plan: &'a Plan,
+    /// The target folder.
+    pub folder: &'a Path,
+    /// The server's programs; none for a folder that is no server's: its files are laid out, and that is all.
+    pub programs: Option<&'a Programs>,
+    /// How much to check.
+    pub level: Prove,
+    /// Leaves the server running on this port, fenced.
+    pub start: Option<u16>,
+    /// Whoever waits.
+    pub watch: &'a dyn Watch,
+}
+
+impl std::fmt::Debug for Request<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Request")
+            .field("plan", self.plan)
+            .field("folder", &self.folder)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A server that runs on after us.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Running {
+    /// Its process.
+    pub pid: i32,
+    /// Its socket.
+    pub socket: PathBuf,
+    /// Its port on the loopback address.
+    pub port: Option<u16>,
+}
+
+/// A restored and proved server.
+#[derive(Debug)]
+pub struct Restored {
+    /// The report.
+    pub report: Report,
+    /// Where the base stands exactly, learned at its first start; to be noted with the backup.
+    pub exact: Option<Position>,
+    /// The server, if it was asked to stay.
+    pub running: Option<Running>,
+    /// How to start it by hand; none for a plain folder.
+    pub start_line: Option<String>,
+}
+
+/// Carries the plan out. When it returns, everything is synced and proved, and the folder is fenced.
+pub fn run(request: &Request<'_>) -> Result<Restored> {
+    let began = Instant::now();
+    let mut seconds = Seconds::default();
+    let mut marker = Marker {
+        state: State::UnderWay,
+        base: request.plan.base.clone(),
+        target: request.plan.target.clone(),
+        server: request.server.to_owned(),
+        engine: request.programs.map(|programs| programs.version.to_string()).unwrap_or_default(),
+        port: None,
+    };
+    let target = layout::Target::take(request.folder, &marker, request.plan.space_needed)?;
+    let laid_out = target.fill(request.base, &|progress| request.watch.step(Step::LayOut(progress)))?;
+    seconds.lay_out = began.elapsed().as_secs_f64();
+    let mut report = Report {
+        server: request.server.to_owned(),
+        finished: String::new(),
+        proved: false,
+        level: request.level,
+        plan: request.plan.clone(),
+        folder: target.folder().display().to_string(),
+        engine: marker.engine.clone(),
+        recovered_at: String::new(),
+        transactions_replayed: 0,
+        transactions_in_base: 0,
+        tables: 0,
+        checks: vec![blocks_check(laid_out)],
+        seconds,
+    };
+    let Some(programs) = request.programs else {
+        for name in ["coordinates", "tables-open", "row-counts", "sampled-rows", "definitions", "accounts"] {
+            report.checks.push(Check::left_out(name, "the folder is no server's"));
+        }
+        conclude(&mut report, began);
+        Marker::remove(target.folder())?;
+        return Ok(Restored { report, exact: None, running: None, start_line: None });
+    };
+    if let Some(version) = request.plan.version.as_deref() {
+        programs.check(&holdfast_mysql::ServerVersion::parse(version))?;
+    }
+    let mut restore = Restore { request, programs, folder: target.folder(), report: &mut report };
+    let exact = restore.recover_replay_and_prove(began)?;
+    let (server, conn) = restore.hand_over()?;
+    drop(conn);
+    conclude(&mut report, began);
+    let start_line = fence::start_line(&programs.server, target.folder());
+    marker.state = State::Fenced;
+    marker.port = request.start;
+    let running = match request.start {
+        Some(_) => {
+            marker.write(target.folder())?;
+            Some(keep_running(server))
+        }
+        None => {
+            server.stop(SHUTDOWN_LIMIT)?;
+            marker.write(target.folder())?;
+            None
+        }
+    };
+    Ok(Restored { report, exact, running, start_line: Some(start_line) })
+}
+
+/// Lets go of a server that runs on.
+pub(crate) fn keep_running(server: PrivateServer) -> Running {
+    let (socket, port) = (server.socket().to_path_buf(), server.port());
+    Running { pid: server.detach(), socket, port }
+}
+
+fn conclude(report: &mut Report, began: Instant) {
+    report.seconds.total = began.elapsed().as_secs_f64();
+    report.finished = jiff::Timestamp::now().to_string();
+    report.proved = report.failures().is_empty();
+}
+
+fn blocks_check(laid_out: LaidOut) -> Check {
+    let detail = format!(
+        "{} blocks of {} files were verified against their ids when they were written, {} bytes",
+        laid_out.blocks, laid_out.files, laid_out.bytes
+    );
+    Check::new("blocks", detail, Vec::new(), Vec::new())
+}
+
+struct Restore<'a, 'r> {
+    request: &'a Request<'a>,
+    programs: &'a Programs,
+    folder: &'a Path,
+    report: &'r mut Report,
+}
+
+impl Restore<'_, '_> {
+    fn recover_replay_and_prove(&mut self, began: Instant) -> Result<Option<Position>> {
+        let (server, found) = self.recover()?;
+        let mut conn = server.connect()?;
+        let flavor = self.gtid_flavor();
+        let held = recovered::check(self.request.base.coordinates(), &found, flavor)?;
+        self.report.recovered_at = held.words();
+        self.report.checks.push(held.check.clone());
+        self.request.watch.step(Step::Inspect);
+        let mut before = Catalog::read(&mut conn, self.request.level == Prove::Full)?;
+        let nothing = Catalog::default();
+        let log = match (self.request.plan.log, self.request.log) {
+            (Some(range), Some(log)) => Some(self.range(log, range, &held)?),
+            _ => None,
+        };
+        if let Some(log) = &log {
+            scan::scan(log)?.check()?;
+            self.count_changed(&mut conn, log, &held, &mut before)?;
+        }
+        let started = Instant::now();
+        if let Some(log) = &log {
+            self.replay(&mut conn, log, &held)?;
+        }
+        self.report.seconds.replay = started.elapsed().as_secs_f64();
+        drop(conn);
+        self.request.watch.step(Step::Restart);
+        server.stop(SHUTDOWN_LIMIT)?;
+        let server = self.start("the restored server", RECOVERY_LIMIT, &[])?;
+        let mut conn = server.connect()?;
+        self.request.watch.step(Step::Prove);
+        let proving = Instant::now();
+        let end = Catalog::read(&mut conn, false)?;
+        self.report.tables = end.tables.len() as u64;
+        let tally = match &log {
+            Some(log) => {
+                let mut tally = Tally::new(&before, &end, held.executed.as_ref());
+                tally.read(log)?;
+                Some(tally)
+            }
+            None => None,
+        };
+        if let Some(tally) = &tally {
+            self.report.transactions_in_base = tally.skipped;
+        }
+        let evidence = Evidence {
+            recovered: if log.is_some() || !before.tables.is_empty() { &before } else { &nothing },
+            end: &end,
+            tally: tally.as_ref(),
+            level: self.request.level,
+            check_budget: Duration::from_secs(120).max(began.elapsed() / 10),
+        };
+        self.report.checks.extend(proof::prove(&mut conn, &evidence)?);
+        self.report.seconds.prove = proving.elapsed().as_secs_f64();
+        drop(conn);
+        server.stop(SHUTDOWN_LIMIT)?;
+        let failures = self.report.failures();
+        if !failures.is_empty() {
+            conclude(self.report, began);
+            return Err(Error::NotProved { failures, report: Box::new(self.report.clone()) });
+        }
+        Ok(held.exact)
+    }
+
+    fn gtid_flavor(&self) -> GtidFlavor {
+        match self.programs.flavor() {
+            Flavor::MySql => GtidFlavor::MySql,
+            Flavor::MariaDb => GtidFlavor::MariaDb,
+        }
+    }
+
+    /// First start. Gives where the copy stands by the server's own recovery.
+    fn recover(&mut self) -> Result<(PrivateServer, RecoveredCoordinates)> {
+        self.request.watch.step(Step::Recover);
+        let started = Instant::now();
+        let mut prepared = None;
+        if self.request.base.kind() == SourceKind::Xbstream && self.programs.flavor() == Flavor::MariaDb {
+            let log = self.folder.join(SERVER_LOG);
+            prepared = prepare_mariadb(self.programs, self.folder, &log, RECOVERY_LIMIT)?.recovered;
+        }
+        let server = self.start(
+            "the restored server's first start",
+            RECOVERY_LIMIT,
+            &serial::server_args(self.gtid_flavor()),
+        )?;
+        let mut found = server.recovered()?;
+        if let Some(prepared) = prepared {
+            // The start after --prepare has nothing left to recover.
+            (found.file, found.position) = (prepared.file, prepared.position);
+        }
+        self.report.seconds.recover = started.elapsed().as_secs_f64();
+        Ok((server, found))
+    }
+
+    fn start(&self, purpose: &str, timeout: Duration, more: &[String]) -> Result<PrivateServer> {
+        let mut options = StartOptions::new(self.programs.clone(), self.folder);
+        options.purpose = purpose.to_owned();
+        options.timeout = timeout;
+        options.log = Some(self.folder.join(SERVER_LOG));
+        options.extra_args = settings(self.request.base, self.programs.flavor());
+        options.extra_args.extend(more.iter().cloned());
+        Ok(PrivateServer::start(options)?)
+    }
+
+    fn range<'l>(&self, log: &'l dyn Log, range: LogRange, held: &recovered::Held) -> Result<RangeLog<'l>> {
+        let mut from = range.from;
+        // Where GTIDs don't tell, the exact position is the only way to leave out what the base holds.
+        let told = held.executed.is_some() && gtids_tell(self.request.base.coordinates());
+        if let (false, Some(exact)) = (told, &held.exact) {
+            let place = log.place_of_base(exact, self.request.base).map_err(Error::Log)?;
+            from = place.ok_or_else(|| Error::WrongCoordinates {
+                recovered: words(exact),
+                expected: coordinates_words(self.request.base.coordinates()),
+            })?;
+        }
+        Ok(RangeLog { log, from, until: range.until })
+    }
+
+    /// Counts the rows of the tables that the range changes, before it is replayed.
+    fn count_changed(
+        &self,
+        conn: &mut Conn,
+        log: &RangeLog<'_>,
+        held: &recovered::Held,
+        before: &mut Catalog,
+    ) -> Result<()> {
+        if self.request.level != Prove::Standard {
+            return Ok(());
+        }
+        let nothing = Catalog::default();
+        let mut tally = Tally::new(&nothing, &nothing, held.executed.as_ref());
+        tally.read(log)?;
+        let mut named: Vec<_> = tally.tables.into_keys().collect();
+        // Rows of children may go with their parents'.
+        named.extend(before.cascades.iter().map(|cascade| cascade.child.clone()));
+        for key in named {
+            if let Some(facts) = before.tables.get_mut(&key)
+                && facts.rows.is_none()
+            {
+                facts.rows = Some(count_rows(conn, &key)?);
+            }
+        }
+        Ok(())
+    }
+
+    fn replay(&mut self, conn: &mut Conn, log: &RangeLog<'_>, held: &recovered::Held) -> Result<()> {
+        let options = serial::Options {
+            plan: format!("{} {}", self.request.plan.base, self.request.plan.target),
+            boot_id: std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default(),
+            base: held.executed.clone().unwrap_or_else(|| GtidSet::empty(self.gtid_flavor())),
+        };
+        let outcome = serial::replay(conn, log, &options, &mut |progress| {
+            self.request.watch.step(Step::Replay {
+                transactions: progress.transactions,
+                bytes: progress.bytes,
+                through_us: progress.consistent_through_micros,
+            });
+            if self.request.watch.cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        let outcome = match outcome {
+            Err(_) if self.request.watch.cancelled() => return Err(Error::Cancelled),
+            other => other?,
+        };
+        self.report.transactions_replayed = outcome.applied;
+        holdfast_replay::finish::finish(conn, &outcome.gtids, &outcome.binlog_state)?;
+        Ok(())
+    }
+
+    /// Last start, fenced: as whoever asked for the server will find it.
+    fn hand_over(&self) -> Result<(PrivateServer, Conn)> {
+        let mut options = StartOptions::new(self.programs.clone(), self.folder);
+        options.purpose = "the restored server".to_owned();
+        options.timeout = RECOVERY_LIMIT;
+        options.log = Some(self.folder.join(SERVER_LOG));
+        options.extra_args = settings(self.request.base, self.programs.flavor());
+        if let Some(port) = self.request.start {
+            options.listen = Listen::Loopback(port);
+            options.socket = Some(self.folder.join(SOCKET));
+        }
+        let server = PrivateServer::start(options)?;
+        let mut conn = server.connect()?;
+        fence::put_up(&server, &mut conn)?;
+        Ok((server, conn))
+    }
+}
+
+/// Do GTIDs tell what of the log a base holds? Not if none came while it was copied: what was committed meanwhile has
+/// none then, as on a server that had GTIDs once and has them no more.
+fn gtids_tell(coordinates: &Coordinates) -> bool {
+    match coordinates {
+        Coordinates::Between { lo, hi } => lo.gtid != hi.gtid,
+        Coordinates::Exact(_) | Coordinates::None => true,
+    }
+}
+
+/// What a server must be given to open the copy, from the source's own settings. Paths are not
+/// among them: everything lies in the one folder now.
+fn settings(base: &dyn Base, flavor: Flavor) -> Vec<String> {
+    let mut names = vec![
+        "innodb_page_size",
+        "innodb_data_file_path",
+        "lower_case_table_names",
+        "character_set_server",
+        "collation_server",
+        "sql_mode",
+    ];
+    match flavor {
+        Flavor::MySql => names.extend(["gtid_mode", "enforce_gtid_consistency"]),
+        Flavor::MariaDb => names.push("innodb_undo_tablespaces"),
+    }
+    let given = names.into_iter().filter_map(|name| base.fact(name).map(|value| (name, value)));
+    let mut args: Vec<String> =
+        given.map(|(name, value)| format!("--{}={value}", name.replace('_', "-"))).collect();
+    args.push(format!("--innodb-buffer-pool-size={}", buffer_pool(base.bytes())));
+    // An identity of its own: two servers with one number must never meet in one topology.
+    let mut id = [0_u8; 4];
+    if getrandom::fill(&mut id).is_ok() {
+        args.push(format!("--server-id={}", u32::from_le_bytes(id).max(1)));
+    }
+    args
+}
+
+/// As much as the data and a quarter more, but no more than a quarter of what is free.
+fn buffer_pool(bytes: u64) -> u64 {
+    const LEAST: u64 = 64 << 20;
+    let free_kib = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+        let line = text.lines().find(|line| line.starts_with("MemAvailable:"))?.to_owned();
+        line.split_whitespace().nth(1)?.parse::<u64>().ok()
+    });
+    let quarter = free_kib.unwrap_or(0).saturating_mul(1024) / 4;
+    bytes.saturating_add(bytes / 4).min(quarter).max(LEAST)
+}
+
+/// A range of an archived log, as replay wants it.
+struct RangeLog<'l> {
+    log: &'l dyn Log,
+    from: Place,
+    until: Place,
+}
+
+impl holdfast_replay::Log for RangeLog<'_> {
+    fn read(&self) -> std::result::Result<Box<dyn LogReader + '_>, Foreign> {
+        self.log.read(self.from, self.until)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn transactions_without_gtids_are_left_out_by_position_though_the_server_had_gtids_once() {
+        let at = |offset, gtids: &str| {
+            let gtid = GtidSet::parse(GtidFlavor::MySql, gtids).unwrap();
+            Position { file: "binlog.000005".to_owned(), offset, gtid }
+        };
+        let old = "c2a24e2b-e585-11f1-92a0-02fc00000001:1-2";
+        let new = "c2a24e2b-e585-11f1-92a0-02fc00000001:1-9";
+        assert!(!gtids_tell(&Coordinates::Between { lo: at(34886, old), hi: at(42745, old) }));
+        assert!(gtids_tell(&Coordinates::Between { lo: at(34886, old), hi: at(42745, new) }));
+    }
+}

@@ -1,0 +1,11 @@
+//! Benchmarks: Holdfast beside what people use today, and its inner loops alone.
+//!
+//! `rows` makes InnoDB-like table files from a seed, `log` a binlog, for the criterion benches in
+//! `benches/`.
+//! `rig` makes real data sets with MySQL and sysbench, runs each tool through the same work,
+//! and writes the table of ratios; the program `holdfast-bench` drives it, and `tools/bench`
+//! sets everything up and calls that. Start reading at `rig/scenario.rs`.
+
+pub mod log;
+pub mod rig;
+pub mod rows;

@@ -1,0 +1,13 @@
+//! The side-by-side comparison: the same work for each tool, in one run, on real data.
+
+pub mod dataset;
+pub mod error;
+pub mod figures;
+pub mod folder;
+pub mod machine;
+pub mod measure;
+pub mod report;
+pub mod scenario;
+pub mod tools;
+
+pub use error::{Error, Result};

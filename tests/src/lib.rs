@@ -1,0 +1,30 @@
+//! The test bed: private servers, the ledger workload, and the oracle beside them.
+//!
+//! `server` starts real servers from a template, `ledger` writes to them and keeps an outside
+//! record of what was acknowledged when, `state` compares two servers row by row, `replica` is
+//! the second oracle (the server's own applier stopped at a GTID), `command` runs `holdfast` as a
+//! user would. The end-to-end tests themselves are in `tests/tests`.
+//!
+//! A test that needs a server fails when there is none: `tools/test` gets them.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "this crate is the test bed: a panic is how a test fails"
+)]
+
+pub mod command;
+pub mod files_log;
+pub mod ledger;
+pub mod model;
+pub mod random;
+pub mod replica;
+pub mod server;
+pub mod state;
+
+pub use command::{Holdfast, Outcome};
+pub use ledger::{Ack, Ledger, LedgerOptions};
+pub use random::Random;
+pub use server::{Engine, TestServer};
+pub use state::{ServerState, differences};

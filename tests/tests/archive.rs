@@ -1,0 +1,270 @@
+//! The archive on real servers under load: byte for byte what the server has, through its restarts and ours.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a panic is how a test fails")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use holdfast_archive::{
+    Error, FollowOptions, Followed, Note, Place, ServerLog, Target, Until, find, follow, plan,
+};
+use holdfast_format::gtid::Uuid;
+use holdfast_format::ids::ServerId;
+use holdfast_io::{Directory, Objects, RealDisk};
+use holdfast_store::{Argon2Cost, Clock, CreateOptions, FixedClock, OpenOptions, Repository, Secret};
+use holdfast_tests::{Engine, Ledger, LedgerOptions, Random, TestServer};
+
+const SERVER: ServerId = ServerId([3; 16]);
+const IDENTITY: Uuid = Uuid([4; 16]);
+
+fn repository(dir: &Path) -> Repository {
+    let clock: Arc<dyn Clock> = Arc::new(FixedClock::new(1_700_000_000_000_000));
+    let objects: Arc<dyn Objects> = Arc::new(Directory::create(RealDisk::shared(), dir).unwrap());
+    let secret = Secret::passphrase("only for tests");
+    let open = OpenOptions::new(clock);
+    if dir.join("keyring").exists() || std::fs::read_dir(dir).unwrap().next().is_some() {
+        return Repository::open(objects, &secret, open).unwrap();
+    }
+    let options =
+        CreateOptions { open, argon2: Argon2Cost { memory_kib: 64, passes: 1 }, program: "test".to_owned() };
+    Repository::create(objects, options, &secret).unwrap().0
+}
+
+fn options(server: &TestServer) -> FollowOptions {
+    let mut options = FollowOptions::new(server.backup_options(), 4_000_000_000);
+    options.stretch_bytes = 256 << 10;
+    options.backoff = (Duration::from_millis(50), Duration::from_millis(500));
+    options.give_up_after = Some(Duration::from_secs(60));
+    options
+}
+
+/// Follows until told to stop, which `until_received` transactions and `meanwhile` come before.
+fn follow_for(repo: &Repository, server: &TestServer, until_received: u64, meanwhile: impl FnOnce()) {
+    let (stop, received) = (AtomicBool::new(false), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        let follower = scope.spawn(|| fetch(repo, server, &Until::Stopped, &stop, &received));
+        meanwhile();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while received.load(Ordering::Relaxed) < until_received && !follower.is_finished() {
+            assert!(Instant::now() < deadline, "nothing is received");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        stop.store(true, Ordering::Relaxed);
+        follower.join().unwrap().unwrap();
+    });
+}
+
+fn fetch_all(repo: &Repository, server: &TestServer) -> Result<Followed, Error> {
+    fetch(repo, server, &Until::EndOfLog, &AtomicBool::new(false), &AtomicU64::new(0))
+}
+
+fn fetch(
+    repo: &Repository,
+    server: &TestServer,
+    until: &Until,
+    stop: &AtomicBool,
+    received: &AtomicU64,
+) -> Result<Followed, Error> {
+    let start = plan(repo, SERVER, IDENTITY).unwrap();
+    follow(repo, &start.stream, &start.origins, &options(server), until, stop, &mut |note: Note<'_>| {
+        if let Note::Synced { transactions, .. } = note {
+            received.store(transactions, Ordering::Relaxed);
+        }
+    })
+}
+
+/// The archived files.
+fn exported(repo: &Repository) -> BTreeMap<String, Vec<u8>> {
+    let log = ServerLog::open(repo, SERVER).unwrap();
+    let mut cursor = log.read(Place(0), log.end().unwrap()).unwrap();
+    let (mut files, mut bytes) = (BTreeMap::new(), Vec::new());
+    while let Some(event) = cursor.next(&mut bytes).unwrap() {
+        let file: &mut Vec<u8> = files.entry(event.file).or_insert_with(|| vec![0xfe, b'b', b'i', b'n']);
+        assert_eq!(file.len() as u64, event.offset);
+        file.extend_from_slice(&bytes);
+    }
+    files
+}
+
+/// Every archived file is the beginning of the server's, but for the flag of a file that is open.
+fn check_bytes(repo: &Repository, server: &TestServer) {
+    for (name, bytes) in exported(repo) {
+        let mut original = std::fs::read(server.datadir().join(&name)).unwrap();
+        original[21] &= !1;
+        assert!(original.starts_with(&bytes), "{name} is not what the server has");
+    }
+}
+
+fn archived_gtids(repo: &Repository) -> BTreeSet<String> {
+    let log = ServerLog::open(repo, SERVER).unwrap();
+    let mut gtids = BTreeSet::new();
+    log.each(&mut |_, _, indexed| {
+        let gtid = indexed.entry.gtid.as_ref().unwrap().to_string();
+        assert!(gtids.insert(gtid.clone()), "{gtid} is there twice");
+        Ok(())
+    })
+    .unwrap();
+    gtids
+}
+
+fn an_archive_under_load_is_the_servers_own_log_through_restarts(engine: Engine) {
+    let (_, seed) = Random::from_environment("an_archive_under_load");
+    let mut server = TestServer::start(engine);
+    let dir = tempfile::tempdir().unwrap();
+    let repo = repository(dir.path());
+    Ledger::create_schema(&server);
+
+    // With the archive running: rotations, a stop of ours, a kill of the server.
+    let writers = Ledger::start(&server, LedgerOptions { seed, ..LedgerOptions::default() });
+    follow_for(&repo, &server, 50, || {
+        writers.wait_for(100);
+        server.run(&["FLUSH BINARY LOGS"]);
+        writers.wait_for(100);
+    });
+    check_bytes(&repo, &server);
+    // We were away for a while; then the server dies under us and comes back.
+    writers.wait_for(50);
+    follow_for(&repo, &server, 50, || writers.wait_for(100));
+    let acks = writers.stop();
+    server.kill();
+    server.start_again();
+    server.run(&["CREATE TABLE shop.after_crash (id INT PRIMARY KEY)", "DROP TABLE shop.after_crash"]);
+    let end = fetch_all(&repo, &server).unwrap().at.unwrap();
+    check_bytes(&repo, &server);
+
+    let archived = archived_gtids(&repo);
+    let missing: Vec<_> =
+        acks.iter().filter_map(|ack| ack.gtid.clone()).filter(|gtid| !archived.contains(gtid)).collect();
+    assert!(missing.is_empty(), "acknowledged, but not archived: {missing:?}");
+    if engine == Engine::MySql {
+        assert_eq!(server.gtids().replace('\n', ""), end.gtid.to_string());
+    }
+
+    // What users do: find the statement, and name the point before it.
+    let log = ServerLog::open(&repo, SERVER).unwrap();
+    let query =
+        find::Query { ddl: true, like: Some("drop table%after_crash%".into()), ..find::Query::default() };
+    let mut found = Vec::new();
+    find::find(&log, &query, &mut |indexed| {
+        found.push(indexed);
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(found.len(), 1);
+    let cut = log.resolve(&Target::Before(found[0].id())).unwrap().unwrap();
+    let kept = cut.kept.unwrap().entry.statement.unwrap();
+    assert!(kept.text.to_ascii_lowercase().starts_with(b"create table"));
+    assert_eq!(log.coverage().unwrap().len(), 1);
+}
+
+#[test]
+fn an_archive_under_load_is_the_servers_own_log_through_restarts_mysql() {
+    an_archive_under_load_is_the_servers_own_log_through_restarts(Engine::MySql);
+}
+
+#[test]
+fn an_archive_under_load_is_the_servers_own_log_through_restarts_mariadb() {
+    an_archive_under_load_is_the_servers_own_log_through_restarts(Engine::MariaDb);
+}
+
+fn a_stream_that_is_cut_again_and_again_loses_nothing(engine: Engine) {
+    let (_, seed) = Random::from_environment("a_stream_that_is_cut");
+    let server = TestServer::start(engine);
+    let dir = tempfile::tempdir().unwrap();
+    let repo = repository(dir.path());
+    Ledger::create_schema(&server);
+    let writers = Ledger::start(&server, LedgerOptions { seed, ..LedgerOptions::default() });
+    follow_for(&repo, &server, 200, || {
+        for _ in 0..8 {
+            writers.wait_for(40);
+            let mut root = server.root();
+            let dumps = root
+                .query("SELECT id FROM information_schema.processlist WHERE command LIKE 'Binlog Dump%'")
+                .unwrap();
+            for row in 0..dumps.rows.len() {
+                // It may be gone already.
+                let _ = root.execute(format!("KILL {}", dumps.text(row, 0).unwrap()));
+            }
+        }
+    });
+    let acks = writers.stop();
+    fetch_all(&repo, &server).unwrap();
+    check_bytes(&repo, &server);
+    let archived = archived_gtids(&repo);
+    assert!(acks.iter().filter_map(|ack| ack.gtid.as_ref()).all(|gtid| archived.contains(gtid)));
+}
+
+#[test]
+fn a_stream_that_is_cut_again_and_again_loses_nothing_mysql() {
+    a_stream_that_is_cut_again_and_again_loses_nothing(Engine::MySql);
+}
+
+#[test]
+fn a_stream_that_is_cut_again_and_again_loses_nothing_mariadb() {
+    a_stream_that_is_cut_again_and_again_loses_nothing(Engine::MariaDb);
+}
+
+fn a_reset_of_the_source_is_a_gap_and_loses_nothing(engine: Engine) {
+    let server = TestServer::start(engine);
+    let dir = tempfile::tempdir().unwrap();
+    let repo = repository(dir.path());
+    server.run(&["CREATE DATABASE d", "CREATE TABLE d.t (id INT PRIMARY KEY)", "INSERT INTO d.t VALUES (1)"]);
+    fetch_all(&repo, &server).unwrap();
+    let before = exported(&repo);
+    server.run(&[match engine {
+        Engine::MySql => "RESET BINARY LOGS AND GTIDS",
+        Engine::MariaDb => "RESET MASTER",
+    }]);
+    server.run(&["INSERT INTO d.t VALUES (2)"]);
+    let error = fetch_all(&repo, &server).unwrap_err();
+    assert!(matches!(error, Error::Gap { .. }), "{error}");
+    assert_eq!(exported(&repo), before);
+    let log = ServerLog::open(&repo, SERVER).unwrap();
+    assert!(log.coverage().unwrap()[0].broken.is_some());
+    // Once more: the same answer, and the gap is recorded once.
+    assert!(matches!(fetch_all(&repo, &server).unwrap_err(), Error::Gap { .. }));
+    let gaps = repo
+        .records()
+        .iter()
+        .filter(|s| matches!(s.record, holdfast_format::record::Record::LogGap(_)))
+        .count();
+    assert_eq!(gaps, 1);
+}
+
+#[test]
+fn a_reset_of_the_source_is_a_gap_and_loses_nothing_mysql() {
+    a_reset_of_the_source_is_a_gap_and_loses_nothing(Engine::MySql);
+}
+
+#[test]
+fn a_reset_of_the_source_is_a_gap_and_loses_nothing_mariadb() {
+    a_reset_of_the_source_is_a_gap_and_loses_nothing(Engine::MariaDb);
+}
+
+#[test]
+fn an_event_larger_than_a_segment_spans_two_and_comes_back_whole() {
+    let server = TestServer::start_with(Engine::MariaDb, &["--max-allowed-packet=256M"]);
+    let dir = tempfile::tempdir().unwrap();
+    let repo = repository(dir.path());
+    server.run(&["CREATE DATABASE d", "CREATE TABLE d.b (id INT PRIMARY KEY AUTO_INCREMENT, v LONGBLOB)"]);
+    // 73 MiB that don't compress.
+    let mut conn = server.root();
+    conn.set_read_timeout(Duration::from_secs(120));
+    conn.execute("USE d").unwrap();
+    conn.execute("SET SESSION group_concat_max_len = 200000000").unwrap();
+    conn.execute(
+        "INSERT INTO d.b (v) SELECT GROUP_CONCAT(UNHEX(SHA2(seq, 512)) SEPARATOR '') FROM seq_1_to_1200000",
+    )
+    .unwrap();
+    conn.execute("INSERT INTO d.b (v) VALUES ('end')").unwrap();
+    fetch_all(&repo, &server).unwrap();
+    check_bytes(&repo, &server);
+    let (_, last) = exported(&repo).into_iter().next_back().unwrap();
+    assert!(last.len() > 70 << 20, "{} bytes", last.len());
+    // And once more: it resumes behind it.
+    server.run(&["INSERT INTO d.b (v) VALUES ('more')"]);
+    assert_eq!(fetch_all(&repo, &server).unwrap().transactions, 1);
+    check_bytes(&repo, &server);
+}

@@ -1,0 +1,254 @@
+//! Servers that are not fit, not there, or not the right one: a clear error, and nothing lost.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a panic is how a test fails")]
+
+use std::path::PathBuf;
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+use holdfast_tests::server::BACKUP_PASSWORD;
+use holdfast_tests::{Engine, Holdfast, Outcome, TestServer};
+
+/// A user who protects a server under the name `shop`.
+struct Bed {
+    dir: tempfile::TempDir,
+    user: Holdfast,
+    server: TestServer,
+}
+
+impl Bed {
+    fn new(engine: Engine, options: &[&str]) -> Self {
+        let server = TestServer::start_with(engine, options);
+        let dir = tempfile::tempdir_in(holdfast_tests::server::scratch()).unwrap();
+        let user = Holdfast::new(dir.path());
+        let bed = Self { dir, user, server };
+        std::fs::write(bed.path("password"), BACKUP_PASSWORD).unwrap();
+        bed.user.run(&["init", "--kit", &bed.text("kit")]).ok();
+        bed.add("shop", &bed.server).ok();
+        bed
+    }
+
+    fn add(&self, name: &str, server: &TestServer) -> Outcome {
+        let (port, password) = (server.port().to_string(), self.text("password"));
+        let mut args =
+            vec!["server", "add", name, "--host", "127.0.0.1", "--port", &port, "--user", "backup"];
+        args.extend(["--password-file", &password]);
+        let programs = server.engine().programs();
+        if server.engine() == Engine::MariaDb {
+            args.extend(["--backup-command", programs.backup_program().unwrap().to_str().unwrap()]);
+        }
+        self.user.run(&args)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn text(&self, name: &str) -> String {
+        self.path(name).to_str().unwrap().to_owned()
+    }
+
+    /// Takes a backup; MySQL's may come with warnings.
+    fn backup(&self) {
+        let outcome = self.user.run(&["backup", "shop", "--json"]);
+        assert!(matches!(outcome.code, Some(0 | 3)), "{}\n{}", outcome.line, outcome.stderr);
+    }
+
+    fn backups(&self) -> usize {
+        self.user.run(&["list", "--json"]).ok().json()["backups"].as_array().unwrap().len()
+    }
+
+    fn plan(&self, to: &str) -> Outcome {
+        let (into, engine) = (self.text("never"), self.server.engine().dir());
+        let engine = engine.to_str().unwrap();
+        let args = ["restore", "shop", "--to", to, "--into", &into, "--engine-dir", engine, "--dry-run"];
+        self.user.run(&args)
+    }
+
+    fn now(&self) -> String {
+        self.server.value("SELECT DATE_FORMAT(UTC_TIMESTAMP(3), '%Y-%m-%dT%H:%i:%s.%fZ')").unwrap()
+    }
+}
+
+/// Fails the test unless the command ended with `code` and complained in all these words.
+#[track_caller]
+fn refused(outcome: Outcome, code: i32, words: &[&str]) -> Outcome {
+    let outcome = outcome.expect_code(code);
+    for word in words {
+        assert!(outcome.stderr.contains(word), "{}: no {word:?} in\n{}", outcome.line, outcome.stderr);
+    }
+    outcome
+}
+
+/// What doctor finds wrong, as the lines that mend it.
+fn remedies(bed: &Bed) -> String {
+    bed.user.run(&["doctor", "shop"]).expect_code(1).stdout
+}
+
+#[test]
+fn an_unfit_mysql_is_refused_with_the_line_that_doctor_prints() {
+    let bed = Bed::new(Engine::MySql, &["--skip-log-bin"]);
+    bed.server.run(&["UNINSTALL PLUGIN clone", "REVOKE BACKUP_ADMIN ON *.* FROM 'backup'@'%'"]);
+    let grant = "GRANT BACKUP_ADMIN ON *.* TO 'backup'@'%'";
+    let install = "INSTALL PLUGIN clone SONAME 'mysql_clone.so'";
+    let doctor = remedies(&bed);
+    for line in [grant, install, "log_bin = binlog"] {
+        assert!(doctor.contains(line), "no {line:?} in\n{doctor}");
+    }
+    refused(
+        bed.user.run(&["archive", "shop"]),
+        1,
+        &["'shop'", "binary log of 'shop' is off", "log_bin = binlog"],
+    );
+    refused(bed.user.run(&["backup", "shop"]), 1, &["'shop'", "clone plugin", install]);
+    bed.server.run(&[install]);
+    refused(bed.user.run(&["backup", "shop"]), 1, &["'shop'", "BACKUP_ADMIN", grant]);
+    bed.server.run(&[grant]);
+    assert_eq!(bed.backups(), 0, "no half backup is listed");
+    bed.backup();
+    assert_eq!(bed.backups(), 1);
+}
+
+#[test]
+fn an_unfit_mariadb_is_refused_with_the_line_that_doctor_prints() {
+    let bed = Bed::new(Engine::MariaDb, &["--skip-log-bin"]);
+    assert!(remedies(&bed).contains("log_bin = binlog"));
+    refused(
+        bed.user.run(&["archive", "shop"]),
+        1,
+        &["'shop'", "binary log of 'shop' is off", "log_bin = binlog"],
+    );
+}
+
+fn targets_outside_of_the_log_and_in_a_gap_are_answered_with_the_nearest(engine: Engine) {
+    let bed = Bed::new(engine, &[]);
+    let before = bed.now();
+    // MariaDB's log has whole seconds.
+    std::thread::sleep(Duration::from_millis(1100));
+    bed.server.run(&[
+        "CREATE DATABASE d",
+        "CREATE TABLE d.t (id INT PRIMARY KEY)",
+        "INSERT INTO d.t VALUES (1)",
+    ]);
+    bed.backup();
+    refused(bed.plan(&before), 20, &["can't be reached", "before the first backup", "nearest"]);
+    let after = "2093-01-01T00:00:00Z";
+    refused(bed.plan(after), 20, &["can't be reached", "2093-01-01T00:00:00", "nearest"]);
+    refused(bed.plan("gtid:9-9-999999"), 20, &["9-9-999999"]);
+    refused(bed.plan("pos:binlog.009999:4"), 20, &["binlog.009999"]);
+
+    // What is written now is in no archive: the server forgets it.
+    std::thread::sleep(Duration::from_millis(1100));
+    bed.server.run(&["INSERT INTO d.t VALUES (2)"]);
+    std::thread::sleep(Duration::from_millis(1100));
+    let inside = bed.now();
+    std::thread::sleep(Duration::from_millis(1100));
+    bed.server.run(&["INSERT INTO d.t VALUES (3)"]);
+    bed.server.run(&[match engine {
+        Engine::MySql => "RESET BINARY LOGS AND GTIDS",
+        Engine::MariaDb => "RESET MASTER",
+    }]);
+    bed.server.run(&["INSERT INTO d.t VALUES (4)"]);
+    refused(bed.user.run(&["archive", "shop"]), 1, &["'shop'", "can't be continued", "holdfast backup shop"]);
+    bed.backup();
+    bed.server.run(&["INSERT INTO d.t VALUES (5)"]);
+    let gap = refused(bed.plan(&inside), 20, &["can't be reached", "nearest"]);
+    let next = gap.stderr.lines().find(|line| line.contains("next:")).unwrap();
+    assert!(next.contains(" and "), "two points are named: {next}");
+    bed.plan("latest").ok();
+    let timeline = bed.user.run(&["timeline", "shop", "--json"]).expect_code(3).json();
+    assert_eq!(timeline["gaps"].as_array().unwrap().len(), 1);
+    assert!(!bed.path("never").exists());
+    bed.user.fsck().ok();
+}
+
+#[test]
+fn targets_outside_of_the_log_and_in_a_gap_are_answered_with_the_nearest_mysql() {
+    targets_outside_of_the_log_and_in_a_gap_are_answered_with_the_nearest(Engine::MySql);
+}
+
+#[test]
+fn targets_outside_of_the_log_and_in_a_gap_are_answered_with_the_nearest_mariadb() {
+    targets_outside_of_the_log_and_in_a_gap_are_answered_with_the_nearest(Engine::MariaDb);
+}
+
+/// Waits until the account for backups is at work on the server.
+fn wait_for_copy(bed: &Bed, copier: &mut Child) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let copying = match bed.server.engine() {
+            Engine::MySql => "SELECT COUNT(*) FROM information_schema.processlist WHERE command = 'clone'",
+            Engine::MariaDb => "SELECT COUNT(*) FROM information_schema.processlist WHERE user = 'backup'",
+        };
+        if bed.server.value(copying).unwrap() != "0" {
+            return;
+        }
+        assert!(copier.try_wait().unwrap().is_none(), "the copy ended before we saw it");
+        assert!(Instant::now() < deadline, "no copy begins");
+    }
+}
+
+fn a_server_that_is_killed_in_the_middle_of_a_backup_leaves_no_half_backup(engine: Engine) {
+    let mut bed = Bed::new(engine, &[]);
+    let log = bed.path("log");
+    let mut copier = bed.user.spawn(&["backup", "shop"], &log);
+    wait_for_copy(&bed, &mut copier);
+    bed.server.kill();
+    let code = copier.wait().unwrap().code();
+    let said = std::fs::read_to_string(&log).unwrap();
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("'shop'") && said.contains("next:"), "{said}");
+    assert_eq!(bed.backups(), 0, "no half backup is listed");
+    bed.user.fsck().ok();
+    refused(bed.user.run(&["backup", "shop"]), 1, &["'shop'", "check that the server runs"]);
+
+    // We are killed, and the server goes on: nothing of ours stays on it.
+    bed.server.start_again();
+    bed.add("shop", &bed.server).ok();
+    let mut copier = bed.user.spawn(&["backup", "shop"], &log);
+    wait_for_copy(&bed, &mut copier);
+    copier.kill().unwrap();
+    copier.wait().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let ours = "SELECT COUNT(*) FROM information_schema.processlist WHERE user = 'backup'";
+    while bed.server.value(ours).unwrap() != "0" {
+        assert!(Instant::now() < deadline, "a session of the killed backup stays");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    bed.server.run(&["CREATE DATABASE d", "CREATE TABLE d.t (id INT PRIMARY KEY)", "DROP DATABASE d"]);
+    assert_eq!(bed.backups(), 0, "no half backup is listed");
+    bed.backup();
+    bed.user.fsck().ok();
+}
+
+#[test]
+fn a_server_that_is_killed_in_the_middle_of_a_backup_leaves_no_half_backup_mysql() {
+    a_server_that_is_killed_in_the_middle_of_a_backup_leaves_no_half_backup(Engine::MySql);
+}
+
+#[test]
+fn a_server_that_is_killed_in_the_middle_of_a_backup_leaves_no_half_backup_mariadb() {
+    a_server_that_is_killed_in_the_middle_of_a_backup_leaves_no_half_backup(Engine::MariaDb);
+}
+
+#[test]
+fn the_wrong_server_the_wrong_engine_and_a_wrong_password_are_refused() {
+    let bed = Bed::new(Engine::MySql, &[]);
+    let other = TestServer::start(Engine::MariaDb);
+    refused(bed.add("shop", &other), 2, &["'shop' is MySQL", "MariaDB", "another name"]);
+    let place = bed.text("");
+    let folder = bed.user.run(&["server", "add", "shop", "--folder", &place]);
+    refused(folder, 2, &["'shop'", "the other one another name"]);
+    std::fs::write(bed.path("password"), "wrong").unwrap();
+    refused(bed.user.run(&["backup", "shop"]), 1, &["'shop'", "password", "next:"]);
+    std::fs::write(bed.path("password"), BACKUP_PASSWORD).unwrap();
+
+    bed.backup();
+    let (into, engine) = (bed.text("never"), Engine::MariaDb.dir());
+    let args =
+        ["restore", "shop", "--to", "latest", "--into", &into, "--engine-dir", engine.to_str().unwrap()];
+    let version = bed.server.value("SELECT VERSION()").unwrap();
+    let numbers = version.split('-').next().unwrap().to_owned();
+    refused(bed.user.run(&args), 2, &["MySQL", &numbers, "--engine-dir"]);
+    assert!(!bed.path("never").exists());
+    bed.user.fsck().ok();
+}

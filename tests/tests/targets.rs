@@ -1,0 +1,247 @@
+//! The main job on real servers, with random targets: times, GTIDs, ids, positions.
+//!
+//! Backup under load, other work beside the ledger (definitions, accounts, CREATE .. SELECT),
+//! then restores. Each restored shop must be what the ledger's model says, hold exactly the
+//! transactions that the log has before its cut, and agree with the outside record of when each
+//! was acknowledged. Two restores are compared table by table with a replica that the server's own
+//! applier stopped at the same GTID. `HOLDFAST_TEST_TARGETS` sets the number (5 unless set).
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a panic is how a test fails"
+)]
+
+use holdfast_engine::stop_server_on;
+use holdfast_mysql::{Conn, ConnectOptions, Endpoint, TlsMode};
+use holdfast_restore::run::SOCKET;
+use holdfast_tests::ledger::{Held, check};
+use holdfast_tests::replica::replica_until;
+use holdfast_tests::server::scratch;
+use holdfast_tests::{
+    Ack, Engine, Holdfast, Ledger, LedgerOptions, Random, ServerState, TestServer, differences,
+};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// How many restores are compared with a replica.
+const REPLICAS: u64 = 2;
+
+#[test]
+fn random_targets_are_restored_as_the_ledger_was_on_mysql() {
+    run(Engine::MySql, "random_targets_are_restored_as_the_ledger_was_on_mysql");
+}
+
+#[test]
+fn random_targets_are_restored_as_the_ledger_was_on_mariadb() {
+    run(Engine::MariaDb, "random_targets_are_restored_as_the_ledger_was_on_mariadb");
+}
+
+fn targets() -> u64 {
+    std::env::var("HOLDFAST_TEST_TARGETS").ok().and_then(|n| n.parse().ok()).unwrap_or(5)
+}
+
+struct Job {
+    user: Holdfast,
+    source: TestServer,
+    seed: u64,
+    acks: Vec<Ack>,
+    dir: tempfile::TempDir,
+}
+
+/// Work that the ledger knows nothing of: each statement is committed between its transactions.
+const OTHER_WORK: [&str; 14] = [
+    "CREATE DATABASE side",
+    "CREATE TABLE side.t (id INT PRIMARY KEY AUTO_INCREMENT, v VARCHAR(20), u INT UNIQUE)",
+    "INSERT INTO side.t (v, u) VALUES ('a', 1), ('b', 2), ('c', 3)",
+    "ALTER TABLE side.t ADD COLUMN w DECIMAL(8,3) DEFAULT 1.125, ADD KEY (v)",
+    "CREATE USER 'clerk'@'localhost' IDENTIFIED BY 'Not-used-1'",
+    "GRANT SELECT, UPDATE ON side.* TO 'clerk'@'localhost'",
+    "CREATE TABLE side.copy AS SELECT id, v FROM side.t",
+    "CREATE TRIGGER side.shout BEFORE UPDATE ON side.t FOR EACH ROW SET NEW.v = UPPER(NEW.v)",
+    "UPDATE side.t SET v = CONCAT(v, '!')",
+    "TRUNCATE TABLE side.copy",
+    "REVOKE UPDATE ON side.* FROM 'clerk'@'localhost'",
+    "DELETE FROM side.t WHERE id = 2",
+    "CREATE VIEW side.seen AS SELECT v FROM side.t",
+    "RENAME TABLE side.copy TO side.kept",
+];
+
+fn run(engine: Engine, name: &str) {
+    let (mut random, seed) = Random::from_environment(name);
+    let job = Job::prepare(engine, seed % 1_000_000);
+    let log = job.log();
+    let first = job.first_after_backup(&log);
+    for number in 0..targets() {
+        let at = first + random.below((log.len() - first) as u64) as usize;
+        let target = &log[at];
+        let id = target["id"].as_str().unwrap();
+        let place = target["position"].as_str().unwrap();
+        let (arguments, kept): (Vec<String>, usize) = match number % 4 {
+            0 => (vec!["--to".into(), id.to_owned()], at + 1),
+            1 => (vec!["--before".into(), id.to_owned()], at),
+            2 => (vec!["--to".into(), format!("pos:{place}")], at),
+            _ => {
+                job.time_target(&log, at);
+                continue;
+            }
+        };
+        let what = format!("target {number} ({arguments:?})");
+        let (held, into) = job.restored(&arguments);
+        assert_eq!(held.transactions, ledger_rows(&log[..kept]), "{what}");
+        if number < REPLICAS {
+            job.compare_with_replica(&into, &log[kept - 1], &what);
+        }
+        job.discard(&into);
+    }
+    job.latest_is_latest();
+    job.fastest_and_finish();
+    let _ = job.user.fsck().ok();
+}
+
+/// Transactions of the ledger among entries of the log.
+fn ledger_rows(log: &[Value]) -> u64 {
+    let tables = log.iter().flat_map(|entry| entry["tables"].as_array().unwrap());
+    tables.filter(|t| t["table"] == "shop.ledger").map(|t| t["inserted"].as_u64().unwrap()).sum()
+}
+
+impl Job {
+    /// The shop, protected, written to before, during and after one backup.
+    fn prepare(engine: Engine, seed: u64) -> Self {
+        let dir = tempfile::Builder::new().prefix("targets-").tempdir_in(scratch()).unwrap();
+        let user = Holdfast::new(dir.path());
+        let source = TestServer::start(engine);
+        Ledger::create_schema(&source);
+        user.protect(&source);
+        let mut archive = user.spawn(&["archive", "shop"], &dir.path().join("archive.log"));
+        let options = LedgerOptions { seed, threads: 3, pause: Duration::from_millis(2) };
+        let ledger = Ledger::start(&source, options);
+        ledger.wait_for(150);
+        let _ = user.done(&["backup", "shop", "--json"]);
+        for statement in OTHER_WORK {
+            ledger.wait_for(25);
+            source.run(&[statement]);
+        }
+        ledger.wait_for(50);
+        let acks = ledger.stop();
+        std::thread::sleep(Duration::from_millis(1300));
+        archive.kill().unwrap();
+        archive.wait().unwrap();
+        Self { user, source, seed, acks, dir }
+    }
+
+    /// Every transaction of the archive, in order.
+    fn log(&self) -> Vec<Value> {
+        let found = self.user.done(&["find", "shop", "--limit", "1000000", "--json"]);
+        found["found"].as_array().unwrap().clone()
+    }
+
+    /// The first entry that no backup may hold already.
+    fn first_after_backup(&self, log: &[Value]) -> usize {
+        let at = |entry: &Value| entry["tables"].as_array().unwrap().iter().any(|t| t["table"] == "side.t");
+        log.iter().position(at).unwrap()
+    }
+
+    /// `--to TIME`: the outside record says what must and what must not be there.
+    fn time_target(&self, log: &[Value], at: usize) {
+        let time = log[at]["at"].as_str().unwrap();
+        if micros(time) >= micros(log[log.len() - 1]["at"].as_str().unwrap()) {
+            // Nothing later is archived, so nobody knows yet what else belongs to that moment.
+            let outcome = self
+                .user
+                .run(&self.arguments(&["--to", time]).iter().map(String::as_str).collect::<Vec<_>>());
+            let _ = outcome.expect_code(20);
+            return;
+        }
+        let (held, into) = self.restored(&["--to".to_owned(), time.to_owned()]);
+        let stamp =
+            |a: SystemTime| i128::try_from(a.duration_since(UNIX_EPOCH).unwrap().as_micros()).unwrap();
+        let target = micros(time);
+        // MariaDB logs whole seconds, and the time at which the statement began.
+        let slack = if self.source.engine() == Engine::MariaDb { 1_100_000 } else { 2_000 };
+        for ack in &self.acks {
+            if stamp(ack.acked) < target - slack {
+                assert!(held.holds(ack), "--to {time}: {ack:?} was acknowledged before and is missing");
+            }
+            if stamp(ack.sent) > target + slack {
+                assert!(!held.holds(ack), "--to {time}: {ack:?} was committed after and is there");
+            }
+        }
+        self.discard(&into);
+    }
+
+    fn arguments(&self, target: &[&str]) -> Vec<String> {
+        let into = self.into();
+        let engine_dir = self.source.engine().dir();
+        let mut arguments = vec!["restore", "shop"];
+        arguments.extend(target);
+        arguments.extend(["--into", into.to_str().unwrap()]);
+        arguments.extend(["--engine-dir", engine_dir.to_str().unwrap(), "--start"]);
+        arguments.into_iter().map(str::to_owned).collect()
+    }
+
+    fn into(&self) -> PathBuf {
+        self.dir.path().join("restored")
+    }
+
+    fn restored(&self, target: &[String]) -> (Held, PathBuf) {
+        let into = self.into();
+        let words: Vec<&str> = target.iter().map(String::as_str).collect();
+        let arguments = self.arguments(&words);
+        let _ = self.user.run(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).accepted();
+        let held = check(&mut connect(&into), self.seed).unwrap_or_else(|why| panic!("{target:?}: {why}"));
+        (held, into)
+    }
+
+    fn compare_with_replica(&self, into: &Path, last: &Value, what: &str) {
+        let gtid = last["id"].as_str().unwrap().trim_start_matches("gtid:");
+        let replica = replica_until(&self.source, gtid);
+        let expected = ServerState::read(&mut replica.root()).unwrap();
+        let found = ServerState::read(&mut connect(into)).unwrap();
+        let wrong = differences(&expected, &found);
+        assert!(wrong.is_empty(), "{what}: not as a replica stopped at {gtid}:\n{}", wrong.join("\n"));
+    }
+
+    fn discard(&self, into: &Path) {
+        stop_server_on(into, Duration::from_secs(60)).unwrap();
+        std::fs::remove_dir_all(into).unwrap();
+    }
+
+    /// `--to latest` fetches what was committed since the archive ended.
+    fn latest_is_latest(&self) {
+        let options = LedgerOptions { seed: self.seed, threads: 3, pause: Duration::from_millis(2) };
+        let ledger = Ledger::start(&self.source, options);
+        ledger.wait_for(20);
+        let acks = ledger.stop();
+        let (held, into) = self.restored(&["--to".to_owned(), "latest".to_owned()]);
+        assert!(acks.iter().chain(&self.acks).all(|ack| held.holds(ack)), "latest lacks a transaction");
+        self.discard(&into);
+    }
+
+    /// `--to fastest` replays nothing; after `finish` the server takes writes.
+    fn fastest_and_finish(&self) {
+        let (_, into) = self.restored(&["--to".to_owned(), "fastest".to_owned()]);
+        let text = into.to_str().unwrap();
+        let refused = connect(&into).execute("INSERT INTO shop.visits VALUES (99, '/', 1)");
+        let fenced = self.source.engine() == Engine::MariaDb || refused.is_err();
+        assert!(fenced, "a restored server took a write before `restore finish`");
+        let engine_dir = self.source.engine().dir();
+        let finish = ["restore", "finish", text, "--engine-dir", engine_dir.to_str().unwrap()];
+        let _ = self.user.run(&finish).ok();
+        connect(&into).execute("INSERT INTO shop.visits VALUES (99, '/', 1)").unwrap();
+        self.discard(&into);
+    }
+}
+
+/// An RFC 3339 time in UTC with milliseconds, as microseconds since 1970.
+fn micros(time: &str) -> i128 {
+    let at: jiff::Timestamp = time.parse().unwrap();
+    i128::from(at.as_microsecond())
+}
+
+fn connect(into: &Path) -> Conn {
+    let options = ConnectOptions::new(Endpoint::Unix(into.join(SOCKET)), "root").tls_mode(TlsMode::Disabled);
+    Conn::connect(&options).unwrap()
+}

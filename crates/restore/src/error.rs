@@ -102,6 +102,9 @@ pub enum Error {
     /// The log could not be read.
     #[error("the archived log can't be read: {0}")]
     Log(#[source] Foreign),
+    /// A transaction of which nothing tells whether the base holds it.
+    #[error(transparent)]
+    Unplaced(crate::range::Unplaced),
     /// Replay failed, or refused what is in the log.
     #[error(transparent)]
     Replay(#[from] holdfast_replay::Error),
@@ -122,6 +125,17 @@ pub enum Error {
 impl Error {
     pub(crate) fn file(doing: &'static str, path: impl Into<PathBuf>, source: std::io::Error) -> Self {
         Self::File { doing, path: path.into(), source }
+    }
+
+    /// What the look through the log failed with: a transaction that can't be placed is a refusal, not a flaw of the log.
+    pub(crate) fn of_scan(error: holdfast_replay::Error) -> Self {
+        match error {
+            holdfast_replay::Error::Log(inner) => match inner.downcast::<crate::range::Unplaced>() {
+                Ok(unplaced) => Self::Unplaced(*unplaced),
+                Err(inner) => Self::Log(inner),
+            },
+            other => Self::Replay(other),
+        }
     }
 
     /// The exit status of a command that ends with this error, where it has one of its own.

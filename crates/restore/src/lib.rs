@@ -13,6 +13,7 @@ pub mod layout;
 pub mod marker;
 pub mod plan;
 pub mod proof;
+pub mod range;
 pub mod recovered;
 pub mod report;
 pub mod run;

@@ -102,7 +102,7 @@ fn between(lo: &Position, hi: &Position, recovered: Option<&Position>, gtids: &G
 }
 
 /// Files of one log are numbered: a longer number is a later one.
-fn order(position: &Position) -> (u64, u64) {
+pub(crate) fn order(position: &Position) -> (u64, u64) {
     let number = position.file.rsplit('.').next().and_then(|digits| digits.parse().ok());
     (number.unwrap_or(0), position.offset)
 }

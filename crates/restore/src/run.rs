@@ -19,18 +19,19 @@ use std::time::{Duration, Instant};
 
 use holdfast_engine::{Listen, PrivateServer, Programs, RecoveredCoordinates, StartOptions, prepare_mariadb};
 use holdfast_format::gtid::{Flavor as GtidFlavor, GtidSet};
-use holdfast_format::record::{Coordinates, Position, SourceKind};
+use holdfast_format::record::{Position, SourceKind};
 use holdfast_mysql::{Conn, Flavor};
-use holdfast_replay::{LogReader, scan, serial};
+use holdfast_replay::{scan, serial};
 
 use crate::catalog::{Catalog, count_rows};
-use crate::error::{Error, Foreign, Result};
+use crate::error::{Error, Result};
 use crate::layout;
 use crate::marker::{Marker, State};
-use crate::plan::{LogRange, Plan, coordinates_words, words};
+use crate::plan::Plan;
 use crate::proof::{self, Evidence};
+use crate::range::RangeLog;
 use crate::report::{Check, Prove, Report, Seconds};
-use crate::seam::{Base, LaidOut, LayingOut, Log, Place};
+use crate::seam::{Base, LaidOut, LayingOut, Log};
 use crate::tally::Tally;
 use crate::{fence, recovered};
 
@@ -235,11 +236,11 @@ impl Restore<'_, '_> {
         let mut before = Catalog::read(&mut conn, self.request.level == Prove::Full)?;
         let nothing = Catalog::default();
         let log = match (self.request.plan.log, self.request.log) {
-            (Some(range), Some(log)) => Some(self.range(log, range, &held)?),
+            (Some(range), Some(log)) => Some(RangeLog::new(log, range, &held, self.request.base)?),
             _ => None,
         };
         if let Some(log) = &log {
-            scan::scan(log)?.check()?;
+            scan::scan(log).map_err(Error::of_scan)?.check()?;
             self.count_changed(&mut conn, log, &held, &mut before)?;
         }
         let started = Instant::now();
@@ -265,7 +266,8 @@ impl Restore<'_, '_> {
             None => None,
         };
         if let Some(tally) = &tally {
-            self.report.transactions_in_base = tally.skipped;
+            let by_position = log.as_ref().map_or(0, RangeLog::left_out);
+            self.report.transactions_in_base = tally.skipped + by_position;
         }
         let evidence = Evidence {
             recovered: if log.is_some() || !before.tables.is_empty() { &before } else { &nothing },
@@ -283,7 +285,7 @@ impl Restore<'_, '_> {
             conclude(self.report, began);
             return Err(Error::NotProved { failures, report: Box::new(self.report.clone()) });
         }
-        Ok(held.exact)
+        Ok(held.exact.filter(|_| RangeLog::position_tells(self.request.base)))
     }
 
     fn gtid_flavor(&self) -> GtidFlavor {
@@ -324,20 +326,6 @@ impl Restore<'_, '_> {
         options.extra_args = settings(self.request.base, self.programs.flavor());
         options.extra_args.extend(more.iter().cloned());
         Ok(PrivateServer::start(options)?)
-    }
-
-    fn range<'l>(&self, log: &'l dyn Log, range: LogRange, held: &recovered::Held) -> Result<RangeLog<'l>> {
-        let mut from = range.from;
-        // Where GTIDs don't tell, the exact position is the only way to leave out what the base holds.
-        let told = held.executed.is_some() && gtids_tell(self.request.base.coordinates());
-        if let (false, Some(exact)) = (told, &held.exact) {
-            let place = log.place_of_base(exact, self.request.base).map_err(Error::Log)?;
-            from = place.ok_or_else(|| Error::WrongCoordinates {
-                recovered: words(exact),
-                expected: coordinates_words(self.request.base.coordinates()),
-            })?;
-        }
-        Ok(RangeLog { log, from, until: range.until })
     }
 
     /// Counts the rows of the tables that the range changes, before it is replayed.
@@ -408,15 +396,6 @@ impl Restore<'_, '_> {
     }
 }
 
-/// Do GTIDs tell what of the log a base holds? Not if none came while it was copied: what was committed meanwhile has
-/// none then, as on a server that had GTIDs once and has them no more.
-fn gtids_tell(coordinates: &Coordinates) -> bool {
-    match coordinates {
-        Coordinates::Between { lo, hi } => lo.gtid != hi.gtid,
-        Coordinates::Exact(_) | Coordinates::None => true,
-    }
-}
-
 /// What a server must be given to open the copy, from the source's own settings. Paths are not
 /// among them: everything lies in the one folder now.
 fn settings(base: &dyn Base, flavor: Flavor) -> Vec<String> {
@@ -453,34 +432,4 @@ fn buffer_pool(bytes: u64) -> u64 {
     });
     let quarter = free_kib.unwrap_or(0).saturating_mul(1024) / 4;
     bytes.saturating_add(bytes / 4).min(quarter).max(LEAST)
-}
-
-/// A range of an archived log, as replay wants it.
-struct RangeLog<'l> {
-    log: &'l dyn Log,
-    from: Place,
-    until: Place,
-}
-
-impl holdfast_replay::Log for RangeLog<'_> {
-    fn read(&self) -> std::result::Result<Box<dyn LogReader + '_>, Foreign> {
-        self.log.read(self.from, self.until)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn transactions_without_gtids_are_left_out_by_position_though_the_server_had_gtids_once() {
-        let at = |offset, gtids: &str| {
-            let gtid = GtidSet::parse(GtidFlavor::MySql, gtids).unwrap();
-            Position { file: "binlog.000005".to_owned(), offset, gtid }
-        };
-        let old = "c2a24e2b-e585-11f1-92a0-02fc00000001:1-2";
-        let new = "c2a24e2b-e585-11f1-92a0-02fc00000001:1-9";
-        assert!(!gtids_tell(&Coordinates::Between { lo: at(34886, old), hi: at(42745, old) }));
-        assert!(gtids_tell(&Coordinates::Between { lo: at(34886, old), hi: at(42745, new) }));
-    }
 }

@@ -13,6 +13,7 @@ const VARIABLES: &[&str] = &[
     "authentication_policy",
     "binlog_checksum",
     "binlog_format",
+    "binlog_order_commits",
     "binlog_row_image",
     "binlog_row_metadata",
     "character_set_filesystem",

@@ -14,6 +14,7 @@ pub mod init;
 mod intake;
 pub mod list;
 pub mod login;
+pub mod policy;
 pub mod progress;
 pub mod restore;
 pub mod server;

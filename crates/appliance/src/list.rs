@@ -51,7 +51,7 @@ pub(crate) fn learned(catalogue: &Catalogue, backup: &BackupRecord) -> Coordinat
     exact.map_or_else(|| backup.coordinates.clone(), Coordinates::Exact)
 }
 
-fn newest_proof(catalogue: &Catalogue, backup: &BackupRecord) -> Option<String> {
+pub(crate) fn newest_proof(catalogue: &Catalogue, backup: &BackupRecord) -> Option<String> {
     let records = catalogue.repository.records();
     records.iter().rev().find_map(|stamped| match &stamped.record {
         Record::Report(report) if report.backup == backup.id => {

@@ -1,0 +1,97 @@
+//! Reads what the policies ask of a repository.
+
+use super::{Interval, Point, ScheduleFacts, Taken};
+use crate::archive::archive_error;
+use crate::catalogue::Catalogue;
+use crate::error::Result;
+use crate::list::{learned, newest_proof};
+use crate::time::Micros;
+use holdfast_archive::ServerLog;
+use holdfast_format::ids::BackupId;
+use holdfast_format::record::{BackupRecord, Coordinates, Record, ServerKind, ServerRecord};
+
+/// A server's bases and unbroken stretches of log.
+///
+/// # Errors
+/// When the log can't be read.
+pub fn points_of(
+    catalogue: &Catalogue,
+    server: &ServerRecord,
+) -> Result<(Vec<Point<BackupId>>, Vec<Interval>)> {
+    let mut backups = catalogue.backups_of(server);
+    backups.sort_by_key(|b| b.finished_us);
+    let mut intervals = Vec::new();
+    let mut placed: Vec<Option<usize>> = vec![None; backups.len()];
+    if !matches!(server.kind, ServerKind::Folder { .. }) {
+        let told = |e| archive_error(catalogue, server, e);
+        let log = ServerLog::open(&catalogue.repository, server.id).map_err(told)?;
+        let coverage = log.coverage().map_err(told)?;
+        intervals.extend(coverage.iter().map(|i| Interval { until: i.to_us.unwrap_or(i64::MIN) }));
+        for (backup, placed) in backups.iter().zip(&mut placed) {
+            let hi = match learned(catalogue, backup) {
+                Coordinates::None => continue,
+                Coordinates::Exact(at) => at,
+                Coordinates::Between { hi, .. } => hi,
+            };
+            let source = backup.fact("server_uuid").and_then(|uuid| uuid.parse().ok());
+            let place = log.place_of_copy(&hi, backup.started_us, source).map_err(told)?;
+            *placed = place.and_then(|p| coverage.iter().position(|i| (i.begin..=i.end).contains(&p)));
+            // A server that nobody writes to has no transaction to date the stretch by.
+            if let Some(interval) = placed.and_then(|at: usize| intervals.get_mut(at)) {
+                interval.until = interval.until.max(backup.finished_us);
+            }
+        }
+    }
+    let point = |(backup, interval): (&BackupRecord, Option<usize>)| {
+        let proof = newest_proof(catalogue, backup);
+        Point {
+            id: backup.id,
+            finished: backup.finished_us,
+            interval,
+            proved: proof.as_deref() == Some("proved"),
+            bad: proof.as_deref() == Some("failed"),
+            held: false,
+            keep_until: None,
+        }
+    };
+    Ok((backups.iter().zip(placed).map(point).collect(), intervals))
+}
+
+/// What the schedule asks of a server. `failed` and `paused` are the caller's to know: they are in no repository.
+///
+/// # Errors
+/// When the log can't be listed.
+pub fn schedule_facts(
+    catalogue: &Catalogue,
+    server: &ServerRecord,
+    failed: &[Micros],
+    paused: bool,
+) -> Result<ScheduleFacts> {
+    let backups = catalogue.backups_of(server);
+    let mut bases: Vec<Taken> =
+        backups.iter().map(|b| Taken { started: b.started_us, finished: b.finished_us }).collect();
+    bases.sort_by_key(|b| b.started);
+    let last = bases.last().copied();
+    let since = last.map_or(i64::MIN, |b| b.started);
+    let mut facts = ScheduleFacts {
+        seed: server.id.0.iter().fold(0, |seed, byte| (seed << 8) ^ (seed >> 56) ^ u64::from(*byte)),
+        added: server.added_us,
+        failed: failed.iter().copied().filter(|at| *at > last.map_or(i64::MIN, |b| b.finished)).collect(),
+        paused,
+        ..ScheduleFacts::default()
+    };
+    for stamped in catalogue.repository.records() {
+        match &stamped.record {
+            // Whole segments, the one that the base was begun in left out: what a threshold needs to know.
+            Record::LogSealed(log) if log.stream.server == server.id && log.first_us >= since => {
+                facts.log_bytes += log.bytes;
+            }
+            Record::LogGap(gap) if gap.stream.server == server.id && gap.at_us > since => {
+                facts.hole = Some(facts.hole.map_or(gap.at_us, |at| at.max(gap.at_us)));
+            }
+            _ => {}
+        }
+    }
+    facts.bases = bases;
+    Ok(facts)
+}

@@ -1,5 +1,10 @@
 //! The archive on real servers under load: byte for byte what the server has, through its restarts and ours.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a panic is how a test fails")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a panic is how a test fails"
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -8,10 +13,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use holdfast_archive::{
-    Error, FollowOptions, Followed, Note, Place, ServerLog, Target, Until, find, follow, plan,
+    CopyFacts, Error, FileMark, FollowOptions, Followed, Note, Place, ServerLog, Target, Until, find, follow,
+    mark, plan,
 };
-use holdfast_format::gtid::Uuid;
-use holdfast_format::ids::ServerId;
+use holdfast_format::gtid::{Flavor, GtidSet, Uuid};
+use holdfast_format::ids::{Address, BackupId, SegmentId, ServerId};
+use holdfast_format::record::{BackupRecord, BackupStats, Coordinates, Position, Record, SourceKind};
 use holdfast_io::{Directory, Objects, RealDisk};
 use holdfast_store::{Argon2Cost, Clock, CreateOptions, FixedClock, OpenOptions, Repository, Secret};
 use holdfast_tests::{Engine, Ledger, LedgerOptions, Random, TestServer};
@@ -241,6 +248,173 @@ fn a_reset_of_the_source_is_a_gap_and_loses_nothing_mysql() {
 #[test]
 fn a_reset_of_the_source_is_a_gap_and_loses_nothing_mariadb() {
     a_reset_of_the_source_is_a_gap_and_loses_nothing(Engine::MariaDb);
+}
+
+/// The end of the server's log.
+fn end_of_log(server: &TestServer) -> Position {
+    let statement = match server.engine() {
+        Engine::MySql => "SHOW BINARY LOG STATUS",
+        Engine::MariaDb => "SHOW MASTER STATUS",
+    };
+    let row = server.root().query(statement).unwrap();
+    let gtid = GtidSet::empty(if server.engine() == Engine::MySql { Flavor::MySql } else { Flavor::MariaDb });
+    Position { file: row.text(0, 0).unwrap(), offset: row.text(0, 1).unwrap().parse().unwrap(), gtid }
+}
+
+fn reset(server: &TestServer) {
+    server.run(&[match server.engine() {
+        Engine::MySql => "RESET BINARY LOGS AND GTIDS",
+        Engine::MariaDb => "RESET MASTER",
+    }]);
+}
+
+/// Begins new files until the one of this name is written.
+fn write_up_to(server: &TestServer, file: &str) {
+    while end_of_log(server).file != file {
+        server.run(&["FLUSH BINARY LOGS"]);
+    }
+}
+
+/// A record as a backup that is taken now would leave it.
+fn base_now(server: &TestServer, number: u8) -> BackupRecord {
+    let at = end_of_log(server);
+    let mark = FileMark::of_source(&server.backup_options(), 4_000_000_001, &at.file).unwrap();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    BackupRecord {
+        id: BackupId([number; 16]),
+        server: SERVER,
+        source: SourceKind::Clone,
+        started_us: now.as_micros() as i64,
+        finished_us: now.as_micros() as i64,
+        parent: None,
+        map: Address { segment: SegmentId([0; 16]), slot: 0 },
+        coordinates: Coordinates::Exact(at),
+        facts: vec![(mark::FACT.to_owned(), mark.to_string())],
+        note: String::new(),
+        stats: BackupStats::default(),
+        warnings: Vec::new(),
+    }
+}
+
+fn place_of(repo: &Repository, base: &BackupRecord) -> Option<Place> {
+    let Coordinates::Exact(at) = &base.coordinates else { panic!("not exact") };
+    ServerLog::open(repo, SERVER).unwrap().place_of_copy(at, &CopyFacts::of(base)).unwrap()
+}
+
+/// The archive was stopped. Meanwhile the log is purged, a backup is taken, and the log is reset and grows again beyond
+/// the backup's file and offset. Its words name a place in the new log, where it does not stand.
+fn a_backup_of_a_life_that_was_never_archived_stands_in_no_other_one(engine: Engine) {
+    let server = TestServer::start(engine);
+    let dir = tempfile::tempdir().unwrap();
+    let repo = repository(dir.path());
+    server.run(&["CREATE DATABASE d", "CREATE TABLE d.t (id INT PRIMARY KEY)", "INSERT INTO d.t VALUES (1)"]);
+    fetch_all(&repo, &server).unwrap();
+    server.run(&["FLUSH BINARY LOGS", "INSERT INTO d.t VALUES (2)", "FLUSH BINARY LOGS"]);
+    let here = end_of_log(&server);
+    server.run(&[&format!("PURGE BINARY LOGS TO '{}'", here.file), "INSERT INTO d.t VALUES (3)"]);
+    let lost = base_now(&server, 1);
+    repo.append(Record::BackupCommitted(lost.clone())).unwrap();
+    reset(&server);
+    write_up_to(&server, &here.file);
+    server.run(&["INSERT INTO d.t VALUES (4)", "INSERT INTO d.t VALUES (5)", "INSERT INTO d.t VALUES (6)"]);
+
+    assert!(matches!(fetch_all(&repo, &server).unwrap_err(), Error::Gap { .. }));
+    // The backup is no way on: its log is gone.
+    let error = fetch_all(&repo, &server).unwrap_err();
+    assert!(matches!(error, Error::NoOrigin { .. }), "{error}");
+    let good = base_now(&server, 2);
+    repo.append(Record::BackupCommitted(good.clone())).unwrap();
+    fetch_all(&repo, &server).unwrap();
+    let log = ServerLog::open(&repo, SERVER).unwrap();
+    assert_eq!(log.coverage().unwrap().len(), 2);
+    let Coordinates::Exact(at) = &lost.coordinates else { panic!("not exact") };
+    assert!(log.place_of(at).unwrap().is_some(), "its words name a place of the new log");
+    assert_eq!(place_of(&repo, &lost), None);
+    assert!(place_of(&repo, &good).is_some());
+}
+
+#[test]
+fn a_backup_of_a_life_that_was_never_archived_stands_in_no_other_one_mysql() {
+    a_backup_of_a_life_that_was_never_archived_stands_in_no_other_one(Engine::MySql);
+}
+
+#[test]
+fn a_backup_of_a_life_that_was_never_archived_stands_in_no_other_one_mariadb() {
+    a_backup_of_a_life_that_was_never_archived_stands_in_no_other_one(Engine::MariaDb);
+}
+
+/// The archive holds a file whole when it stops, and nothing of the next one. Then the source is reset, and purges the
+/// new file of that name: the file after it follows ours by name only.
+fn a_reset_source_is_not_joined_where_it_has_purged_our_file(engine: Engine, options: &[&str]) {
+    let server = TestServer::start_with(engine, options);
+    let dir = tempfile::tempdir().unwrap();
+    let repo = repository(dir.path());
+    let first = end_of_log(&server).file;
+    fetch_all(&repo, &server).unwrap();
+    server.run(&["CREATE DATABASE d", "CREATE TABLE d.t (id INT PRIMARY KEY)", "INSERT INTO d.t VALUES (1)"]);
+    server.run(&["FLUSH BINARY LOGS"]);
+    let next = end_of_log(&server);
+    let until = Until::Position(Position { offset: 4, ..next.clone() });
+    let at = fetch(&repo, &server, &until, &AtomicBool::new(false), &AtomicU64::new(0)).unwrap().at.unwrap();
+    assert_eq!(at.file, first, "the archive ends with the whole file");
+    let before = exported(&repo);
+    reset(&server);
+    // The same number of transactions, so that the next file has the same list of GTIDs, too.
+    write_up_to(&server, &first);
+    server.run(&["CREATE DATABASE e", "CREATE TABLE e.t (id INT PRIMARY KEY)", "INSERT INTO e.t VALUES (2)"]);
+    write_up_to(&server, &next.file);
+    server.run(&[&format!("PURGE BINARY LOGS TO '{}'", next.file), "INSERT INTO e.t VALUES (3)"]);
+    let error = fetch_all(&repo, &server).unwrap_err();
+    assert!(matches!(error, Error::Gap { .. }), "{error}");
+    assert_eq!(exported(&repo), before);
+}
+
+#[test]
+fn a_reset_source_is_not_joined_where_it_has_purged_our_file_mysql() {
+    a_reset_source_is_not_joined_where_it_has_purged_our_file(Engine::MySql, &[]);
+}
+
+#[test]
+fn a_reset_source_is_not_joined_where_it_has_purged_our_file_mysql_without_gtids() {
+    let options = ["--gtid-mode=OFF", "--enforce-gtid-consistency=OFF"];
+    a_reset_source_is_not_joined_where_it_has_purged_our_file(Engine::MySql, &options);
+}
+
+#[test]
+fn a_reset_source_is_not_joined_where_it_has_purged_our_file_mariadb() {
+    a_reset_source_is_not_joined_where_it_has_purged_our_file(Engine::MariaDb, &[]);
+}
+
+#[test]
+fn a_source_that_gave_up_gtids_before_they_were_fetched_has_a_gap_and_a_new_backup_ends_it() {
+    let server = TestServer::start(Engine::MySql);
+    let dir = tempfile::tempdir().unwrap();
+    let repo = repository(dir.path());
+    server.run(&["CREATE DATABASE d", "CREATE TABLE d.t (id INT PRIMARY KEY)"]);
+    fetch_all(&repo, &server).unwrap();
+    server.run(&["INSERT INTO d.t VALUES (1)"]);
+    for mode in ["ON_PERMISSIVE", "OFF_PERMISSIVE", "OFF"] {
+        server.run(&[&format!("SET GLOBAL gtid_mode = {mode}")]);
+    }
+    let error = fetch_all(&repo, &server).unwrap_err();
+    assert!(matches!(&error, Error::Gap { reason, .. } if reason.contains("gtid_mode")), "{error}");
+    // Set back far enough, the stream goes on as if nothing had been.
+    server.run(&["SET GLOBAL gtid_mode = OFF_PERMISSIVE"]);
+    assert_eq!(fetch_all(&repo, &server).unwrap().transactions, 1);
+    server.run(&[
+        "SET GLOBAL gtid_mode = ON_PERMISSIVE",
+        "SET GLOBAL gtid_mode = ON",
+        "INSERT INTO d.t VALUES (2)",
+    ]);
+    for mode in ["ON_PERMISSIVE", "OFF_PERMISSIVE", "OFF"] {
+        server.run(&[&format!("SET GLOBAL gtid_mode = {mode}")]);
+    }
+    assert!(matches!(fetch_all(&repo, &server).unwrap_err(), Error::Gap { .. }));
+    // Else a backup does.
+    repo.append(Record::BackupCommitted(base_now(&server, 1))).unwrap();
+    server.run(&["INSERT INTO d.t VALUES (3)"]);
+    assert_eq!(fetch_all(&repo, &server).unwrap().transactions, 1);
+    assert_eq!(ServerLog::open(&repo, SERVER).unwrap().coverage().unwrap().len(), 2);
 }
 
 #[test]

@@ -117,7 +117,7 @@ pub(crate) fn wait_for_archive(catalogue: &Catalogue, server: &ServerRecord) -> 
 }
 
 /// Where the source's log ends now.
-fn end_of_log(conn: &mut Conn, server: &ServerRecord) -> Result<(String, u64)> {
+pub(crate) fn end_of_log(conn: &mut Conn, server: &ServerRecord) -> Result<(String, u64)> {
     let statement = if !conn.server().is_mariadb() && conn.server().numbers() >= (8, 2, 0) {
         "SHOW BINARY LOG STATUS"
     } else {
@@ -141,13 +141,14 @@ fn connection(catalogue: &Catalogue, server: &ServerRecord) -> Result<ConnectOpt
 
 /// Why a process dumps the log; each has a server id of its own, so that one does not end the other's stream.
 #[derive(Clone, Copy)]
-enum Role {
+pub(crate) enum Role {
     Archive,
     Drain,
+    Mark,
 }
 
 /// A replica's id that no one else is likely to have: from repository, server and role.
-fn server_id(catalogue: &Catalogue, server: &ServerRecord, role: Role) -> u32 {
+pub(crate) fn server_id(catalogue: &Catalogue, server: &ServerRecord, role: Role) -> u32 {
     let mut id = 0x811c_9dc5_u32;
     let repository = catalogue.repository.id().0;
     for byte in repository.iter().chain(&server.id.0).chain(&[role as u8]) {
@@ -267,7 +268,7 @@ pub(crate) fn archive_error(
             "take a new backup: holdfast backup {0}; then run holdfast archive {0} again",
             server.name
         )),
-        Archive::AfterGap { .. } | Archive::Identity { .. } => {
+        Archive::NoOrigin { .. } | Archive::Identity { .. } => {
             Error::failed(text).with_next(format!("holdfast backup {}", server.name))
         }
         Archive::Mysql(ref mysql) if mysql.is_network() => {

@@ -1,16 +1,19 @@
 //! `backup`: one copy of a server into the repository.
 
-use crate::archive::{Identity, drain};
+use crate::archive::{Identity, Role, drain, end_of_log, server_id};
 use crate::catalogue::{Catalogue, sentence};
 use crate::error::{Code, Error, Result};
 use crate::intake::Intake;
 use crate::list;
-use crate::login::connect_options;
+use crate::login::{self, connect_options};
 use crate::progress::{Reading, Watcher};
 use crate::settings::Login;
 use crate::views::BackupView;
+use holdfast_archive::FileMark;
+use holdfast_archive::mark::FACT;
 use holdfast_format::gtid::{Flavor, GtidSet};
 use holdfast_format::record::{self, ServerKind, ServerRecord, SourceKind};
+use holdfast_mysql::ConnectOptions;
 use holdfast_source::{CloneSource, FolderSource, MariadbBackup, Outcome, Program, Source};
 use holdfast_store::BackupDraft;
 use std::path::{Path, PathBuf};
@@ -38,20 +41,85 @@ pub fn backup(
     let network = !matches!(server.kind, ServerKind::Folder { .. });
     // A stream that stopped goes on first: if the source has purged what lies between, the gap is
     // noted before this backup, and the log begins anew at it.
+    let mut told = None;
     if network && has_log(catalogue, &server)? {
-        fetch_log(catalogue, &server, watcher);
+        told = fetch_log(catalogue, &server, None, 1, watcher);
     }
     let parent = catalogue.backups_of(&server).last().map(|b| b.id);
+    let life = if network { Life::now(catalogue, &server, watcher) } else { None };
     let (mut source, kind) = source(catalogue, &server, options)?;
     let writer = catalogue.repository.begin_backup(parent).map_err(|e| catalogue.store_error(e))?;
     let outcome =
         source.copy(&Intake::new(&writer), &Watch(watcher)).map_err(|e| copy_error(catalogue, &server, e))?;
-    let draft = draft(&server, kind, options, &outcome)?;
+    let mut draft = draft(&server, kind, options, &outcome)?;
+    if let Some(life) = life {
+        let mark = life.still(&draft.coordinates, watcher)?;
+        draft.facts.extend(mark.map(|mark| (FACT.to_owned(), mark.to_string())));
+    }
     let record = writer.commit(draft).map_err(|e| catalogue.store_error(e))?;
     if network && record.coordinates != record::Coordinates::None {
-        fetch_log(catalogue, &server, watcher);
+        fetch_log(catalogue, &server, told.as_deref(), 2, watcher);
     }
     Ok(list::view(catalogue, &record))
+}
+
+/// In which life of the source's log a copy is taken: what is known before it begins, and holds at its end.
+struct Life {
+    connect: ConnectOptions,
+    server_id: u32,
+    mark: FileMark,
+}
+
+impl Life {
+    /// Nothing for a server without a log, or with one that can't be read: then times alone tell lives apart.
+    fn now(catalogue: &Catalogue, server: &ServerRecord, watcher: &dyn Watcher) -> Option<Self> {
+        match Self::look(catalogue, server) {
+            Ok(life) => life,
+            Err(error) => {
+                watcher.note(&format!("warning: the log's identity could not be read: {}", error.message));
+                None
+            }
+        }
+    }
+
+    fn look(catalogue: &Catalogue, server: &ServerRecord) -> Result<Option<Self>> {
+        let login = catalogue.login(server)?;
+        let connect = connect_options(&catalogue.environment, server, login.as_ref())?;
+        let mut conn = login::connect(&connect, &server.name)?;
+        if conn.query_text("SELECT @@GLOBAL.log_bin").is_ok_and(|on| on.as_deref() == Some("0")) {
+            return Ok(None);
+        }
+        let (file, _) = end_of_log(&mut conn, server)?;
+        // The connection served its purpose; a failure to say goodbye changes nothing.
+        let _ = conn.close();
+        let server_id = server_id(catalogue, server, Role::Mark);
+        let mark = FileMark::of_source(&connect, server_id, &file)
+            .map_err(|error| Error::failed(sentence(&error.to_string())))?;
+        Ok(Some(Self { connect, server_id, mark }))
+    }
+
+    /// The mark of the file in which the copy stands. A log that was reset meanwhile has another one, and the copy
+    /// could stand in either; such a copy is refused.
+    fn still(&self, coordinates: &record::Coordinates, watcher: &dyn Watcher) -> Result<Option<FileMark>> {
+        let file = match coordinates {
+            record::Coordinates::None => return Ok(None),
+            record::Coordinates::Exact(at) | record::Coordinates::Between { lo: at, .. } => &at.file,
+        };
+        let read = |file: &str| FileMark::of_source(&self.connect, self.server_id, file);
+        let marks = read(file).and_then(|mark| {
+            let first = if *file == self.mark.file { mark.clone() } else { read(&self.mark.file)? };
+            Ok((mark, first))
+        });
+        match marks {
+            Ok((mark, first)) if first == self.mark => Ok(Some(mark)),
+            Ok(_) => Err(Error::failed("The source's log was reset while it was copied.")
+                .with_next("nothing is listed of this backup; run it again")),
+            Err(error) => {
+                watcher.note(&format!("warning: the log's identity could not be read again: {error}"));
+                Ok(None)
+            }
+        }
+    }
 }
 
 fn has_log(catalogue: &Catalogue, server: &ServerRecord) -> Result<bool> {
@@ -60,22 +128,32 @@ fn has_log(catalogue: &Catalogue, server: &ServerRecord) -> Result<bool> {
 }
 
 /// Without a running `archive`, a backup takes its own stretch of log, so that it restores alone.
-/// A log that can't be fetched spoils no backup.
-fn fetch_log(catalogue: &Catalogue, server: &ServerRecord, watcher: &dyn Watcher) {
-    // A gap that is noticed ends its stream; the second try begins a new one at this backup.
-    let drained = match drain(catalogue, server, Identity::AsItIs, watcher) {
-        Err(error) if error.code == Code::Failed => {
-            watcher.note(&format!("warning: {}", error.message));
-            drain(catalogue, server, Identity::AsItIs, watcher)
+/// A log that can't be fetched spoils no backup. Gives what was told about it.
+///
+/// `known` was told before the copy. A gap that is noticed only now ends its stream, and a second try begins a new one
+/// at this backup.
+fn fetch_log(
+    catalogue: &Catalogue,
+    server: &ServerRecord,
+    known: Option<&str>,
+    tries: u32,
+    watcher: &dyn Watcher,
+) -> Option<String> {
+    let mut told = known.map(str::to_owned);
+    for _ in 0..tries {
+        match drain(catalogue, server, Identity::AsItIs, watcher) {
+            Ok(_) => return None,
+            // An archive is running: it does the same.
+            Err(error) if error.code == Code::Locked => return None,
+            Err(error) => {
+                if told.as_ref() != Some(&error.message) {
+                    watcher.note(&format!("warning: {}", error.message));
+                }
+                told = Some(error.message);
+            }
         }
-        other => other,
-    };
-    match drained {
-        Ok(_) => {}
-        // An archive is running: it does the same.
-        Err(error) if error.code == Code::Locked => {}
-        Err(error) => watcher.note(&format!("warning: the log was not fetched: {}", error.message)),
     }
+    told
 }
 
 fn source(

@@ -7,7 +7,7 @@ use crate::list::{learned, position_words, view};
 use crate::server::engine_words;
 use crate::time::show_time;
 use crate::views::{BackupView, GapView, SpanView, StatusView, TimelineView};
-use holdfast_archive::{Place, ServerLog};
+use holdfast_archive::{CopyFacts, Place, ServerLog};
 use holdfast_format::record::{BackupRecord, Coordinates, Record, ServerKind, ServerRecord};
 
 /// Every protected server.
@@ -118,8 +118,7 @@ fn spans(catalogue: &Catalogue, server: &ServerRecord, backups: &[BackupRecord])
             Coordinates::Exact(at) => at,
             Coordinates::Between { hi, .. } => hi,
         };
-        let source = backup.fact("server_uuid").and_then(|uuid| uuid.parse().ok());
-        if let Some(place) = log.place_of_copy(&hi, backup.started_us, source).map_err(told)? {
+        if let Some(place) = log.place_of_copy(&hi, &CopyFacts::of(backup)).map_err(told)? {
             bases.push((place, hi, backup.finished_us));
         }
     }

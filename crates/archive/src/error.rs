@@ -44,17 +44,20 @@ pub enum Error {
         /// What to do.
         next: String,
     },
-    /// The stream has a gap at its end, and no newer backup to go on from.
+    /// A new life of a log was to begin at a backup behind a hole, and the source has the log of none.
     #[error(
-        "the log of {stream} has a gap after {after} ({reason}); take a new backup, the archive goes on from there"
+        "the log of {stream} was to begin at a backup behind a hole, and the source has the log of none of them any \
+         more; take a new backup, the archive goes on from there"
     )]
-    AfterGap {
+    NoOrigin {
         /// The stream.
         stream: String,
-        /// The last place that is covered.
-        after: String,
-        /// Why it was interrupted.
-        reason: String,
+    },
+    /// A file of the source that does not begin as files of a log do.
+    #[error("{file} does not begin as a binlog does, or the source did not show its first events in time")]
+    NoHead {
+        /// The file.
+        file: String,
     },
     /// The source is another server than the one that was archived.
     #[error(

@@ -108,21 +108,6 @@ impl Intake {
         intake
     }
 
-    /// Goes on with the next file, if the source said which one that is and all of this one is here: for a source that
-    /// has purged this one meanwhile. False if it can't be.
-    pub fn skip_to_next_file(&mut self) -> bool {
-        match self.rotated_to.take() {
-            Some(next) if !self.assembler.is_open() => {
-                self.begin_file(next);
-                true
-            }
-            other => {
-                self.rotated_to = other;
-                false
-            }
-        }
-    }
-
     fn begin_file(&mut self, name: String) {
         self.file = name;
         self.offset = FIRST_OFFSET;
@@ -174,6 +159,13 @@ impl Intake {
         self.connected = false;
         self.incoming = self.anchor.as_ref().map_or(FIRST_OFFSET, |anchor| anchor.offset);
         self.incoming
+    }
+
+    /// Has anything come of this file by which a source can prove that it still has the same one? Without it a new
+    /// connection must begin in the file before.
+    #[must_use]
+    pub fn can_be_proved(&self) -> bool {
+        self.anchor.is_some()
     }
 
     /// Is this connection still to show that the source has our last transaction?
@@ -452,6 +444,17 @@ pub fn is_purged(error: &holdfast_mysql::Error) -> bool {
         && ["could not find", "> file size", "purged", "impossible position", "not in the master's binlog"]
             .iter()
             .any(|words| text.contains(words))
+}
+
+/// Is this the error of a source whose `gtid_mode` was changed so far that it no longer serves what it wrote before? These
+/// are MySQL's words.
+#[must_use]
+pub fn is_other_gtid_mode(error: &holdfast_mysql::Error) -> bool {
+    let holdfast_mysql::Error::Server(error) = error else { return false };
+    let text = error.message.to_ascii_lowercase();
+    holdfast_mysql::dump::is_not_there(error)
+        && text.contains("cannot replicate")
+        && text.contains("gtid_mode")
 }
 
 /// Is this what a server says that was asked to read from the middle of an event? Where an event of ours began, another

@@ -9,6 +9,7 @@ pub mod find;
 pub mod index;
 pub mod intake;
 pub mod log;
+pub mod mark;
 pub mod receiver;
 mod repository;
 pub mod server_log;
@@ -19,6 +20,7 @@ pub mod tail;
 
 pub use error::{Error, Result};
 pub use index::Indexed;
+pub use mark::{FileMark, Origin};
 pub use receiver::{FollowOptions, Followed, Note, Until, follow};
-pub use server_log::{Cursor, Cut, Hole, Interval, Place, RawEvent, ServerLog, Size, Target};
+pub use server_log::{CopyFacts, Cursor, Cut, Hole, Interval, Place, RawEvent, ServerLog, Size, Target};
 pub use start::{Start, plan};

@@ -2,6 +2,7 @@
 //!
 //! Durable means synced: nothing counts as received before. What is not yet synced when the process dies comes again.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -11,8 +12,12 @@ use holdfast_format::record::{LogGap, LogRecord, Position, Record, StreamKey};
 use holdfast_mysql::{BinlogStream, Conn, ConnectOptions, DumpFrom, DumpOptions, EventBytes, Next};
 
 use crate::error::{Error, Result};
-use crate::intake::{FIRST_OFFSET, Flaw, Intake, Kept, Taken, flaw_to_error, is_purged, is_senseless, order};
+use crate::intake::{
+    FIRST_OFFSET, Flaw, Intake, Kept, Taken, flaw_to_error, is_other_gtid_mode, is_purged, is_senseless,
+    order,
+};
 use crate::log::stream_name;
+use crate::mark::{FileMark, Origin};
 use crate::storage::LogStore;
 use crate::stretch::StretchRecorder;
 use crate::tail::{self, Orphan};
@@ -126,11 +131,13 @@ pub struct Followed {
 /// Follows `stream` until `until` or until `stop` is set. Resumes where the archive ends; if it is empty, begins with the
 /// file of the first of `origins` that the source still has.
 ///
+/// A life after the first one (`incarnation` above 0) begins at one of its origins or not at all, if there are any.
+///
 /// A gap is recorded before it is returned as an error.
 pub fn follow(
     store: &dyn LogStore,
     stream: &StreamKey,
-    origins: &[Position],
+    origins: &[Origin],
     options: &FollowOptions,
     until: &Until,
     stop: &AtomicBool,
@@ -159,12 +166,14 @@ struct Follower<'a> {
     note: &'a mut dyn FnMut(Note<'_>),
     flavor: Flavor,
     intake: Option<Intake>,
-    origins: Vec<Position>,
+    origins: Vec<Origin>,
     tail: Option<tail::Tail>,
     orphans: Vec<Orphan>,
     recorder: Option<StretchRecorder>,
-    /// Events of a file's head, until it is known what was executed before it.
+    /// Events of a file's head, until it is known what was executed before it, and that it is the one that follows.
     head: Vec<Vec<u8>>,
+    /// The end of the file before, while nothing of the present one is archived.
+    file_end: Option<Position>,
     transactions: u64,
     bytes: u64,
     last_us: i64,
@@ -189,7 +198,7 @@ impl<'a> Follower<'a> {
     fn start(
         store: &'a dyn LogStore,
         stream: &StreamKey,
-        origins: &[Position],
+        origins: &[Origin],
         options: &'a FollowOptions,
         note: &'a mut dyn FnMut(Note<'_>),
     ) -> Result<Self> {
@@ -207,6 +216,7 @@ impl<'a> Follower<'a> {
             tail: Some(tail),
             recorder: None,
             head: Vec::new(),
+            file_end: None,
             transactions: 0,
             bytes: 0,
             last_us,
@@ -251,6 +261,7 @@ impl<'a> Follower<'a> {
     fn session(&mut self, until: &Until, stop: &AtomicBool) -> Result<Ended> {
         let mut conn = Conn::connect(&self.options.connect)?;
         self.flavor = check_identity(&mut conn, self.options.expect_uuid)?;
+        self.step_back()?;
         self.choose_start(&mut conn)?;
         let Some(intake) = self.intake.as_mut() else {
             return Err(Error::Empty { stream: stream_name(&self.stream) });
@@ -280,6 +291,21 @@ impl<'a> Follower<'a> {
         })
     }
 
+    /// Without an event of the present file that the source could show again, this connection begins in the file before:
+    /// meanwhile another log may have begun, whose files have the same names.
+    fn step_back(&mut self) -> Result<()> {
+        if self.intake.as_ref().is_none_or(Intake::can_be_proved) {
+            return Ok(());
+        }
+        self.intake = None;
+        self.head.clear();
+        self.file_end = None;
+        let mut tail = tail::find(self.store, &self.stream)?;
+        self.orphans = std::mem::take(&mut tail.orphans);
+        self.tail = Some(tail);
+        Ok(())
+    }
+
     /// Decides where to begin, once.
     fn choose_start(&mut self, conn: &mut Conn) -> Result<()> {
         if self.intake.is_some() {
@@ -292,8 +318,11 @@ impl<'a> Follower<'a> {
             return Ok(());
         }
         let present = binlog_files(conn)?;
-        let oldest = self.origins.iter().find(|at| present.contains(&at.file));
-        let file = match oldest.map(|at| at.file.clone()).or_else(|| present.last().cloned()) {
+        let origin = self.origin_at_source(&present)?;
+        if origin.is_none() && !self.origins.is_empty() && self.stream.incarnation > 0 {
+            return Err(Error::NoOrigin { stream: stream_name(&self.stream) });
+        }
+        let file = match origin.clone().or_else(|| present.last().cloned()) {
             Some(file) => file,
             None => {
                 return Err(Error::Unreachable {
@@ -304,13 +333,30 @@ impl<'a> Follower<'a> {
                 });
             }
         };
-        if oldest.is_none() && !self.origins.is_empty() {
+        if origin.is_none() && !self.origins.is_empty() {
             (self.note)(Note::Warning(format!(
                 "the source has purged the logs of all backups; the archive begins with {file}, take a new backup"
             )));
         }
         self.intake = Some(Intake::new(self.flavor, &file, None));
         Ok(())
+    }
+
+    /// The file of the first origin that the source still has, and not just another one of that name.
+    fn origin_at_source(&self, present: &[String]) -> Result<Option<String>> {
+        let mut marks: HashMap<&str, FileMark> = HashMap::new();
+        for origin in self.origins.iter().filter(|origin| present.contains(&origin.at.file)) {
+            let file = origin.at.file.as_str();
+            let Some(mark) = &origin.mark else { return Ok(Some(file.to_owned())) };
+            if !marks.contains_key(file) {
+                let (connect, server_id) = (&self.options.connect, self.options.dump.server_id);
+                marks.insert(file, FileMark::of_source(connect, server_id, file)?);
+            }
+            if marks.get(file) == Some(mark) {
+                return Ok(Some(file.to_owned()));
+            }
+        }
+        Ok(None)
     }
 
     /// Takes what the socket's thread sends, and keeps the promise of a sync within a second.
@@ -345,26 +391,21 @@ impl<'a> Follower<'a> {
         }
     }
 
-    /// The source's own errors: most are for the caller, but a purged file that we have whole is none.
+    /// The source's own errors: most are for the caller, but those that no further attempt can cure are gaps. A purged
+    /// file is one even if all of it is archived: nothing would prove that the file after it is of the same log.
     fn source_failed(&mut self, error: Error) -> Result<Ended> {
         let Error::Mysql(source) = &error else { return Err(error) };
-        if self.intake.as_ref().is_some_and(Intake::shows_nothing) && is_senseless(source) {
-            let why = format!("the source has another log there than the one that is archived: {source}");
-            return Err(self.flaw(Flaw::Gap(why)));
-        }
-        if !is_purged(source) {
+        let shows_nothing = self.intake.as_ref().is_some_and(Intake::shows_nothing);
+        let why = if shows_nothing && is_senseless(source) {
+            format!("the source has another log there than the one that is archived: {source}")
+        } else if is_other_gtid_mode(source) {
+            format!("its gtid_mode was changed, and set back to ON_PERMISSIVE it would go on: {source}")
+        } else if is_purged(source) {
+            source.to_string()
+        } else {
             return Err(error);
-        }
-        let reason = source.to_string();
-        if self.intake.as_mut().is_some_and(Intake::skip_to_next_file) {
-            // As if the connection had broken: the next one asks for the next file.
-            self.seal_file()?;
-            return Err(Error::Mysql(holdfast_mysql::Error::Closed {
-                endpoint: self.options.connect.endpoint.to_string(),
-                doing: "asking for a file that is purged, but archived whole",
-            }));
-        }
-        Err(self.flaw(Flaw::Gap(reason)))
+        };
+        Err(self.flaw(Flaw::Gap(why)))
     }
 
     fn flaw(&self, flaw: Flaw) -> Error {
@@ -372,7 +413,13 @@ impl<'a> Follower<'a> {
         flaw_to_error(flaw, &stream_name(&self.stream), &after)
     }
 
+    /// The end of what came and has a place in the archive.
     fn end(&self) -> Position {
+        self.file_end.clone().unwrap_or_else(|| self.here())
+    }
+
+    /// The end of what came: a file's head included that still waits for what follows it.
+    fn here(&self) -> Position {
         self.intake.as_ref().map_or_else(
             || Position {
                 file: String::new(),
@@ -395,10 +442,14 @@ impl<'a> Follower<'a> {
                 self.caught_up = true;
                 Ok(())
             }
-            Ok(Taken::File) => match before {
-                Some(end) => self.seal_at(&end),
-                None => Ok(()),
-            },
+            Ok(Taken::File) => {
+                let Some(end) = before else { return Ok(()) };
+                self.seal_at(&end)?;
+                self.head.clear();
+                // Of a file of which only the head came, nothing is archived.
+                self.file_end.get_or_insert(end);
+                Ok(())
+            }
             Ok(Taken::Keep(kept)) => self.keep(raw, &kept, before),
         }
     }
@@ -413,7 +464,7 @@ impl<'a> Follower<'a> {
             self.transactions += 1;
             self.last_us = i64::try_from(transaction.commit_micros).unwrap_or(i64::MAX);
         }
-        let mut at = before.unwrap_or_else(|| self.end());
+        let mut at = before.unwrap_or_else(|| self.here());
         let start = self.intake.as_ref().map_or(0, Intake::offset) - raw.len() as u64;
         at.offset = start;
         if self.recorder.is_none() && !self.begin(&at, kept.since, raw)? {
@@ -442,10 +493,11 @@ impl<'a> Follower<'a> {
 
     /// Begins a stretch at `at`, the start of the event `raw` or a place inside it, which belongs to the transaction that
     /// begins at `since`. False: the event waits in `head`, because what came before the file is known only behind its
-    /// list of GTIDs.
+    /// list of GTIDs, and a format description alone proves nothing to a later connection.
     fn begin(&mut self, at: &Position, since: Option<u64>, raw: &[u8]) -> Result<bool> {
         let Some(intake) = self.intake.as_ref() else { return Ok(false) };
-        if intake.executed().is_none() && !intake.is_open() && self.head.len() < HEAD_EVENTS_MAX {
+        let first_of_all = intake.executed().is_none() && !intake.is_open();
+        if (first_of_all || at.offset == FIRST_OFFSET) && self.head.len() < HEAD_EVENTS_MAX {
             self.head.push(raw.to_vec());
             return Ok(false);
         }
@@ -468,15 +520,8 @@ impl<'a> Follower<'a> {
             recorder.count(None);
         }
         self.recorder = Some(recorder);
+        self.file_end = None;
         Ok(true)
-    }
-
-    fn seal_file(&mut self) -> Result<()> {
-        let Some(recorder) = self.recorder.as_ref() else { return Ok(()) };
-        let mut at = self.end();
-        at.file.clone_from(&recorder.first().file);
-        at.offset = recorder.end();
-        self.seal_at(&at)
     }
 
     fn seal_at(&mut self, at: &Position) -> Result<()> {
@@ -549,7 +594,7 @@ impl<'a> Follower<'a> {
             self.seal_at(&at)?;
         }
         let at = match (&self.intake, self.tail.take().and_then(|tail| tail.at)) {
-            (Some(intake), _) if intake.offset() > FIRST_OFFSET => Some(intake.position()),
+            (Some(intake), _) if intake.offset() > FIRST_OFFSET => Some(self.end()),
             (_, tail) => tail,
         };
         Ok(Followed { at, transactions: self.transactions, bytes: self.bytes })

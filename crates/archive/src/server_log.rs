@@ -1,16 +1,14 @@
 //! The whole log of one server: its streams one after the other, the holes between them, and the way from what a user
 //! names (a time, a GTID, a position) to an exact cut between two transactions.
 
-use std::cmp::Ordering;
-
 use holdfast_format::gtid::{Gtid, GtidSet, Uuid};
 use holdfast_format::ids::ServerId;
-use holdfast_format::record::{LogGap, Position, Record, StreamKey};
+use holdfast_format::record::{BackupRecord, LogGap, Position, Record, StreamKey};
 
 use crate::error::{Error, Result};
 use crate::index::{Indexed, each_entry};
-use crate::intake::order;
 use crate::log::LogReader;
+use crate::mark::{self, FileMark};
 use crate::storage::{LogStore, Stretch};
 
 /// Bits of a place that hold the offset: files of 1 TiB.
@@ -79,6 +77,35 @@ pub enum Target {
         /// The offset.
         offset: u64,
     },
+}
+
+/// What tells in which lives of a server's log a copy can stand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CopyFacts {
+    /// When it was begun, microseconds since the Unix epoch.
+    pub taken_us: i64,
+    /// The server that it was taken from (MySQL), if that is known.
+    pub source: Option<Uuid>,
+    /// The mark of the file in which it stands, or in which its bracket begins.
+    pub mark: Option<FileMark>,
+}
+
+impl CopyFacts {
+    /// Out of what a backup keeps; `fact` looks one up.
+    #[must_use]
+    pub fn new<'f>(taken_us: i64, fact: impl Fn(&str) -> Option<&'f str>) -> Self {
+        Self {
+            taken_us,
+            source: fact("server_uuid").and_then(|uuid| uuid.parse().ok()),
+            mark: fact(mark::FACT).and_then(|mark| mark.parse().ok()),
+        }
+    }
+
+    /// Out of a backup's record.
+    #[must_use]
+    pub fn of(backup: &BackupRecord) -> Self {
+        Self::new(backup.started_us, |key| backup.fact(key))
+    }
 }
 
 /// A cut between two transactions.
@@ -174,25 +201,27 @@ impl<'s> ServerLog<'s> {
         self.place_in(position, &|_| true)
     }
 
-    /// Where a copy stands that was begun at `taken_us` (microseconds since the Unix epoch) from the server `source`
-    /// (MySQL), if it is known which one that was.
+    /// Where a position of a copy lies; `None` if it is not archived.
     ///
     /// After a reset, files, offsets and GTIDs come again: the same words name another place in each life. So a copy
-    /// is looked for only in the log of the server that it was taken from, and never in a life that began after it.
-    pub fn place_of_copy(
-        &self,
-        position: &Position,
-        taken_us: i64,
-        source: Option<Uuid>,
-    ) -> Result<Option<Place>> {
-        let over =
-            |gap: &LogGap| taken_us <= gap.at_us && !order(position, &gap.after).is_some_and(Ordering::is_gt);
-        // Lives from this one on begin behind a gap that the copy does not lie behind.
-        let end = self.streams.iter().position(|stream| stream.gap.as_ref().is_some_and(over));
-        let last = end.and_then(|at| self.streams.get(at)).map_or(u32::MAX, |stream| stream.key.incarnation);
-        self.place_in(position, &|key| {
-            key.incarnation <= last && source.is_none_or(|source| source == key.source_uuid)
-        })
+    /// is looked for only in the lives that have its file, as its mark tells. A copy without a mark is looked for in the
+    /// log of the server that it was taken from, and never in a life that began after it.
+    pub fn place_of_copy(&self, position: &Position, copy: &CopyFacts) -> Result<Option<Place>> {
+        let Some(mark) = &copy.mark else {
+            let over = |gap: &LogGap| copy.taken_us <= gap.at_us;
+            let end = self.streams.iter().position(|stream| stream.gap.as_ref().is_some_and(over));
+            let last =
+                end.and_then(|at| self.streams.get(at)).map_or(u32::MAX, |stream| stream.key.incarnation);
+            return self.place_in(position, &|key| {
+                key.incarnation <= last && copy.source.is_none_or(|source| source == key.source_uuid)
+            });
+        };
+        let mut lives = Vec::new();
+        for stream in self.streams.iter().filter(|s| s.files.iter().any(|span| span.name == mark.file)) {
+            let archived = FileMark::of_archive(self.store, &stream.key, &mark.file)?;
+            lives.extend((archived.as_ref() == Some(mark)).then_some(stream.key));
+        }
+        self.place_in(position, &|key| lives.contains(key))
     }
 
     fn place_in(&self, position: &Position, may_be: &dyn Fn(&StreamKey) -> bool) -> Result<Option<Place>> {

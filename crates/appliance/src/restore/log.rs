@@ -1,7 +1,7 @@
 //! A server's archived log as the log of a restore.
 
 use crate::find;
-use holdfast_archive::{Cursor, Hole, Indexed, ServerLog};
+use holdfast_archive::{CopyFacts, Cursor, Hole, Indexed, ServerLog};
 use holdfast_format::record::Position;
 use holdfast_replay::{EventPlace, LogReader};
 use holdfast_restore::error::Foreign;
@@ -18,8 +18,8 @@ impl Log for ArchivedLog<'_> {
     }
 
     fn place_of_base(&self, position: &Position, base: &dyn Base) -> Result<Option<Place>, Foreign> {
-        let source = base.fact("server_uuid").and_then(|uuid| uuid.parse().ok());
-        Ok(self.0.place_of_copy(position, base.started_us(), source)?.map(|place| Place(place.0)))
+        let facts = CopyFacts::new(base.started_us(), |key| base.fact(key));
+        Ok(self.0.place_of_copy(position, &facts)?.map(|place| Place(place.0)))
     }
 
     fn resolve(&self, target: &Target) -> Result<Result<Border, Gap>, Foreign> {

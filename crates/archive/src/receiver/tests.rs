@@ -15,7 +15,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::index::{Indexed, each_entry};
 use crate::log::LogReader;
-use crate::server_log::{Place, ServerLog, Target};
+use crate::server_log::{CopyFacts, Place, ServerLog, Target};
 use crate::storage::{Frames, Stretch, StretchWriter};
 
 #[derive(Debug, Clone)]
@@ -192,6 +192,28 @@ impl Source {
         Self { flavor, files }
     }
 
+    /// The same log with another time in its events, as a server that was reset would write it.
+    fn reset(&self) -> Self {
+        let mut other = self.clone();
+        for (_, bytes) in &mut other.files {
+            for (at, mut event) in split(bytes) {
+                event[0] ^= 1;
+                let body = event.len() - 4;
+                let crc = crc32fast::hash(&event[..body]).to_le_bytes();
+                event[body..].copy_from_slice(&crc);
+                bytes[at as usize..][..event.len()].copy_from_slice(&event);
+            }
+        }
+        other
+    }
+
+    /// The mark of its last file.
+    fn mark(&self) -> FileMark {
+        let (name, bytes) = self.files.last().unwrap();
+        let head: Vec<_> = split(bytes).into_iter().take(2).map(|(_, event)| event).collect();
+        FileMark::of_events(name, head.iter().map(Vec::as_slice))
+    }
+
     /// What a source sends from (file, offset) on.
     fn serve(&self, file: &str, offset: u64) -> Vec<Vec<u8>> {
         let first = self.files.iter().position(|(name, _)| name == file).unwrap();
@@ -334,20 +356,7 @@ fn a_source_that_serves_another_last_transaction_is_a_fork() {
     let source = Source::mysql();
     let memory = Memory::default();
     follow_some(&memory, &source, 8, 1, true).unwrap();
-    // The same log with another time in its transactions, as a server that was reset would write it.
-    let mut other = source.clone();
-    for (_, bytes) in &mut other.files {
-        for (at, event) in split(bytes) {
-            let mut event = event;
-            if event[4] != EventType::FORMAT_DESCRIPTION.0 {
-                event[0] ^= 1;
-                let body = event.len() - 4;
-                let crc = crc32fast::hash(&event[..body]).to_le_bytes();
-                event[body..].copy_from_slice(&crc);
-            }
-            bytes[at as usize..][..event.len()].copy_from_slice(&event);
-        }
-    }
+    let other = source.reset();
     let before = exported(&memory);
     let error = follow_some(&memory, &other, usize::MAX, 1, true).unwrap_err();
     assert!(error.to_string().contains("another transaction"), "{error}");
@@ -411,7 +420,8 @@ fn a_copy_is_never_looked_for_in_a_life_that_began_after_it_nor_in_another_serve
     let at = log.resolve(&Target::Latest).unwrap().unwrap().kept.unwrap();
     let gtid = holdfast_format::gtid::GtidSet::empty(Flavor::MySql);
     let at = Position { file: at.file, offset: at.entry.end, gtid };
-    let place = |taken_us, uuid| log.place_of_copy(&at, taken_us, uuid).unwrap();
+    let place =
+        |taken_us, source| log.place_of_copy(&at, &CopyFacts { taken_us, source, mark: None }).unwrap();
     let (before, since) = (place(99, None).unwrap(), place(101, None).unwrap());
     assert!(log.gap(before, since).unwrap().is_some(), "the two lie in two lives");
     assert_eq!(place(99, Some(STREAM.source_uuid)), Some(before));
@@ -432,6 +442,10 @@ fn a_copy_is_never_looked_for_in_a_life_that_began_after_it_nor_in_another_serve
 }
 
 fn base(started_us: i64, file: &str, offset: u64) -> Record {
+    marked_base(started_us, file, offset, None)
+}
+
+fn marked_base(started_us: i64, file: &str, offset: u64, mark: Option<&FileMark>) -> Record {
     Record::BackupCommitted(holdfast_format::record::BackupRecord {
         id: holdfast_format::ids::BackupId([started_us as u8; 16]),
         server: STREAM.server,
@@ -445,7 +459,7 @@ fn base(started_us: i64, file: &str, offset: u64) -> Record {
             offset,
             gtid: holdfast_format::gtid::GtidSet::empty(Flavor::MySql),
         }),
-        facts: Vec::new(),
+        facts: mark.map(|mark| (crate::mark::FACT.to_owned(), mark.to_string())).into_iter().collect(),
         note: String::new(),
         stats: holdfast_format::record::BackupStats::default(),
         warnings: Vec::new(),
@@ -469,8 +483,16 @@ fn behind_a_gap_a_new_life_begins_at_a_backup_that_lies_behind_it() {
     memory.append(Record::LogGap(gap)).unwrap();
     assert_eq!(now(&memory).stream, STREAM, "without a newer backup the old stream is tried again");
     memory.append(base(50, "binlog.000009", 4)).unwrap();
+    assert_eq!(
+        now(&memory).stream,
+        STREAM,
+        "a higher number proves nothing: it may be of the log after a reset"
+    );
+    let other = FileMark::of_events("binlog.000009", [b"head".as_slice()].into_iter());
+    memory.append(marked_base(50, "binlog.000009", 4, Some(&other))).unwrap();
     let start = now(&memory);
-    assert_eq!((start.stream.incarnation, start.origins[0].file.as_str()), (1, "binlog.000009"));
+    assert_eq!((start.stream.incarnation, start.origins[0].at.file.as_str()), (1, "binlog.000009"));
+    assert_eq!(start.origins[0].mark, Some(other), "and the source is asked whether it is its file");
     memory
         .append(Record::BackupForgotten {
             backup: holdfast_format::ids::BackupId([50; 16]),
@@ -480,6 +502,77 @@ fn behind_a_gap_a_new_life_begins_at_a_backup_that_lies_behind_it() {
     assert_eq!(now(&memory).stream, STREAM);
     memory.append(base(101, "binlog.000001", 4)).unwrap();
     assert_eq!(now(&memory).stream.incarnation, 1, "after a reset the numbers begin anew");
+}
+
+#[test]
+fn a_copy_stands_in_the_life_whose_file_has_its_mark_whatever_numbers_and_times_say() {
+    let source = Source::mysql();
+    let (memory, other) = (Memory::default(), source.reset());
+    follow_some(&memory, &source, usize::MAX, 3, true).unwrap();
+    let after = tail::find(&memory, &STREAM).unwrap().at.unwrap();
+    let gap = LogGap { stream: STREAM, after: after.clone(), reason: "it was reset".to_owned(), at_us: 100 };
+    memory.append(Record::LogGap(gap)).unwrap();
+    let second = StreamKey { incarnation: 1, ..STREAM };
+    let (options, mut note) = (options(), |_: Note<'_>| {});
+    let mut follower = Follower::start(&memory, &second, &[], &options, &mut note).unwrap();
+    follower.intake = Some(Intake::new(Flavor::MySql, &other.files[0].0, None));
+    follower.intake.as_mut().unwrap().reconnect();
+    for event in other.serve(&other.files[0].0, FIRST_OFFSET) {
+        follower.take(&event).unwrap();
+    }
+    follower.finish().unwrap();
+    let log = ServerLog::open(&memory, STREAM.server).unwrap();
+    let place = |taken_us, mark| {
+        let facts = CopyFacts { taken_us, source: None, mark: Some(mark) };
+        log.place_of_copy(&after, &facts).unwrap()
+    };
+    let (first, later) = (place(200, source.mark()).unwrap(), place(1, other.mark()).unwrap());
+    assert!(log.gap(first, later).unwrap().is_some(), "the two lie in two lives");
+    assert_eq!(place(200, FileMark::of_events(&after.file, [b"head".as_slice()].into_iter())), None);
+}
+
+#[test]
+fn of_a_file_of_which_only_the_head_came_nothing_is_archived_and_the_proof_is_asked_in_the_file_before() {
+    let source = Source::mysql();
+    let events = source.serve(&source.files[0].0, FIRST_OFFSET);
+    let rotations = events.iter().enumerate().filter(|(_, event)| is_rotation(event));
+    // The second artificial rotation, behind the real one.
+    let second = rotations.map(|(at, _)| at).nth(2).unwrap();
+    for came in [second, second + 1, second + 2] {
+        let memory = Memory::default();
+        follow_some(&memory, &source, came, 1, true).unwrap();
+        let tail = tail::find(&memory, &STREAM).unwrap();
+        assert_eq!(tail.at.unwrap().file, source.files[0].0);
+        assert!(tail.anchor.is_some() && tail.rotated_to.is_some());
+        follow_some(&memory, &source, usize::MAX, 1, true).unwrap();
+        check_whole(&memory, &source);
+    }
+}
+
+#[test]
+fn a_purged_file_and_another_gtid_mode_are_gaps_even_if_all_of_the_file_is_archived() {
+    let source = Source::mysql();
+    let events = source.serve(&source.files[0].0, FIRST_OFFSET);
+    let rotated =
+        events.iter().position(|event| event[4] == EventType::ROTATE.0 && event[17] & 0x20 == 0).unwrap();
+    for words in [
+        "Could not find first log file name in binary log index file",
+        "Cannot replicate GTID-transaction when @@GLOBAL.GTID_MODE = OFF, at file ./binlog.000004, position 197.",
+    ] {
+        let memory = Memory::default();
+        follow_some(&memory, &source, rotated + 1, 1, true).unwrap();
+        let (options, mut note) = (options(), |_: Note<'_>| {});
+        let mut follower = Follower::start(&memory, &STREAM, &[], &options, &mut note).unwrap();
+        let mut tail = tail::find(&memory, &STREAM).unwrap();
+        follower.intake = Some(Intake::resume(Flavor::MySql, &tail.at.clone().unwrap(), &mut tail));
+        let refused = Error::Mysql(holdfast_mysql::Error::Server(holdfast_mysql::ServerError {
+            code: 1236,
+            sqlstate: "HY000".to_owned(),
+            message: words.to_owned(),
+        }));
+        let error = follower.source_failed(refused).err().unwrap();
+        assert!(matches!(error, Error::Gap { .. }), "{error}");
+    }
 }
 
 #[test]

@@ -23,6 +23,12 @@ pub const SESSIONS: &str = "sessions/";
 /// Locked while a record is appended.
 pub const MANIFEST_LOCK: &str = "locks/manifest";
 
+/// Locked exclusively while garbage collection works, and while a repair does.
+pub const PRUNE_LOCK: &str = "locks/prune";
+
+/// Folder of what a repair took away or replaced, as it was.
+pub const QUARANTINE: &str = "quarantine/";
+
 /// What the name of a detached footer ends with.
 pub const FOOT_SUFFIX: &str = ".foot";
 

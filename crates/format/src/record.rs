@@ -63,6 +63,10 @@ pub enum Record {
         /// The segments they were born in.
         births: Vec<SegmentId>,
     },
+    /// Segments got bytes back that had rotted.
+    Healed(HealedRecord),
+    /// How far a scrub is.
+    Scrubbed(ScrubRecord),
     /// A record of a later version, kept as it is.
     Unknown {
         /// Its kind.
@@ -302,4 +306,38 @@ pub struct ReportRecord {
     pub at_us: i64,
     /// The report as JSON.
     pub json: Vec<u8>,
+}
+
+/// Segments that were healed from their parity.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HealedRecord {
+    /// What noticed it: `scrub`, `read`, `fsck`.
+    pub by: String,
+    /// The segments.
+    pub segments: Vec<Healing>,
+}
+
+/// What was brought back in one segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Healing {
+    /// The segment.
+    pub segment: SegmentId,
+    /// Pages of 4 KiB that were not as they were written.
+    pub pages: u32,
+}
+
+/// What a scrub has looked at since the record of a scrub before it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScrubRecord {
+    /// When this round through all segments began, microseconds since the Unix epoch.
+    pub round_us: i64,
+    /// The last segment that was looked at: the next scrub goes on behind it, in the order of ids. None: the round is
+    /// over.
+    pub after: Option<SegmentId>,
+    /// Segments looked at in this round so far.
+    pub segments: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Segments found in this round with more damage than their parity brings back.
+    pub lost: Vec<SegmentId>,
 }

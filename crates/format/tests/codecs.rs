@@ -169,6 +169,16 @@ fn record() -> impl Strategy<Value = Record> {
         segments().prop_map(|segments| Record::SegmentsDeleted { segments }),
         (bytes(), segments())
             .prop_map(|(c, births)| Record::SegmentsCarried { carrier: SegmentId(c), births }),
+        ("[a-z]{0,9}", prop::collection::vec((bytes(), any::<u32>()), 0..5)).prop_map(|(by, all)| {
+            let segments = all.into_iter().map(|(id, pages)| Healing { segment: SegmentId(id), pages }).collect();
+            Record::Healed(HealedRecord { by, segments })
+        }),
+        (any::<i64>(), prop::option::of(bytes()), any::<u64>(), any::<u64>(), segments()).prop_map(
+            |(round_us, after, segments, bytes, lost)| {
+                let after = after.map(SegmentId);
+                Record::Scrubbed(ScrubRecord { round_us, after, segments, bytes, lost })
+            }
+        ),
         (100..200_u16, any::<u16>(), any::<Vec<u8>>()).prop_map(|(kind, version, body)| Record::Unknown {
             kind,
             version,

@@ -34,6 +34,12 @@ pub enum Error {
     /// The command line asks for something impossible.
     #[error("{0}")]
     Usage(String),
+    /// The system gives no random bytes.
+    #[error("the system gives no random bytes, without which nothing may be sealed: {why}")]
+    NoRandom {
+        /// What it says.
+        why: String,
+    },
     /// Storage failed.
     #[error(transparent)]
     Io(#[from] holdfast_io::Error),
@@ -48,7 +54,7 @@ impl Error {
             Self::WrongKey { .. } => 12,
             Self::NoKeyring { .. } => 21,
             Self::Usage(_) => 2,
-            Self::Io(_) => 1,
+            Self::NoRandom { .. } | Self::Io(_) => 1,
         }
     }
 }

@@ -6,12 +6,10 @@
 use std::collections::{BTreeMap, HashMap};
 
 use holdfast_format::ids::{Address, SegmentId};
-use holdfast_format::limits::{BLOCK_BYTES, FRAME_PLAIN_MAX, SLOTS_MAX};
-use holdfast_format::segment::{Codec, FRAME_HEADER_BYTES, FooterEntry, FrameHeader, FrameKind};
-use holdfast_io::{ObjectName, Objects};
+use holdfast_format::limits::{BLOCK_BYTES, SLOTS_MAX};
+use holdfast_format::segment::{FooterEntry, FrameKind};
 
-use crate::segment::{BirthKeys, Segment, Source, Wrong};
-use crate::unlock::Keys;
+use crate::segment::Segment;
 
 const NO_FRAME: u32 = u32::MAX;
 
@@ -71,97 +69,10 @@ impl Index {
         Some(births.odd.get(&at.slot).copied().unwrap_or((FrameKind::Block, BLOCK_BYTES)))
     }
 
-    /// Reads, opens and decodes one frame.
-    pub(crate) fn fetch(&self, objects: &dyn Objects, keys: &Keys, at: Address) -> Result<Vec<u8>, Wrong> {
-        let missing = || Wrong::whole(format!("the frame {at} is nowhere"));
-        let births = self.births.get(&at.segment).ok_or_else(missing)?;
-        let offset = births.offsets.get(at.slot as usize).copied().filter(|o| *o != NO_FRAME);
-        let offset = u64::from(offset.ok_or_else(missing)?);
-        let segment = self.segments.get(births.carrier).ok_or_else(missing)?;
-        let name = ObjectName::new(segment.name.as_str()).map_err(Wrong::whole)?;
-        let source = Source::open(objects, name).map_err(Wrong::whole)?;
-        let head = source.read(offset, FRAME_HEADER_BYTES as u64)?;
-        let header = FrameHeader::decode(&head).map_err(|e| Wrong::at(offset, e))?;
-        let payload =
-            source.read(offset.saturating_add(FRAME_HEADER_BYTES as u64), u64::from(header.stored_len))?;
-        let birth = segment.births.get(usize::from(header.birth)).filter(|b| b.segment == at.segment);
-        let birth = birth.filter(|_| header.slot == at.slot).ok_or_else(missing)?;
-        open_frame(self, objects, keys, birth, &header, &payload).map_err(|what| Wrong::at(offset, what))
-    }
-}
-
-/// Opens and decodes a frame's payload, fetching the bases of a delta.
-pub(crate) fn open_frame(
-    index: &Index,
-    objects: &dyn Objects,
-    keys: &Keys,
-    birth: &BirthKeys,
-    header: &FrameHeader,
-    payload: &[u8],
-) -> Result<Vec<u8>, String> {
-    let aad = header.aad(keys.repo, birth.segment);
-    let nonce = holdfast_format::keys::frame_nonce(header.slot);
-    let opened = birth.frames.open(nonce, &aad, payload);
-    let opened = opened
-        .ok_or_else(|| format!("frame {} does not open: its bytes are not what was sealed", header.slot))?;
-    let wanted = header.plain_len.min(FRAME_PLAIN_MAX) as usize;
-    let plain = match header.codec {
-        Codec::Raw => opened,
-        Codec::Zstd => {
-            zstd::bulk::decompress(&opened, wanted).map_err(|e| format!("frame {}: {e}", header.slot))?
-        }
-        Codec::Delta => {
-            let base = base_of(&opened).ok_or_else(|| format!("frame {} names no base", header.slot))?;
-            let (_, depth) = index.depth_of(objects, base).map_err(|w| w.what)?;
-            if depth.saturating_add(1) != header.depth {
-                return Err(format!(
-                    "frame {} has depth {}, its base {base} has {depth}",
-                    header.slot, header.depth
-                ));
-            }
-            let prefix = index.fetch(objects, keys, base);
-            let prefix =
-                prefix.map_err(|w| format!("the base {base} of frame {}: {}", header.slot, w.what))?;
-            undelta(opened.get(20..).unwrap_or_default(), &prefix, wanted)
-                .map_err(|e| format!("frame {}: {e}", header.slot))?
-        }
-    };
-    if plain.len() != header.plain_len as usize {
-        let (slot, wanted) = (header.slot, header.plain_len);
-        return Err(format!("frame {slot} decodes to {} bytes, its header says {wanted}", plain.len()));
-    }
-    Ok(plain)
-}
-
-/// The address before a delta.
-pub(crate) fn base_of(opened: &[u8]) -> Option<Address> {
-    let (segment, rest) = opened.split_first_chunk::<16>()?;
-    let (slot, _) = rest.split_first_chunk::<4>()?;
-    Some(Address { segment: SegmentId(*segment), slot: u32::from_le_bytes(*slot) })
-}
-
-/// Decodes a zstd frame that was made with `base` as its prefix.
-fn undelta(delta: &[u8], base: &[u8], wanted: usize) -> std::io::Result<Vec<u8>> {
-    use std::io::Read as _;
-    let mut decoder = zstd::stream::read::Decoder::with_ref_prefix(delta, base)?;
-    let mut plain = Vec::with_capacity(wanted);
-    // One byte more than promised tells that there is more.
-    decoder.by_ref().take(wanted as u64 + 1).read_to_end(&mut plain)?;
-    Ok(plain)
-}
-
-impl Index {
-    /// Kind and depth of a frame by its plain header. Depths fall strictly along a chain, so chains end.
-    fn depth_of(&self, objects: &dyn Objects, at: Address) -> Result<(FrameKind, u8), Wrong> {
-        let missing = || Wrong::whole(format!("the base {at} is nowhere"));
-        let births = self.births.get(&at.segment).ok_or_else(missing)?;
-        let offset =
-            births.offsets.get(at.slot as usize).copied().filter(|o| *o != NO_FRAME).ok_or_else(missing)?;
-        let segment = self.segments.get(births.carrier).ok_or_else(missing)?;
-        let name = ObjectName::new(segment.name.as_str()).map_err(Wrong::whole)?;
-        let source = Source::open(objects, name).map_err(Wrong::whole)?;
-        let head = source.read(u64::from(offset), FRAME_HEADER_BYTES as u64)?;
-        let header = FrameHeader::decode(&head).map_err(|e| Wrong::at(u64::from(offset), e))?;
-        Ok((header.kind, header.depth))
+    /// The segment that holds a frame, and its offset there.
+    pub(crate) fn place(&self, at: Address) -> Option<(&Segment, u64)> {
+        let births = self.births.get(&at.segment)?;
+        let offset = births.offsets.get(at.slot as usize).copied().filter(|o| *o != NO_FRAME)?;
+        Some((self.segments.get(births.carrier)?, u64::from(offset)))
     }
 }

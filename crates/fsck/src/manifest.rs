@@ -25,7 +25,7 @@ pub(crate) struct Manifest {
     pub bytes: u64,
 }
 
-/// Longest object of a head that is read: a right one has 96 bytes.
+/// Longest object of a head that is read: a right one has 104 bytes, and a longer one must not fill the memory.
 const HEAD_BYTES_MAX: u64 = 4096;
 /// Missing records in a row after which the rest of a hole is one flaw: a forged name must not make us count to 2^64.
 const HOLE_STEPS_MAX: u64 = 64;

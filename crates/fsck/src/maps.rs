@@ -9,18 +9,14 @@ use holdfast_format::map::{
 };
 use holdfast_format::record::BackupRecord;
 use holdfast_format::segment::FrameKind;
-use holdfast_io::Objects;
 
 use crate::findings::Findings;
-use crate::index::Index;
+use crate::reader::Reader;
 use crate::report::{BackupVerdict, FILES_NAMED_MAX};
-use crate::unlock::Keys;
 
 /// What a check of maps needs.
 pub(crate) struct Maps<'a> {
-    pub objects: &'a dyn Objects,
-    pub keys: &'a Keys,
-    pub index: &'a Index,
+    pub reader: &'a Reader<'a>,
     pub found: &'a Findings,
 }
 
@@ -84,7 +80,7 @@ impl Maps<'_> {
     /// The segments that a map reaches, those of its own frames included. Damage is left to [`Maps::check`].
     pub(crate) fn reaches(&self, map: Address, into: &mut HashSet<SegmentId>) {
         into.insert(map.segment);
-        let read = |at| self.index.fetch(self.objects, self.keys, at).ok();
+        let read = |at| self.reader.fetch(at).ok();
         let Some(root) = read(map).and_then(|plain| MapRoot::decode(&plain).ok()) else { return };
         into.extend(root.tables.iter().chain(&root.leaves).map(|at| at.segment));
         for table in root.tables.iter().filter_map(|at| read(*at)) {
@@ -104,16 +100,12 @@ impl Walk<'_> {
         place: &str,
         decode: impl FnOnce(&[u8]) -> holdfast_format::Result<T>,
     ) -> Option<T> {
-        let there = self.maps.index.frame(at);
+        let there = self.maps.reader.index.frame(at);
         let read = match there {
             Some((found, _)) if found != kind => {
                 Err(format!("{at} is a frame of kind {found:?}, not {kind:?}"))
             }
-            _ => self
-                .maps
-                .index
-                .fetch(self.maps.objects, self.maps.keys, at)
-                .map_err(|w| format!("{at}: {}", w.what)),
+            _ => self.maps.reader.fetch(at).map_err(|w| format!("{at}: {}", w.what)),
         };
         match read.and_then(|plain| decode(&plain).map_err(|e| format!("{at}: {e}"))) {
             Ok(read) => {
@@ -259,7 +251,7 @@ impl Walk<'_> {
         };
         let at = Address { segment, slot: first.slot.saturating_add(k) };
         // A block that is shorter than its place reads on as zeros, a longer one is cut: either is what was stored.
-        let flaw = match (self.maps.found.of_frame(at), self.maps.index.frame(at)) {
+        let flaw = match (self.maps.found.of_frame(at), self.maps.reader.index.frame(at)) {
             (Some(no), _) => no,
             (None, Some((FrameKind::Block, len))) if (1..=BLOCK_BYTES).contains(&len) => return,
             (None, Some((kind, len))) => {

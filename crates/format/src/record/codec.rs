@@ -1,8 +1,8 @@
 //! Records as bytes: kind, version, time, then the fields in the order of the types.
 
 use super::{
-    BackupRecord, BackupStats, Coordinates, LogGap, LogRecord, Position, Record, RepoCreated, ReportRecord,
-    ServerKind, ServerRecord, SourceKind, StreamKey,
+    BackupRecord, BackupStats, Coordinates, HealedRecord, Healing, LogGap, LogRecord, Position, Record,
+    RepoCreated, ReportRecord, ScrubRecord, ServerKind, ServerRecord, SourceKind, StreamKey,
 };
 use crate::codec::{Reader, Writer};
 use crate::error::{Error, Result};
@@ -37,6 +37,8 @@ impl Record {
             Self::SegmentsSpared { .. } => 11,
             Self::SegmentsDeleted { .. } => 12,
             Self::SegmentsCarried { .. } => 13,
+            Self::Healed(_) => 16,
+            Self::Scrubbed(_) => 17,
             Self::Unknown { kind, .. } => *kind,
         }
     }
@@ -84,6 +86,21 @@ impl Record {
                 w.raw(&carrier.0);
                 put_segments(&mut w, births);
             }
+            Self::Healed(v) => {
+                put_text(&mut w, &v.by);
+                w.count(v.segments.len());
+                for healing in &v.segments {
+                    w.raw(&healing.segment.0);
+                    w.u32(healing.pages);
+                }
+            }
+            Self::Scrubbed(v) => {
+                w.i64(v.round_us);
+                put_option(&mut w, v.after.as_ref(), |w, id| w.raw(&id.0));
+                w.u64(v.segments);
+                w.u64(v.bytes);
+                put_segments(&mut w, &v.lost);
+            }
             Self::Unknown { body, .. } => w.raw(body),
         }
         w.into_bytes()
@@ -95,7 +112,7 @@ impl Record {
         let mut r = Reader::new(WHAT, bytes);
         r.within("the length", bytes.len() as u64, u64::from(RECORD_BODY_MAX))?;
         let (kind, version, at_us) = (r.u16()?, r.u16()?, r.i64()?);
-        if version != VERSION || !(1..=13).contains(&kind) {
+        if version != VERSION || !matches!(kind, 1..=13 | 16 | 17) {
             return Ok((at_us, Self::Unknown { kind, version, body: r.rest().to_vec() }));
         }
         let record = Self::take(kind, &mut r)?;
@@ -129,6 +146,14 @@ impl Record {
             10 => Self::SegmentsCondemned { segments: take_segments(r)? },
             11 => Self::SegmentsSpared { segments: take_segments(r)? },
             12 => Self::SegmentsDeleted { segments: take_segments(r)? },
+            16 => Self::Healed(HealedRecord { by: text(r, "what noticed it")?, segments: take_healings(r)? }),
+            17 => Self::Scrubbed(ScrubRecord {
+                round_us: r.i64()?,
+                after: option(r, |r| r.array().map(SegmentId))?,
+                segments: r.u64()?,
+                bytes: r.u64()?,
+                lost: take_segments(r)?,
+            }),
             _ => Self::SegmentsCarried { carrier: SegmentId(r.array()?), births: take_segments(r)? },
         })
     }
@@ -144,6 +169,11 @@ fn put_segments(w: &mut Writer, segments: &[SegmentId]) {
 fn take_segments(r: &mut Reader<'_>) -> Result<Vec<SegmentId>> {
     let count = r.count("the number of segments", MAP_SEGMENTS_MAX, 16)?;
     (0..count).map(|_| r.array().map(SegmentId)).collect()
+}
+
+fn take_healings(r: &mut Reader<'_>) -> Result<Vec<Healing>> {
+    let count = r.count("the number of segments", MAP_SEGMENTS_MAX, 20)?;
+    (0..count).map(|_| Ok(Healing { segment: SegmentId(r.array()?), pages: r.u32()? })).collect()
 }
 
 fn put_text(w: &mut Writer, text: &str) {

@@ -88,11 +88,11 @@ impl Holdfast {
         finish(self.command("holdfast", args))
     }
 
-    /// Runs `holdfast-fsck` on the repository.
+    /// Runs `holdfast-fsck --full` on the repository.
     #[must_use]
     pub fn fsck(&self) -> Outcome {
         let repository = self.repository();
-        finish(self.command("holdfast-fsck", &[repository.to_str().unwrap()]))
+        finish(self.command("holdfast-fsck", &[repository.to_str().unwrap(), "--full"]))
     }
 
     /// Runs `holdfast … --json` to its end, and reads what it printed.

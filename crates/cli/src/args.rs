@@ -106,14 +106,31 @@ pub enum Verb {
     #[command(args_conflicts_with_subcommands = true)]
     Restore(RestoreCommand),
 
-    /// Check the repository with the second reader (the same as holdfast-fsck)
-    Fsck,
+    /// Check or repair the repository with the second reader (the same as holdfast-fsck)
+    Fsck(FsckArgs),
 
     /// Print a shell's completion script
     Completion {
         /// The shell
         shell: clap_complete::Shell,
     },
+}
+
+/// `holdfast fsck`.
+#[derive(Args, Debug)]
+pub struct FsckArgs {
+    /// Read every byte; without it, the structure and a sample
+    #[arg(long)]
+    pub full: bool,
+    /// Mend what can be mended
+    #[arg(long, conflicts_with = "full")]
+    pub repair: bool,
+    /// Only make new footers where a segment's own is lost
+    #[arg(long, conflicts_with_all = ["full", "repair"])]
+    pub rebuild_index: bool,
+    /// With --repair or --rebuild-index: print the plan, change nothing
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// `holdfast server …`.

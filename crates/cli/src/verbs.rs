@@ -58,7 +58,7 @@ pub fn run(cli: Cli) -> std::result::Result<ExitCode, Stop> {
         Verb::Timeline { name } => look::timeline(&common, output, &name),
         Verb::Find(find) => look::find(&common, output, &find),
         Verb::Restore(command) => jobs::restore(&common, output, command),
-        Verb::Fsck => return jobs::fsck(&common, output),
+        Verb::Fsck(args) => return jobs::fsck(&common, &args, output),
         Verb::Completion { .. } => Ok(DONE),
     };
     status.map(ExitCode::from)

@@ -170,7 +170,8 @@ fn record() -> impl Strategy<Value = Record> {
         (bytes(), segments())
             .prop_map(|(c, births)| Record::SegmentsCarried { carrier: SegmentId(c), births }),
         ("[a-z]{0,9}", prop::collection::vec((bytes(), any::<u32>()), 0..5)).prop_map(|(by, all)| {
-            let segments = all.into_iter().map(|(id, pages)| Healing { segment: SegmentId(id), pages }).collect();
+            let segments =
+                all.into_iter().map(|(id, pages)| Healing { segment: SegmentId(id), pages }).collect();
             Record::Healed(HealedRecord { by, segments })
         }),
         (any::<i64>(), prop::option::of(bytes()), any::<u64>(), any::<u64>(), segments()).prop_map(

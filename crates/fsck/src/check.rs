@@ -4,9 +4,10 @@
 //! keyring -> heads, records -> sessions -> headers and footers -> every frame -> maps -> logs -> what is left over
 //! ```
 //!
-//! Everything reached is read; everything read is compared with something that was
-//! written apart from it. Segments are checked by as many workers as there are cores,
-//! each with one frame in memory.
+//! Everything reached is read, or in a check of the structure a sample of it; everything read is
+//! compared with something that was written apart from it. Segments are checked by as many workers
+//! as there are cores, each with a MiB of its segment in memory. While it works, a session holds
+//! garbage collection off what the manifest names.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Mutex;
@@ -15,21 +16,23 @@ use std::time::Instant;
 
 use holdfast_format::ids::{BackupId, SegmentId, ServerId};
 use holdfast_format::log::LogOpening;
-use holdfast_format::names::{FOOT_SUFFIX, LOGS, SEGMENTS, SESSIONS};
+use holdfast_format::names::{self, FOOT_SUFFIX, LOGS, MANIFESTS, SEGMENTS, SESSIONS};
 use holdfast_format::record::{BackupRecord, Record, StreamKey};
-use holdfast_format::segment::{FooterEntry, PAGE_BYTES};
+use holdfast_format::segment::{FooterEntry, PAGE_BYTES, SegmentKind};
 use holdfast_format::session::Session;
 use holdfast_io::{LockKind, ObjectName, Objects};
 use rayon::prelude::*;
 
-use crate::error::Result;
-use crate::findings::Findings;
+use crate::error::{Error, Result};
+use crate::findings::{Findings, Mend};
 use crate::frames::{Checker, Outcome};
+use crate::hold::Hold;
 use crate::index::Index;
 use crate::logs::Logs;
 use crate::manifest::{self, Manifest};
 use crate::maps::Maps;
 use crate::progress::Progress;
+use crate::reader::Reader;
 use crate::report::Report;
 use crate::segment::{End, SECTOR_BYTES, Segment, Wrong, id_of};
 use crate::unlock::{Keys, Secret, unlock};
@@ -42,8 +45,53 @@ const SESSION_BYTES_MAX: u64 = 64 * 1024;
 /// segments are not in memory together.
 const FOOTERS_AT_ONCE: usize = 16;
 
-/// Checks everything. An error means that nothing could be checked; what is wrong inside is in the report.
-pub fn check(objects: &dyn Objects, secret: &Secret, progress: &Progress) -> Result<Report> {
+/// How much is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scope {
+    /// Keyring, manifest, every header and footer, every map and that each of its blocks is there; of the blocks and
+    /// of the logs one frame in 32.
+    #[default]
+    Sample,
+    /// Every byte.
+    Full,
+}
+
+/// What a check is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Options {
+    /// How much is read.
+    pub scope: Scope,
+    /// Chooses the sample; another one each time, so that in the end everything was read.
+    pub seed: u64,
+}
+
+/// Checks a repository. An error means that nothing could be checked; what is wrong inside is in the report.
+pub fn check(
+    objects: &dyn Objects,
+    secret: &Secret,
+    options: Options,
+    progress: &Progress,
+) -> Result<Report> {
+    checked(objects, secret, options, progress).map(|checked| checked.report)
+}
+
+/// A check's report, and what else a repair needs.
+pub(crate) struct Checked<'a> {
+    pub report: Report,
+    pub keys: Keys,
+    pub manifest: Manifest,
+    pub menders: Vec<Mend>,
+    /// Garbage collection is held off as long as this lives.
+    pub hold: Option<Hold<'a>>,
+}
+
+pub(crate) fn checked<'a>(
+    objects: &'a dyn Objects,
+    secret: &Secret,
+    options: Options,
+    progress: &Progress,
+) -> Result<Checked<'a>> {
     let start = Instant::now();
     let found = Findings::default();
     progress.begin("keyring", 0);
@@ -51,8 +99,13 @@ pub fn check(objects: &dyn Objects, secret: &Secret, progress: &Progress) -> Res
     progress.begin("manifest", 0);
     // Sessions are listed first: what a session that ends meanwhile committed is then in the manifest.
     let sessions = sessions(objects, &keys, &found)?;
-    let manifest = manifest::read(objects, &keys, &found)?;
-    let mut report = Report { schema: SCHEMA, repository: keys.repo.to_string(), ..Report::default() };
+    let (hold, manifest) = hold(objects, &keys, &found)?;
+    let mut report = Report {
+        schema: SCHEMA,
+        repository: keys.repo.to_string(),
+        scope: options.scope,
+        ..Report::default()
+    };
     report.counts.keyrings = keyrings;
     report.counts.heads = manifest.heads;
     report.counts.records = manifest.records.len() as u64;
@@ -61,15 +114,42 @@ pub fn check(objects: &dyn Objects, secret: &Secret, progress: &Progress) -> Res
     report.counts.sessions_alive = sessions.iter().filter(|s| s.alive).count() as u64;
 
     let known = Known::of(&manifest);
-    Run { objects, keys: &keys, found: &found, progress, known: &known, sessions: &sessions }
+    Run { objects, keys: &keys, found: &found, progress, known: &known, sessions: &sessions, options }
         .all(&mut report)?;
+    drop(known);
 
-    let (flaws, more, notes) = found.finish();
+    let (flaws, more, notes, menders) = found.finish();
     (report.flaws_more, report.notes) = (more, notes);
     flaws.into_iter().for_each(|flaw| report.flaw(flaw));
     report.clean = report.flaw_count() == 0;
     report.took_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
-    Ok(report)
+    Ok(Checked { report, keys, manifest, menders, hold })
+}
+
+/// Reads the manifest and begins a session that names every backup's map. If the manifest grew before anybody could
+/// see the session, it is read again: what was condemned in between is known then.
+fn hold<'a>(objects: &'a dyn Objects, keys: &Keys, found: &Findings) -> Result<(Option<Hold<'a>>, Manifest)> {
+    let first = Findings::default();
+    let manifest = manifest::read(objects, keys, &first)?;
+    let roots: Vec<_> = Known::of(&manifest).backups.values().map(|b| b.map).collect();
+    let next = manifest.records.last().map_or(0, |last| last.number.saturating_add(1));
+    let hold = match Hold::begin(objects, keys, next, &roots) {
+        Ok(hold) => Some(hold),
+        Err(Error::Io(e)) => {
+            let what = format!("no session could be begun, so garbage collection is not held off: {e}");
+            found.note("sessions", what);
+            None
+        }
+        Err(e) => return Err(e),
+    };
+    let grew = (0..MANIFESTS.len()).try_fold(false, |grew, copy| {
+        Ok::<_, Error>(grew || objects.exists(&ObjectName::new(names::manifest(copy, next))?)?)
+    })?;
+    if grew {
+        return Ok((hold, manifest::read(objects, keys, found)?));
+    }
+    found.absorb(&first);
+    Ok((hold, manifest))
 }
 
 /// What the records say is there.
@@ -78,6 +158,8 @@ struct Known<'a> {
     backups: BTreeMap<u64, &'a BackupRecord>,
     manifest: &'a Manifest,
     deleted: HashSet<SegmentId>,
+    /// Where the frames of a birth were moved; the last record holds.
+    carriers: HashMap<SegmentId, SegmentId>,
     sealed_logs: HashSet<SegmentId>,
 }
 
@@ -88,6 +170,7 @@ impl<'a> Known<'a> {
             backups: BTreeMap::new(),
             manifest,
             deleted: HashSet::new(),
+            carriers: HashMap::new(),
             sealed_logs: HashSet::new(),
         };
         let mut numbers: HashMap<BackupId, u64> = HashMap::new();
@@ -109,10 +192,19 @@ impl<'a> Known<'a> {
                     known.sealed_logs.insert(log.segment);
                 }
                 Record::SegmentsDeleted { segments } => known.deleted.extend(segments),
+                Record::SegmentsCarried { carrier, births } => {
+                    known.carriers.extend(births.iter().map(|birth| (*birth, *carrier)));
+                }
                 _ => {}
             }
         }
         known
+    }
+
+    /// The births whose frames should lie in a segment: itself, and what was moved there.
+    fn births_in(&self, segment: SegmentId) -> impl Iterator<Item = SegmentId> {
+        let moved = self.carriers.iter().filter(move |(_, to)| **to == segment).map(|(birth, _)| *birth);
+        std::iter::once(segment).chain(moved)
     }
 
     fn server(&self, id: ServerId) -> String {
@@ -154,11 +246,41 @@ fn sessions(objects: &dyn Objects, keys: &Keys, found: &Findings) -> Result<Vec<
             Ok(session) => all.push(Seen { session: Some(session), alive }),
             Err(what) => {
                 found.flaw(&name, None, what);
+                if !alive {
+                    found.mend(Mend::Session { name: name.clone() });
+                }
                 all.push(Seen { session: None, alive });
             }
         }
     }
     Ok(all)
+}
+
+/// Where every frame lies, as far as headers and footers can be read: what a repair reads bases by.
+pub(crate) fn index_of(objects: &dyn Objects, keys: &Keys, manifest: &Manifest) -> Result<Index> {
+    let (found, progress, known) = (Findings::default(), Progress::default(), Known::of(manifest));
+    let options = Options::default();
+    let run =
+        Run { objects, keys, found: &found, progress: &progress, known: &known, sessions: &[], options };
+    Ok(run.index(&run.segment_names()?).0)
+}
+
+/// Whether a segment, read through these objects, is right in every byte; else the first thing that is wrong.
+pub(crate) fn proven(
+    objects: &dyn Objects,
+    keys: &Keys,
+    index: &Index,
+    name: &ObjectName,
+) -> std::result::Result<(), String> {
+    let (segment, entries) = Segment::open(objects, keys, name.clone(), true).map_err(|w| w.what)?;
+    let (found, progress) = (Findings::default(), Progress::default());
+    let reader = Reader::new(objects, keys, index);
+    Checker { objects, reader: &reader, found: &found, progress: &progress, scope: Scope::Full, seed: 0 }
+        .check(&segment, &entries, true);
+    match found.finish().0.into_iter().next() {
+        None => Ok(()),
+        Some(flaw) => Err(flaw.what),
+    }
 }
 
 /// The part of a check that needs keys and records.
@@ -169,6 +291,7 @@ struct Run<'a> {
     progress: &'a Progress,
     known: &'a Known<'a>,
     sessions: &'a [Seen],
+    options: Options,
 }
 
 /// An object that should be a segment and cannot be read as one.
@@ -188,17 +311,19 @@ impl Run<'_> {
         self.progress.begin("footers", 0);
         let (index, unreadable) = self.index(&names);
 
-        let maps = Maps { objects: self.objects, keys: self.keys, index: &index, found: self.found };
+        let reader = Reader::new(self.objects, self.keys, &index);
+        let maps = Maps { reader: &reader, found: self.found };
         let reached = self.reached(&maps);
         for bad in &unreadable {
-            if reached.contains(&bad.id) || bad.log_with_frames {
+            if bad.log_with_frames || self.known.births_in(bad.id).any(|id| reached.contains(&id)) {
                 self.progress.flaw();
-                self.found.bad_segment(bad.id, &bad.name, bad.wrong.offset, bad.wrong.what.clone());
+                let births = self.known.births_in(bad.id);
+                self.found.bad_segment(births, &bad.name, bad.wrong.offset, bad.wrong.what.clone());
             } else {
                 self.found.note(&bad.name, format!("{} (nothing needs this segment)", bad.wrong.what));
             }
         }
-        let openings = self.frames(&index, &reached, report);
+        let openings = self.frames(&reader, &reached, report);
         self.missing(&index, &unreadable, &reached);
 
         self.progress.begin("maps", 0);
@@ -292,7 +417,7 @@ impl Run<'_> {
     }
 
     /// The segments that a record or a live session needs.
-    fn reached(&self, maps: &Maps<'_>) -> HashSet<SegmentId> {
+    fn reached(&self, maps: &Maps<'_, '_>) -> HashSet<SegmentId> {
         let mut reached = HashSet::new();
         for backup in self.known.backups.values() {
             maps.reaches(backup.map, &mut reached);
@@ -315,20 +440,22 @@ impl Run<'_> {
     /// Opens every frame of every segment.
     fn frames(
         &self,
-        index: &Index,
+        reader: &Reader<'_>,
         reached: &HashSet<SegmentId>,
         report: &mut Report,
     ) -> BTreeMap<SegmentId, LogOpening> {
-        self.progress.begin("segments", index.segments.iter().map(|s| s.len).sum());
+        self.progress.begin("segments", reader.index.segments.iter().map(|s| s.len).sum());
         let openings = Mutex::new(BTreeMap::new());
         let checker = Checker {
             objects: self.objects,
-            keys: self.keys,
-            index,
+            reader,
             found: self.found,
             progress: self.progress,
+            scope: self.options.scope,
+            seed: self.options.seed,
         };
-        let outcomes: Vec<Outcome> = index
+        let outcomes: Vec<Outcome> = reader
+            .index
             .segments
             .par_iter()
             .map(|segment| {
@@ -343,16 +470,22 @@ impl Run<'_> {
         for outcome in outcomes {
             report.counts.frames = report.counts.frames.saturating_add(outcome.frames);
             report.counts.bytes = report.counts.bytes.saturating_add(outcome.bytes);
+            report.counts.plain_bytes = report.counts.plain_bytes.saturating_add(outcome.plain);
         }
         openings.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// One segment. Its footer is read again rather than kept: all footers at once would not fit in memory.
-    fn one(&self, checker: &Checker<'_>, segment: &Segment, needed: bool) -> Outcome {
+    fn one(&self, checker: &Checker<'_, '_>, segment: &Segment, needed: bool) -> Outcome {
         let entries: Vec<FooterEntry> = match self.open(&segment.name) {
             Ok((_, entries)) => entries,
+            // It was removed while we worked: what needs it says so.
+            Err(_) if self.objects.exists(&segment.name).is_ok_and(|there| !there) => {
+                self.found.vanished(segment.id);
+                return Outcome::default();
+            }
             Err(wrong) => {
-                self.found.bad_segment(segment.id, &segment.name, wrong.offset, wrong.what);
+                self.found.bad_segment(segment.ids(), &segment.name, wrong.offset, wrong.what);
                 return Outcome::default();
             }
         };
@@ -364,13 +497,20 @@ impl Run<'_> {
     /// What follows the last frame of an open segment.
     fn open_end(&self, segment: &Segment, needed: bool) {
         let End::Open { left, later } = &segment.end else { return };
+        if needed && segment.header.kind != SegmentKind::Log {
+            // Its frames can be found by walking over them; a restore goes by the footer.
+            let what = "it has no trailer any more, so a restore finds none of its frames; --rebuild-index mends that";
+            self.progress.flaw();
+            self.found.bad_segment(segment.ids(), &segment.name, Some(segment.frames_end), what.to_owned());
+            return;
+        }
         match later {
             Some(later) if needed => {
                 let what = format!(
                     "a frame of acknowledged log is damaged here: right frames follow it from byte {later} on"
                 );
                 self.progress.flaw();
-                self.found.bad_segment(segment.id, &segment.name, Some(segment.frames_end), what);
+                self.found.bad_segment(segment.ids(), &segment.name, Some(segment.frames_end), what);
             }
             _ if *left > 0 => {
                 let what = format!(
@@ -385,14 +525,17 @@ impl Run<'_> {
 
     /// Segments that are needed and nowhere.
     fn missing(&self, index: &Index, unreadable: &[Unreadable], reached: &HashSet<SegmentId>) {
-        let mut missing: Vec<_> = reached.iter().filter(|id| !index.has_segment(**id)).collect();
-        missing.retain(|id| !unreadable.iter().any(|bad| bad.id == **id));
+        let vanished: HashSet<_> = self.found.all_vanished().into_iter().collect();
+        let here = |id: &SegmentId| index.carrier(*id).is_some_and(|s| !vanished.contains(&s.id));
+        let mut missing: Vec<_> = reached.iter().filter(|id| !here(id)).collect();
+        let place = |id: &SegmentId| self.known.carriers.get(id).copied().unwrap_or(*id);
+        missing.retain(|id| !unreadable.iter().any(|bad| bad.id == **id || bad.id == place(id)));
         missing.sort_unstable();
         for id in missing {
             let deleted = if self.known.deleted.contains(id) { ", by a record that deleted it" } else { "" };
             self.progress.flaw();
             self.found.bad_segment(
-                *id,
+                [*id],
                 format!("segment {id}"),
                 None,
                 format!("it is needed and missing{deleted}"),
@@ -431,9 +574,20 @@ impl Run<'_> {
             if !self.needed(segment, reached) && !alive.contains(&segment.header.session) {
                 report.counts.orphans = report.counts.orphans.saturating_add(1);
                 report.counts.orphan_bytes = report.counts.orphan_bytes.saturating_add(segment.len);
+                let births = segment.births.iter().map(|b| b.segment).collect();
+                self.found.mend(Mend::Orphan { name: segment.name.clone(), births, bytes: segment.len });
             }
         }
-        let lost = unreadable.iter().filter(|b| !reached.contains(&b.id) && !b.log_with_frames);
-        report.counts.orphans = report.counts.orphans.saturating_add(lost.count() as u64);
+        let lost = |b: &&Unreadable| {
+            !b.log_with_frames && !self.known.births_in(b.id).any(|id| reached.contains(&id))
+        };
+        for lost in unreadable.iter().filter(lost) {
+            report.counts.orphans = report.counts.orphans.saturating_add(1);
+            // Who wrote it cannot be read, so it is nobody's only if nobody is at work.
+            if alive.is_empty() {
+                let bytes = self.objects.len(&lost.name).unwrap_or(0);
+                self.found.mend(Mend::Orphan { name: lost.name.clone(), births: vec![lost.id], bytes });
+            }
+        }
     }
 }

@@ -10,11 +10,14 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Parser};
 use holdfast_io::{Directory, RealDisk};
+use serde::Serialize;
 
-use crate::check::check;
+use crate::check::{Options, Scope, check};
 use crate::error::{Error, Result};
+use crate::hold::random;
 use crate::kit::Kit;
 use crate::progress::Progress;
+use crate::repair::{RepairOptions, Repaired, repair};
 use crate::report::Report;
 use crate::unlock::Secret;
 
@@ -27,14 +30,14 @@ const TERMINAL_INTERVAL: Duration = Duration::from_millis(250);
 /// How often anything else does.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Reads every byte of a Holdfast repository and says what of it would come back.
+/// Checks a Holdfast repository, says what of it would come back, and mends what can be mended.
 #[derive(Debug, Parser)]
 #[command(
     name = "holdfast-fsck",
     version,
     group(ArgGroup::new("secret").args(["passphrase_file", "key_file", "kit"]).multiple(false)),
-    after_help = "Exit codes: 0 clean, 1 the check failed, 2 wrong usage, 10 no repository, 12 wrong passphrase or key, \
-                  21 corruption found."
+    after_help = "Exit codes: 0 clean, 1 the check failed, 2 wrong usage, 10 no repository, 11 garbage collection at work, 12 wrong passphrase or key, \
+                  21 corruption found, or left after a repair."
 )]
 struct Arguments {
     /// The repository's folder
@@ -49,6 +52,18 @@ struct Arguments {
     /// A recovery kit
     #[arg(long, value_name = "F")]
     kit: Option<PathBuf>,
+    /// Read every byte: each frame, its id, all parity. Without it, the structure and a sample are read
+    #[arg(long)]
+    full: bool,
+    /// Mend what can be mended, after a full check: copies and heads, segments from their parity, lost footers, orphans
+    #[arg(long, conflicts_with = "full")]
+    repair: bool,
+    /// Only make new footers (the index of a segment) for segments whose own is lost
+    #[arg(long, conflicts_with_all = ["full", "repair"])]
+    rebuild_index: bool,
+    /// With --repair or --rebuild-index: print the plan, change nothing
+    #[arg(long)]
+    dry_run: bool,
     /// One JSON document instead of text
     #[arg(long)]
     json: bool,
@@ -73,7 +88,12 @@ where
     };
     let checked = checked(&arguments);
     let (code, printed) = match &checked {
-        Ok(report) => (if report.clean { 0 } else { EXIT_CORRUPTED }, print_report(report, arguments.json)),
+        Ok(Outcome::Checked(report)) => {
+            (if report.clean { 0 } else { EXIT_CORRUPTED }, print(&report.text(), report, arguments.json))
+        }
+        Ok(Outcome::Repaired(done)) => {
+            (if done.clean() { 0 } else { EXIT_CORRUPTED }, print(&done.text(), done, arguments.json))
+        }
         Err(e) => (e.exit_code(), print_error(e, arguments.json)),
     };
     match printed {
@@ -83,7 +103,19 @@ where
     }
 }
 
-fn checked(arguments: &Arguments) -> Result<Report> {
+/// What the command did.
+enum Outcome {
+    Checked(Box<Report>),
+    Repaired(Box<Repaired>),
+}
+
+fn checked(arguments: &Arguments) -> Result<Outcome> {
+    let repairs = arguments.repair || arguments.rebuild_index;
+    if arguments.dry_run && !repairs {
+        return Err(Error::Usage(
+            "--dry-run goes with --repair or --rebuild-index; a check changes nothing".into(),
+        ));
+    }
     let secret = secret(arguments)?;
     let disk = RealDisk::shared();
     let missing = || Error::NoRepository { place: arguments.repo.display().to_string() };
@@ -96,9 +128,19 @@ fn checked(arguments: &Arguments) -> Result<Report> {
     };
     let progress = Arc::new(Progress::default());
     let shown = show(&progress, arguments.quiet || arguments.json);
-    let report = check(&objects, &secret, &progress);
+    let scope = if arguments.full { Scope::Full } else { Scope::Sample };
+    let seed = u64::from_le_bytes(random()?);
+    let done = if repairs {
+        let now_us = jiff::Timestamp::now().as_microsecond();
+        let options =
+            RepairOptions { dry_run: arguments.dry_run, index_only: arguments.rebuild_index, now_us };
+        repair(&objects, &secret, options, &progress).map(|done| Outcome::Repaired(Box::new(done)))
+    } else {
+        let checked = check(&objects, &secret, Options { scope, seed }, &progress);
+        checked.map(|report| Outcome::Checked(Box::new(report)))
+    };
     shown.end();
-    match report {
+    match done {
         Err(Error::NoRepository { .. }) => Err(missing()),
         other => other,
     }
@@ -136,13 +178,13 @@ fn read_small(path: &Path) -> Result<Vec<u8>> {
     read.map_err(|e| Error::Usage(format!("the secret cannot be read: {e}")))
 }
 
-fn print_report(report: &Report, json: bool) -> std::io::Result<()> {
+fn print(text: &str, document: &impl Serialize, json: bool) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
     if json {
-        serde_json::to_writer(&mut out, report)?;
+        serde_json::to_writer(&mut out, document)?;
         writeln!(out)?;
     } else {
-        out.write_all(report.text().as_bytes())?;
+        out.write_all(text.as_bytes())?;
     }
     out.flush()
 }

@@ -1,4 +1,5 @@
-//! Opening what AES-256-GCM sealed, with the `aes-gcm` crate: the store seals with another implementation.
+//! AES-256-GCM with the `aes-gcm` crate: opening what the store sealed with another implementation, and sealing the
+//! little that a repair writes anew.
 
 use aes_gcm::aead::AeadInOut;
 use aes_gcm::{Aes256Gcm, KeyInit, Nonce, Tag};
@@ -22,6 +23,19 @@ impl Opener {
         let mut plain = cipher_text.to_vec();
         self.open_in_place(nonce, associated, &mut plain, *tag)?;
         Some(plain)
+    }
+
+    /// Seals `plain`: ciphertext, then a tag of 16 bytes. The nonce must be new for this key.
+    #[must_use]
+    pub fn seal(&self, nonce: [u8; 12], associated: &[u8], plain: &[u8]) -> Vec<u8> {
+        let mut text = plain.to_vec();
+        let tag =
+            self.cipher.encrypt_inout_detached(&Nonce::from(nonce), associated, text.as_mut_slice().into());
+        // It fails for texts of 64 GiB and more only, and what is sealed here has 16 MiB at most.
+        if let Ok(tag) = tag {
+            text.extend_from_slice(&tag);
+        }
+        text
     }
 
     /// Opens a ciphertext in place. `None` leaves the bytes undefined.
@@ -59,6 +73,7 @@ mod tests {
         let plain = Opener::new(&key).open(nonce, &associated, &sealed).unwrap();
         assert_eq!(plain[..4], [0xd9, 0x31, 0x32, 0x25]);
         assert_eq!(plain.len(), 60);
+        assert_eq!(Opener::new(&key).seal(nonce, &associated, &plain), sealed);
         for at in 0..sealed.len() {
             let mut bad = sealed.clone();
             bad[at] ^= 1;

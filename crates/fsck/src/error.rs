@@ -34,6 +34,15 @@ pub enum Error {
     /// The command line asks for something impossible.
     #[error("{0}")]
     Usage(String),
+    /// Garbage collection is at work.
+    #[error("garbage collection is at work on this repository; repair when it is done")]
+    PruneAtWork,
+    /// The manifest takes no record.
+    #[error("the manifest is damaged, so no record can follow")]
+    ManifestDamaged,
+    /// What a repair would write does not read back right; nothing was replaced.
+    #[error("what the repair made is not right, so it was not written: {0}")]
+    NotProven(String),
     /// The system gives no random bytes.
     #[error("the system gives no random bytes, without which nothing may be sealed: {why}")]
     NoRandom {
@@ -54,7 +63,9 @@ impl Error {
             Self::WrongKey { .. } => 12,
             Self::NoKeyring { .. } => 21,
             Self::Usage(_) => 2,
-            Self::NoRandom { .. } | Self::Io(_) => 1,
+            Self::PruneAtWork => 11,
+            Self::ManifestDamaged => 21,
+            Self::NotProven(_) | Self::NoRandom { .. } | Self::Io(_) => 1,
         }
     }
 }

@@ -1,10 +1,12 @@
 //! What the workers of a check find, gathered from many threads.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use holdfast_format::ids::{Address, SegmentId};
+use holdfast_format::ids::{Address, RecordHash, SegmentId};
+use holdfast_format::names::{LOGS, SEGMENTS};
+use holdfast_io::ObjectName;
 
 use crate::report::{FILES_NAMED_MAX, FLAWS_KEPT_MAX, Flaw, Note, counted};
 
@@ -26,11 +28,29 @@ struct Draft {
     others: Vec<String>,
 }
 
+/// Something that a repair can put right, noted where it was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Mend {
+    /// A copy of a small object (keyring, record) that is missing, damaged or old, and a good one.
+    Copy { bad: ObjectName, good: ObjectName },
+    /// A head that should name this record.
+    Head { name: ObjectName, number: u64, hash: RecordHash },
+    /// A segment with a flaw in it.
+    Segment { name: String },
+    /// A segment that nothing reaches, and the births it holds.
+    Orphan { name: ObjectName, births: Vec<SegmentId>, bytes: u64 },
+    /// A dead session that cannot be read.
+    Session { name: ObjectName },
+}
+
 #[derive(Debug, Default)]
 struct Inner {
     drafts: Vec<Draft>,
     more: u64,
     notes: Vec<Note>,
+    menders: Vec<Mend>,
+    suspects: BTreeSet<String>,
+    vanished: Vec<SegmentId>,
     bad_frames: HashMap<Address, FlawNo>,
     bad_segments: HashMap<SegmentId, FlawNo>,
 }
@@ -50,11 +70,15 @@ impl Findings {
 
     pub(crate) fn flaw(&self, object: impl ToString, offset: Option<u64>, what: String) -> FlawNo {
         let mut inner = self.inner();
+        let object = object.to_string();
+        if object.starts_with(SEGMENTS) || object.starts_with(LOGS) {
+            inner.suspects.insert(object.clone());
+        }
         if inner.drafts.len() >= FLAWS_KEPT_MAX {
             inner.more = inner.more.saturating_add(1);
             return FLAWS_KEPT_MAX;
         }
-        inner.drafts.push(Draft { object: object.to_string(), offset, what, ..Draft::default() });
+        inner.drafts.push(Draft { object, offset, what, ..Draft::default() });
         inner.drafts.len().saturating_sub(1)
     }
 
@@ -65,16 +89,21 @@ impl Findings {
         self.any_bad.store(true, Ordering::Release);
     }
 
-    /// A segment whose frames cannot be found as a restore finds them.
+    /// A segment whose frames cannot be found as a restore finds them. `births` are the segments that its frames come
+    /// from, itself among them.
     pub(crate) fn bad_segment(
         &self,
-        id: SegmentId,
+        births: impl IntoIterator<Item = SegmentId>,
         object: impl ToString,
         offset: Option<u64>,
         what: String,
     ) {
         let no = self.flaw(object, offset, what);
-        self.inner().bad_segments.entry(id).or_insert(no);
+        let mut inner = self.inner();
+        for birth in births {
+            inner.bad_segments.entry(birth).or_insert(no);
+        }
+        drop(inner);
         self.any_bad.store(true, Ordering::Release);
     }
 
@@ -101,6 +130,21 @@ impl Findings {
         if inner.notes.len() < NOTES_KEPT_MAX {
             inner.notes.push(Note { object: object.to_string(), what });
         }
+    }
+
+    /// Something that a repair can put right.
+    pub(crate) fn mend(&self, mend: Mend) {
+        self.inner().menders.push(mend);
+    }
+
+    /// A segment went away while it was checked, as garbage collection makes it.
+    pub(crate) fn vanished(&self, id: SegmentId) {
+        self.inner().vanished.push(id);
+    }
+
+    /// The segments that went away.
+    pub(crate) fn all_vanished(&self) -> Vec<SegmentId> {
+        std::mem::take(&mut self.inner().vanished)
     }
 
     /// A file of a backup is damaged because of a flaw.
@@ -130,11 +174,23 @@ impl Findings {
         }
     }
 
-    /// Everything, for the report: flaws, how many more, notes.
-    pub(crate) fn finish(&self) -> (Vec<Flaw>, u64, Vec<Note>) {
+    /// Takes over what was found apart, before any frame was looked at.
+    pub(crate) fn absorb(&self, other: &Self) {
+        let mut from = other.inner();
+        let mut inner = self.inner();
+        inner.drafts.append(&mut from.drafts);
+        inner.notes.append(&mut from.notes);
+        inner.menders.append(&mut from.menders);
+        inner.more = inner.more.saturating_add(from.more);
+    }
+
+    /// Everything, for the report: flaws, how many more, notes; and what can be mended.
+    pub(crate) fn finish(&self) -> (Vec<Flaw>, u64, Vec<Note>, Vec<Mend>) {
         let mut inner = self.inner();
         let flaws = std::mem::take(&mut inner.drafts).into_iter().map(Draft::finish).collect();
-        (flaws, inner.more, std::mem::take(&mut inner.notes))
+        let mut menders = std::mem::take(&mut inner.menders);
+        menders.extend(std::mem::take(&mut inner.suspects).into_iter().map(|name| Mend::Segment { name }));
+        (flaws, inner.more, std::mem::take(&mut inner.notes), menders)
     }
 }
 

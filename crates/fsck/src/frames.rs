@@ -1,4 +1,5 @@
-//! Every frame of a segment, read in order, opened, decoded and compared with the footer; and every byte between.
+//! Every frame of a segment, read in order, opened, decoded and compared with the footer; and every byte between. Or a
+//! sample of the frames.
 
 use holdfast_format::ids::Address;
 use holdfast_format::keys;
@@ -9,30 +10,38 @@ use holdfast_format::segment::{
 };
 use holdfast_io::{ObjectName, Objects};
 
+use crate::check::Scope;
 use crate::findings::Findings;
-use crate::index::{Index, open_frame};
 use crate::progress::Progress;
-use crate::segment::{End, Segment, Source, Wrong, frame_end};
-use crate::unlock::Keys;
+use crate::reader::Reader;
+use crate::segment::{End, Segment, Source, Window, Wrong, frame_end};
+
+/// Of so many blocks a sample has one.
+const SAMPLE_ONE_IN: u64 = 32;
 
 /// What a worker needs to check segments.
-pub(crate) struct Checker<'a> {
+pub(crate) struct Checker<'a, 'r> {
     pub objects: &'a dyn Objects,
-    pub keys: &'a Keys,
-    pub index: &'a Index,
+    pub reader: &'a Reader<'r>,
     pub found: &'a Findings,
     pub progress: &'a Progress,
+    pub scope: Scope,
+    /// Chooses the sample.
+    pub seed: u64,
 }
 
 /// What came out of one segment.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
     pub frames: u64,
+    /// Bytes read.
     pub bytes: u64,
+    /// Bytes of plaintext that came out.
+    pub plain: u64,
     pub opening: Option<LogOpening>,
 }
 
-impl Checker<'_> {
+impl Checker<'_, '_> {
     /// Checks all of a segment. `needed` says whether a record or a live session reaches it: damage in a leftover of a
     /// crash is a note.
     pub(crate) fn check(&self, segment: &Segment, entries: &[FooterEntry], needed: bool) -> Outcome {
@@ -45,22 +54,17 @@ impl Checker<'_> {
                     return outcome;
                 }
             };
+        if self.scope == Scope::Sample {
+            self.sample(segment, &source, entries, needed, &mut outcome);
+            return outcome;
+        }
+        let mut window = Window::new(&source);
         let mut root = blake3::Hasher::new();
         let mut end = PAGE_BYTES as u64;
         for entry in entries {
             self.zeros(&source, end, u64::from(entry.offset), needed);
-            let at = Address {
-                segment: segment.births.get(usize::from(entry.birth)).map_or(segment.id, |b| b.segment),
-                slot: entry.slot,
-            };
-            match self.frame(segment, &source, entry, &mut root) {
-                Ok(plain) => {
-                    self.content(segment, entry, &plain, outcome.frames, at, needed, &mut outcome.opening)
-                }
-                Err(wrong) => self.bad_frame(segment, at, needed, u64::from(entry.offset), &wrong),
-            }
+            self.one(segment, &mut window, entry, needed, &mut root, &mut outcome);
             end = frame_end(entry);
-            outcome.frames = outcome.frames.saturating_add(1);
             self.progress.add(end.saturating_sub(u64::from(entry.offset)));
         }
         outcome.bytes = source.len;
@@ -68,17 +72,76 @@ impl Checker<'_> {
         outcome
     }
 
+    /// The first frame of a log and some of the blocks and events, and the tables of the parity. Maps are read by
+    /// whoever follows them.
+    fn sample(
+        &self,
+        segment: &Segment,
+        source: &Source<'_>,
+        entries: &[FooterEntry],
+        needed: bool,
+        outcome: &mut Outcome,
+    ) {
+        let mut window = Window::small(source);
+        let mut unused = blake3::Hasher::new();
+        let turn =
+            self.seed.wrapping_add(segment.id.0.first_chunk::<8>().map_or(0, |b| u64::from_le_bytes(*b)));
+        for entry in entries {
+            let chosen = match entry.kind {
+                FrameKind::LogOpening => true,
+                FrameKind::MapRoot | FrameKind::MapSegments | FrameKind::MapLeaf => false,
+                _ => u64::from(entry.slot).wrapping_add(turn).is_multiple_of(SAMPLE_ONE_IN),
+            };
+            if chosen {
+                self.one(segment, &mut window, entry, needed, &mut unused, outcome);
+                outcome.bytes = outcome.bytes.saturating_add(u64::from(entry.stored_len));
+            }
+        }
+        if let End::Sealed(trailer) = &segment.end
+            && let Some(parity) = &trailer.parity
+        {
+            for wrong in crate::parity::check_tables(source, trailer, parity).1 {
+                self.bad_parity(segment, needed, wrong);
+            }
+        }
+        self.progress.add(segment.len);
+    }
+
+    /// One frame.
+    fn one(
+        &self,
+        segment: &Segment,
+        window: &mut Window<'_>,
+        entry: &FooterEntry,
+        needed: bool,
+        root: &mut blake3::Hasher,
+        outcome: &mut Outcome,
+    ) {
+        let at = Address {
+            segment: segment.births.get(usize::from(entry.birth)).map_or(segment.id, |b| b.segment),
+            slot: entry.slot,
+        };
+        match self.frame(segment, window, entry, root) {
+            Ok(plain) => {
+                self.content(segment, entry, &plain, at, needed, &mut outcome.opening);
+                outcome.plain = outcome.plain.saturating_add(plain.len() as u64);
+            }
+            Err(wrong) => self.bad_frame(segment, at, needed, u64::from(entry.offset), &wrong),
+        }
+        outcome.frames = outcome.frames.saturating_add(1);
+    }
+
     /// Reads and opens one frame and compares it with what the footer says.
     fn frame(
         &self,
         segment: &Segment,
-        source: &Source<'_>,
+        window: &mut Window<'_>,
         entry: &FooterEntry,
         root: &mut blake3::Hasher,
     ) -> Result<Vec<u8>, String> {
         let length = (FRAME_HEADER_BYTES as u64).saturating_add(u64::from(entry.stored_len));
-        let bytes = source.read(u64::from(entry.offset), length).map_err(|w| w.what)?;
-        let (head, payload) = bytes.split_at_checked(FRAME_HEADER_BYTES).unwrap_or((&bytes, &[]));
+        let bytes = window.get(u64::from(entry.offset), length).map_err(|w| w.what)?;
+        let (head, payload) = bytes.split_at_checked(FRAME_HEADER_BYTES).unwrap_or((bytes, &[]));
         root.update(head);
         root.update(payload.last_chunk::<16>().map_or(&[][..], |tag| &tag[..]));
         let header = FrameHeader::decode(head).map_err(|e| e.to_string())?;
@@ -97,24 +160,22 @@ impl Checker<'_> {
         }
         let birth = segment.births.get(usize::from(header.birth));
         let birth = birth.ok_or_else(|| format!("frame {} names a key that the header lacks", entry.slot))?;
-        open_frame(self.index, self.objects, self.keys, birth, &header, payload)
+        self.reader.decode(birth, &header, payload.to_vec())
     }
 
     /// Compares a frame's plaintext with its id, and its kind with its segment's.
-    #[expect(clippy::too_many_arguments, reason = "a step of `check` with a name of its own")]
     fn content(
         &self,
         segment: &Segment,
         entry: &FooterEntry,
         plain: &[u8],
-        nth: u64,
         at: Address,
         needed: bool,
         opening: &mut Option<LogOpening>,
     ) {
         let offset = u64::from(entry.offset);
         if !matches!(segment.end, End::Open { .. })
-            && keys::block_id(&self.keys.block_id_key, plain) != entry.id
+            && keys::block_id(&self.reader.keys.block_id_key, plain) != entry.id
         {
             let what = format!("frame {} holds other bytes than its id says", entry.slot);
             self.bad_frame(segment, at, needed, offset, &what);
@@ -124,9 +185,10 @@ impl Checker<'_> {
             (SegmentKind::Meta, kind) => {
                 matches!(kind, FrameKind::MapRoot | FrameKind::MapSegments | FrameKind::MapLeaf)
             }
-            (SegmentKind::Log, FrameKind::LogOpening) => nth == 0,
+            (SegmentKind::Log, FrameKind::LogOpening) => entry.slot == 0,
             (SegmentKind::Log, kind) => {
-                nth > 0 && matches!(kind, FrameKind::LogEvents | FrameKind::LogIndex | FrameKind::LogMeta)
+                entry.slot > 0
+                    && matches!(kind, FrameKind::LogEvents | FrameKind::LogIndex | FrameKind::LogMeta)
             }
             _ => false,
         };
@@ -239,7 +301,7 @@ impl Checker<'_> {
     fn bad_segment(&self, segment: &Segment, needed: bool, wrong: &Wrong) {
         if needed {
             self.progress.flaw();
-            self.found.bad_segment(segment.id, &segment.name, wrong.offset, wrong.what.clone());
+            self.found.bad_segment(segment.ids(), &segment.name, wrong.offset, wrong.what.clone());
         } else {
             self.found.note(&segment.name, format!("{} (nothing needs this segment)", wrong.what));
         }

@@ -52,11 +52,6 @@ impl Index {
         self.segments.push(segment);
     }
 
-    /// Whether the frames of a birth are anywhere.
-    pub(crate) fn has_segment(&self, birth: SegmentId) -> bool {
-        self.births.contains_key(&birth)
-    }
-
     /// The segment in which the frames of a birth lie now.
     pub(crate) fn carrier(&self, birth: SegmentId) -> Option<&Segment> {
         self.births.get(&birth).and_then(|b| self.segments.get(b.carrier))

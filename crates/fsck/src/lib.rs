@@ -2,26 +2,32 @@
 //!
 //! Owns the independent check of a repository: it shares `format` and `io` with the
 //! store, and none of its code, so that one's mistakes are not the other's. Refuses to
-//! know servers, the daemon and the configuration. Start reading at `check.rs`.
+//! know servers, the daemon and the configuration. Start reading at `check.rs`; a repair begins
+//! in `repair.rs`.
 //!
 //! `command.rs` is the whole of the program `holdfast-fsck`, so that `holdfast fsck` can
 //! be the same one.
 
+mod append;
 pub mod check;
 pub mod command;
 mod crypt;
 pub mod error;
 mod findings;
 mod frames;
+mod heal;
 mod hold;
 mod index;
 pub mod kit;
 mod logs;
 mod manifest;
 mod maps;
+mod overlay;
 mod parity;
 pub mod progress;
 mod reader;
+mod refoot;
+pub mod repair;
 pub mod report;
 mod segment;
 mod text;
@@ -30,5 +36,6 @@ mod unlock;
 pub use check::{Options, Scope, check};
 pub use error::{Error, Result};
 pub use progress::Progress;
+pub use repair::{RepairOptions, Repaired, repair};
 pub use report::Report;
 pub use unlock::Secret;

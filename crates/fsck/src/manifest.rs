@@ -14,7 +14,7 @@ use holdfast_io::{ObjectName, Objects};
 
 use crate::crypt::Opener;
 use crate::error::Result;
-use crate::findings::Findings;
+use crate::findings::{Findings, Mend};
 use crate::unlock::Keys;
 
 /// What the manifest says.
@@ -23,6 +23,8 @@ pub(crate) struct Manifest {
     pub records: Vec<Stamped>,
     pub heads: u64,
     pub bytes: u64,
+    /// The newest record of a whole chain; none if the chain is broken.
+    pub last: Option<(u64, RecordHash)>,
 }
 
 /// Longest object of a head that is read: a right one has 104 bytes, and a longer one must not fill the memory.
@@ -47,8 +49,15 @@ pub(crate) fn read(objects: &dyn Objects, keys: &Keys, found: &Findings) -> Resu
     let named = heads.iter().flatten().map(|h| h.number).max();
     let last = numbers.last().copied().max(named);
     let mut read = Manifest { heads: heads.iter().flatten().count() as u64, ..Manifest::default() };
-    let mut chain =
-        Chain { objects, keys, found, previous: RecordHash([0; 32]), known: true, hashes: BTreeMap::new() };
+    let mut chain = Chain {
+        objects,
+        keys,
+        found,
+        previous: RecordHash([0; 32]),
+        known: true,
+        whole: true,
+        hashes: BTreeMap::new(),
+    };
     let mut number = 0;
     while number <= last.unwrap_or(0) {
         // No head names it, and nothing follows: a writer died here before it acknowledged anything.
@@ -63,6 +72,7 @@ pub(crate) fn read(objects: &dyn Objects, keys: &Keys, found: &Findings) -> Resu
                 format!("records {next} to {} are missing", there.saturating_sub(1)),
             );
             chain.known = false;
+            chain.whole = false;
             number = there;
         } else {
             number = next;
@@ -85,6 +95,10 @@ pub(crate) fn read(objects: &dyn Objects, keys: &Keys, found: &Findings) -> Resu
         }
     }
     check_head_numbers(&heads, last, found);
+    if chain.whole {
+        read.last = chain.hashes.last_key_value().map(|(number, hash)| (*number, *hash));
+    }
+    mend_heads(&heads, &chain, found)?;
     Ok(read)
 }
 
@@ -138,6 +152,24 @@ fn check_head_numbers(heads: &[Option<Head>; 2], last: Option<u64>, found: &Find
     }
 }
 
+/// A head that is missing, damaged or behind can be written anew, as long as the chain is whole and no head knows of
+/// records that are not there.
+fn mend_heads(heads: &[Option<Head>; 2], chain: &Chain<'_>, found: &Findings) -> Result<()> {
+    let Some((last, _)) = chain.hashes.last_key_value().filter(|_| chain.whole) else { return Ok(()) };
+    if heads.iter().flatten().any(|h| h.number > *last || chain.hashes.get(&h.number) != Some(&h.hash)) {
+        return Ok(());
+    }
+    for (at, (name, head)) in HEADS.iter().zip(heads).enumerate() {
+        let due = if last % 2 == at as u64 { Some(*last) } else { last.checked_sub(1) };
+        if let Some((number, hash)) = due.and_then(|due| chain.hashes.get_key_value(&due))
+            && head.is_none_or(|head| head.number != *number)
+        {
+            found.mend(Mend::Head { name: ObjectName::new(*name)?, number: *number, hash: *hash });
+        }
+    }
+    Ok(())
+}
+
 type Opened = std::result::Result<(Envelope, Stamped), String>;
 
 struct Chain<'a> {
@@ -147,6 +179,8 @@ struct Chain<'a> {
     previous: RecordHash,
     /// Whether `previous` is known: not after a record that cannot be read.
     known: bool,
+    /// Whether every record so far was good.
+    whole: bool,
     hashes: BTreeMap<u64, RecordHash>,
 }
 
@@ -155,18 +189,29 @@ impl Chain<'_> {
     fn step(&mut self, number: u64, may_be_torn: bool, read: &mut Manifest) -> Result<()> {
         let mut good: Option<(Envelope, Stamped)> = None;
         let mut bad: Vec<(String, String)> = Vec::new();
+        let mut good_name = None;
+        let mut rivals = false;
         for copy in 0..MANIFESTS.len() {
             let name = manifest(copy, number);
             match (self.copy(&name, number, read)?, &good) {
                 (Ok(this), Some((first, _))) if first.hash != this.0.hash => {
+                    rivals = true;
                     bad.push((name, "its two copies hold different records".to_owned()));
                 }
                 (Ok(_), Some(_)) => {}
-                (Ok(this), None) => good = Some(this),
+                (Ok(this), None) => {
+                    good = Some(this);
+                    good_name = Some(name);
+                }
                 (Err(flaw), _) => bad.push((name, flaw)),
             }
         }
         for (name, flaw) in bad {
+            // Which one of two rivals is right is for a person to say.
+            if let Some(good) = good_name.as_ref().filter(|_| !rivals) {
+                let good = ObjectName::new(good.as_str())?;
+                self.found.mend(Mend::Copy { bad: ObjectName::new(name.as_str())?, good });
+            }
             if may_be_torn {
                 let what = format!("{flaw}; no head names this record, so its writer died before it counted");
                 self.found.note(name, what);
@@ -189,6 +234,7 @@ impl Chain<'_> {
                 self.found
                     .affects(no, "every backup and stretch of log that this record made known".to_owned());
                 self.known = false;
+                self.whole = false;
             }
         }
         Ok(())

@@ -15,14 +15,14 @@ use crate::reader::Reader;
 use crate::report::{BackupVerdict, FILES_NAMED_MAX};
 
 /// What a check of maps needs.
-pub(crate) struct Maps<'a> {
-    pub reader: &'a Reader<'a>,
+pub(crate) struct Maps<'a, 'r> {
+    pub reader: &'a Reader<'r>,
     pub found: &'a Findings,
 }
 
 /// The walk through one map.
-struct Walk<'a> {
-    maps: &'a Maps<'a>,
+struct Walk<'a, 'r> {
+    maps: &'a Maps<'a, 'r>,
     /// How the backup is named where it is affected by a flaw.
     label: String,
     table: Vec<MapSegment>,
@@ -44,7 +44,7 @@ struct Counted {
     hole: u64,
 }
 
-impl Maps<'_> {
+impl Maps<'_, '_> {
     /// Follows a backup's map to every block.
     pub(crate) fn check(&self, backup: &BackupRecord, server: &str) -> BackupVerdict {
         let started = crate::text::time(backup.started_us);
@@ -91,7 +91,7 @@ impl Maps<'_> {
     }
 }
 
-impl Walk<'_> {
+impl Walk<'_, '_> {
     /// Reads one frame of the map; a flaw here damages the whole backup.
     fn frame<T>(
         &mut self,

@@ -5,14 +5,30 @@
 use holdfast_format::parity::{Geometry, ParityTable, checksum};
 use holdfast_format::segment::{PAGE_BYTES, ParityPlace, Trailer};
 
-use crate::segment::{Source, Wrong};
+use crate::segment::{Source, Window, Wrong};
 
 /// Checks the parity of a sealed segment; gives everything that is wrong with it.
 pub(crate) fn check(source: &Source<'_>, trailer: &Trailer, place: &ParityPlace) -> Vec<Wrong> {
+    let (table, mut wrong) = check_tables(source, trailer, place);
+    if let Some(table) = table {
+        shards(source, &table, &mut wrong);
+    }
+    wrong
+}
+
+/// As [`check`], but for the shards; gives the table, too, if a copy of it is good.
+pub(crate) fn check_tables(
+    source: &Source<'_>,
+    trailer: &Trailer,
+    place: &ParityPlace,
+) -> (Option<ParityTable>, Vec<Wrong>) {
     let geometry = Geometry::of(place.offset);
     let end = place.offset.saturating_add(place.len).saturating_add(PAGE_BYTES as u64);
     if geometry.place() != *place || end != source.len {
-        return vec![Wrong::at(place.offset, "its parity has another shape than its length asks for")];
+        return (
+            None,
+            vec![Wrong::at(place.offset, "its parity has another shape than its length asks for")],
+        );
     }
     let mut wrong = Vec::new();
     match source.read(place.offset, PAGE_BYTES as u64) {
@@ -27,10 +43,7 @@ pub(crate) fn check(source: &Source<'_>, trailer: &Trailer, place: &ParityPlace)
             Err(e) => wrong.push(e),
         }
     }
-    if let Some(table) = table {
-        shards(source, &table, &mut wrong);
-    }
-    wrong
+    (table, wrong)
 }
 
 fn read_table(
@@ -62,15 +75,20 @@ fn shards(source: &Source<'_>, table: &ParityTable, wrong: &mut Vec<Wrong>) {
     });
     let parity =
         (0..geometry.parity_shards).map(|n| (geometry.parity_shard(n), shard_bytes, "a shard of its parity"));
+    let mut window = Window::new(source);
+    let zeros = vec![0; geometry.shard_bytes as usize];
     for ((start, len, what), sum) in data.chain(parity).zip(&table.checksums) {
-        match source.read(start, len) {
-            Ok(mut bytes) => {
-                bytes.resize(geometry.shard_bytes as usize, 0);
-                if checksum(&bytes) != *sum {
-                    wrong.push(Wrong::at(
-                        start,
-                        format!("{what} is not what the checksum in its parity says"),
-                    ));
+        match window.get(start, len) {
+            Ok(bytes) => {
+                let missing = zeros.get(bytes.len()..).unwrap_or_default();
+                let right = if missing.is_empty() {
+                    checksum(bytes) == *sum
+                } else {
+                    checksum(&[bytes, missing].concat()) == *sum
+                };
+                if !right {
+                    let what = format!("{what} is not what the checksum in its parity says");
+                    wrong.push(Wrong::at(start, what));
                 }
             }
             Err(e) => wrong.push(e),

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
+use crate::check::Scope;
 use crate::progress::{duration, size};
 
 /// Flaws kept one by one; the rest is counted. A dead disk gives one for each frame, and nobody reads them all.
@@ -48,7 +49,7 @@ pub struct BackupVerdict {
     pub files: u64,
     /// Bytes of those files.
     pub bytes: u64,
-    /// True if each block of each file was read and is right.
+    /// True if each block of each file is there, and right as far as it was read: all of them in a full check.
     pub whole: bool,
     /// Files that would not come back whole; at most [`FILES_NAMED_MAX`].
     pub damaged: Vec<String>,
@@ -92,6 +93,8 @@ pub struct Counts {
     pub orphan_bytes: u64,
     /// Bytes read.
     pub bytes: u64,
+    /// Bytes of plaintext that the frames held.
+    pub plain_bytes: u64,
 }
 
 /// The result of a check.
@@ -101,7 +104,9 @@ pub struct Report {
     pub schema: u32,
     /// The repository's id.
     pub repository: String,
-    /// True if nothing is wrong.
+    /// How much was read.
+    pub scope: Scope,
+    /// True if nothing is wrong with what was read.
     pub clean: bool,
     /// What was read.
     pub counts: Counts,
@@ -214,15 +219,22 @@ impl Report {
     fn write_end(&self, out: &mut String) {
         let took = duration(std::time::Duration::from_millis(self.took_ms));
         if self.clean {
-            let _ = writeln!(out, "clean      everything was read and is right ({took})");
+            let what = match self.scope {
+                Scope::Full => "everything was read and is right".to_owned(),
+                Scope::Sample => format!(
+                    "the structure and a sample of {} are right; --full reads every byte",
+                    counted(self.counts.frames, "frame")
+                ),
+            };
+            let _ = writeln!(out, "clean      {what} ({took})");
             return;
         }
         let _ = writeln!(out, "CORRUPTED  {} found ({took})", counted(self.flaw_count(), "flaw"));
         let (whole, all) = (self.backups.iter().filter(|b| b.whole).count(), self.backups.len());
         let _ = writeln!(
             out,
-            "next       {whole} of {all} backups are whole and can be restored. Copy the repository before anything \
-             else is written to its disk, look at the disk, and take a new backup elsewhere."
+            "next       {whole} of {all} backups are whole and can be restored. Look at the disk, copy the repository \
+             elsewhere, then see what can be mended: holdfast-fsck --repair --dry-run"
         );
     }
 }

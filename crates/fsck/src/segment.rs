@@ -74,11 +74,50 @@ impl<'a> Source<'a> {
     }
 }
 
+/// A stretch of an object in memory, read ahead of whoever goes through it from front to back.
+pub(crate) struct Window<'a> {
+    source: &'a Source<'a>,
+    ahead: u64,
+    start: u64,
+    bytes: Vec<u8>,
+}
+
+impl<'a> Window<'a> {
+    /// Reads a MiB at a time.
+    pub(crate) fn new(source: &'a Source<'a>) -> Self {
+        Self { source, ahead: 1 << 20, start: 0, bytes: Vec::new() }
+    }
+
+    /// Reads what is asked for, no more.
+    pub(crate) fn small(source: &'a Source<'a>) -> Self {
+        Self { ahead: 0, ..Self::new(source) }
+    }
+
+    /// A range of the object.
+    pub(crate) fn get(&mut self, offset: u64, len: u64) -> Result<&[u8], Wrong> {
+        let inside = |start: u64, have: usize| {
+            offset >= start
+                && offset.checked_add(len).is_some_and(|end| end <= start.saturating_add(have as u64))
+        };
+        if !inside(self.start, self.bytes.len()) {
+            let left = self.source.len.saturating_sub(offset);
+            // A place that cannot be read must not take what lies before it with it.
+            let ahead = self.source.read(offset, self.ahead.max(len).min(left));
+            self.bytes = ahead.or_else(|_| self.source.read(offset, len))?;
+            self.start = offset;
+        }
+        let from = usize::try_from(offset.saturating_sub(self.start)).unwrap_or(usize::MAX);
+        let size = usize::try_from(len).unwrap_or(usize::MAX);
+        let range = self.bytes.get(from..).and_then(|bytes| bytes.get(..size));
+        range.ok_or_else(|| Wrong::at(offset, format!("it ends too early: {len} bytes are needed here")))
+    }
+}
+
 /// The keys of one birth segment.
 pub(crate) struct BirthKeys {
     pub segment: SegmentId,
     pub frames: Opener,
-    footer: Opener,
+    pub footer: Opener,
 }
 
 /// How a segment ends.
@@ -124,6 +163,18 @@ impl Segment {
         recorded: bool,
     ) -> Result<(Self, Vec<FooterEntry>), Wrong> {
         let source = Source::open(objects, name).map_err(Wrong::whole)?;
+        let mut segment = Self::header(&source, keys)?;
+        let log = segment.header.kind == SegmentKind::Log;
+        let entries = segment.find_end(objects, &source, log, recorded)?;
+        Ok((segment, entries))
+    }
+
+    /// Reads the header only: a segment whose end is lost.
+    pub(crate) fn open_header(objects: &dyn Objects, keys: &Keys, name: ObjectName) -> Result<Self, Wrong> {
+        Self::header(&Source::open(objects, name).map_err(Wrong::whole)?, keys)
+    }
+
+    fn header(source: &Source<'_>, keys: &Keys) -> Result<Self, Wrong> {
         let Some((id, log)) = id_of(&source.name) else {
             return Err(Wrong::whole("no segment has such a name"));
         };
@@ -149,7 +200,7 @@ impl Segment {
         }
         let births =
             header.births.iter().map(|birth| birth_keys(keys, birth)).collect::<Result<Vec<_>, _>>()?;
-        let mut segment = Self {
+        Ok(Self {
             id,
             len: source.len,
             header,
@@ -157,9 +208,12 @@ impl Segment {
             end: End::Open { left: 0, later: None },
             frames_end: PAGE_BYTES as u64,
             name: source.name.clone(),
-        };
-        let entries = segment.find_end(objects, &source, log, recorded)?;
-        Ok((segment, entries))
+        })
+    }
+
+    /// The segments that its frames were born in, itself first.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = SegmentId> {
+        self.births.iter().map(|b| b.segment)
     }
 
     fn find_end(

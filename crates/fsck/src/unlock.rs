@@ -11,7 +11,7 @@ use holdfast_io::{ObjectName, Objects};
 
 use crate::crypt::Opener;
 use crate::error::{Error, Result};
-use crate::findings::Findings;
+use crate::findings::{Findings, Mend};
 use crate::kit::Kit;
 
 /// What the user gives to get in.
@@ -73,7 +73,7 @@ pub(crate) fn unlock(objects: &dyn Objects, secret: &Secret, found: &Findings) -
     let secrets = secrets.ok_or_else(|| "its secrets do not open".to_owned());
     let secrets = secrets.and_then(|plain| Secrets::decode(&plain).map_err(|e| e.to_string()));
     let secrets = secrets.map_err(|flaw| Error::NoKeyring { flaw })?;
-    let right = compare_copies(&copies, newest, found);
+    let right = compare_copies(&copies, newest, found)?;
     Ok((keys_of(newest.repo, &secrets), right))
 }
 
@@ -112,9 +112,15 @@ fn copies(objects: &dyn Objects) -> Result<Vec<Copy>> {
 }
 
 /// Reports copies that are damaged; an older generation is what a crash between two copies leaves.
-fn compare_copies(copies: &[Copy], newest: &Keyring, found: &Findings) -> u64 {
+fn compare_copies(copies: &[Copy], newest: &Keyring, found: &Findings) -> Result<u64> {
     let mut right = 0_u64;
+    let good = copies.iter().find(|(_, copy)| copy.as_ref().is_ok_and(|copy| copy == newest));
     for (name, copy) in copies {
+        // Two keyrings of one generation are a riddle that a person has to solve.
+        let mendable = copy.as_ref().map_or(true, |copy| copy.generation < newest.generation);
+        if let Some((good, _)) = good.filter(|_| mendable) {
+            found.mend(Mend::Copy { bad: ObjectName::new(*name)?, good: ObjectName::new(*good)? });
+        }
         match copy {
             Ok(copy) if copy == newest => right = right.saturating_add(1),
             Ok(copy) if copy.generation < newest.generation => {
@@ -131,7 +137,7 @@ fn compare_copies(copies: &[Copy], newest: &Keyring, found: &Findings) -> u64 {
             }
         }
     }
-    right
+    Ok(right)
 }
 
 /// Tries the secret on every slot it fits.

@@ -32,7 +32,12 @@ fn nothing_a_wrong_passphrase_and_a_dead_keyring_are_told_apart() {
     assert!(matches!(fsck(&empty), Err(Error::NoRepository { .. })));
     let (disk, objects) = repository();
     let wrong = holdfast_fsck::Secret::Passphrase(b"wrong".to_vec());
-    let refused = holdfast_fsck::check(objects.as_ref(), &wrong, &holdfast_fsck::Progress::default());
+    let refused = holdfast_fsck::check(
+        objects.as_ref(),
+        &wrong,
+        holdfast_fsck::Options::default(),
+        &holdfast_fsck::Progress::default(),
+    );
     let refused = refused.err().unwrap();
     assert_eq!(refused.exit_code(), 12, "{refused}");
     for n in 0..3 {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 
-use holdfast_fsck::{Progress, Secret, check};
+use holdfast_fsck::{Options, Progress, Scope, Secret, check};
 use holdfast_io::{Directory, Disk, EntryKind, Objects, RealDisk};
 use holdfast_store::{LogState, Repository, RestoreOptions};
 use serde_json::Value;
@@ -21,6 +21,10 @@ fn golden() -> Vec<PathBuf> {
     all.sort();
     assert!(!all.is_empty(), "no golden repository in {}", folder.display());
     all
+}
+
+fn full() -> Options {
+    Options { scope: Scope::Full, seed: 0 }
 }
 
 fn expected(golden: &Path) -> Value {
@@ -56,7 +60,7 @@ fn the_second_reader_finds_each_golden_repository_clean() {
     for golden in golden() {
         let (_folder, objects) = copied(&golden);
         let secret = Secret::Passphrase(passphrase(&golden).into_bytes());
-        let report = check(objects.as_ref(), &secret, &Progress::default()).unwrap();
+        let report = check(objects.as_ref(), &secret, full(), &Progress::default()).unwrap();
         assert!(report.clean, "{}:\n{}", golden.display(), report.text());
         let expected = expected(&golden);
         assert_eq!(report.repository, expected["repository"]);
@@ -141,7 +145,7 @@ fn the_program_says_what_it_found_in_text_in_json_and_by_its_exit_code() {
     let repo = folder.path().join("repo");
     let (repo, key) = (repo.to_str().unwrap(), golden.join("passphrase"));
     let way_in = ["--passphrase-file", key.to_str().unwrap()];
-    let run = |more: &[&str]| program(&[&[repo][..], &way_in, more].concat());
+    let run = |more: &[&str]| program(&[&[repo, "--full"][..], &way_in, more].concat());
 
     let clean = run(&[]);
     assert_eq!(clean.status.code(), Some(0), "{}", String::from_utf8_lossy(&clean.stderr));

@@ -150,7 +150,7 @@ impl Demo {
         let proved = self.timed("prove it against the ledger", |_| prove(&restored, &before_drop, engine));
         self.timed("fsck", |demo| {
             let outcome = demo.user.fsck();
-            print!("\n$ holdfast-fsck {}\n{}", demo.user.repository().display(), outcome.stdout);
+            print!("\n$ holdfast-fsck --full {}\n{}", demo.user.repository().display(), outcome.stdout);
             outcome.ok()
         });
         println!();

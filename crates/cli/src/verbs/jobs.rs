@@ -1,7 +1,7 @@
 //! `backup`, `archive`, `restore`, `fsck`: what takes time.
 
 use super::{DONE, DONE_WITH_WARNINGS, Stop, open, place};
-use crate::args::{Common, Prove, Restore, RestoreCommand, RestoreVerb};
+use crate::args::{Common, FsckArgs, Prove, Restore, RestoreCommand, RestoreVerb};
 use crate::output::{Output, duration, size};
 use crate::progress::Meter;
 use crate::signals::stop_flag;
@@ -204,15 +204,20 @@ fn show_restored(out: &mut dyn Write, view: &RestoredView) -> io::Result<()> {
     writeln!(out, "next: holdfast restore finish {}", view.into)
 }
 
-pub(super) fn fsck(common: &Common, output: Output) -> std::result::Result<ExitCode, Stop> {
+pub(super) fn fsck(common: &Common, args: &FsckArgs, output: Output) -> std::result::Result<ExitCode, Stop> {
     let mut arguments: Vec<OsString> = vec!["holdfast fsck".into(), place(common)?.into()];
     if let Some(kit) = &common.recovery_kit {
         arguments.extend(["--kit".into(), kit.into()]);
     } else if let Some(file) = &common.passphrase_file {
         arguments.extend(["--passphrase-file".into(), file.into()]);
     }
-    if output.json {
-        arguments.push("--json".into());
-    }
+    let flags = [
+        (args.full, "--full"),
+        (args.repair, "--repair"),
+        (args.rebuild_index, "--rebuild-index"),
+        (args.dry_run, "--dry-run"),
+        (output.json, "--json"),
+    ];
+    arguments.extend(flags.iter().filter(|(given, _)| *given).map(|(_, flag)| OsString::from(flag)));
     Ok(holdfast_fsck::command::run(arguments))
 }

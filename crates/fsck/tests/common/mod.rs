@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use holdfast_fsck::{Progress, Report, Secret, check};
+use holdfast_fsck::{Options, Progress, Report, Scope, Secret, check};
 use holdfast_io::{Directory, Objects, SimDisk};
 use holdfast_store::format::gtid::{Flavor, GtidSet, Uuid};
 use holdfast_store::format::ids::{BackupId, SegmentId, ServerId};
@@ -254,5 +254,6 @@ pub fn repository() -> (SimDisk, Arc<dyn Objects>) {
 }
 
 pub fn fsck(objects: &dyn Objects) -> Result<Report, holdfast_fsck::Error> {
-    check(objects, &Secret::Passphrase(PASSPHRASE.into()), &Progress::default())
+    let options = Options { scope: Scope::Full, seed: 0 };
+    check(objects, &Secret::Passphrase(PASSPHRASE.into()), options, &Progress::default())
 }

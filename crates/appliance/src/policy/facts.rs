@@ -6,7 +6,7 @@ use crate::catalogue::Catalogue;
 use crate::error::Result;
 use crate::list::{learned, newest_proof};
 use crate::time::Micros;
-use holdfast_archive::ServerLog;
+use holdfast_archive::{CopyFacts, ServerLog};
 use holdfast_format::ids::BackupId;
 use holdfast_format::record::{BackupRecord, Coordinates, Record, ServerKind, ServerRecord};
 
@@ -33,8 +33,7 @@ pub fn points_of(
                 Coordinates::Exact(at) => at,
                 Coordinates::Between { hi, .. } => hi,
             };
-            let source = backup.fact("server_uuid").and_then(|uuid| uuid.parse().ok());
-            let place = log.place_of_copy(&hi, backup.started_us, source).map_err(told)?;
+            let place = log.place_of_copy(&hi, &CopyFacts::of(backup)).map_err(told)?;
             *placed = place.and_then(|p| coverage.iter().position(|i| (i.begin..=i.end).contains(&p)));
             // A server that nobody writes to has no transaction to date the stretch by.
             if let Some(interval) = placed.and_then(|at: usize| intervals.get_mut(at)) {

@@ -7,16 +7,21 @@
 //! Order of use: [`scan::scan`] over the whole range before the first write, then
 //! [`serial::replay`], which may be killed at any moment and called again, then [`finish::finish`].
 
+mod appliers;
 mod batch;
 pub mod checkpoint;
 mod ddl;
 mod error;
 pub mod finish;
 pub mod log;
+pub mod net;
 pub mod scan;
 pub mod serial;
 pub mod session;
 mod sql;
+mod survey;
 
 pub use error::Error;
 pub use log::{EventPlace, Log, LogReader};
+pub use net::{Mode, run};
+pub use survey::RowShape;

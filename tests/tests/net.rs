@@ -7,7 +7,7 @@
 use std::ops::ControlFlow;
 
 use holdfast_engine::PrivateServer;
-use holdfast_replay::net::{Class, Mode, Options};
+use holdfast_replay::net::{Mode, Options};
 use holdfast_replay::serial::{Outcome, Progress};
 use holdfast_replay::{Error, finish::finish, scan::scan};
 use holdfast_tests::replaying::{Bed, SCHEMA, go_on, rarities, workload};

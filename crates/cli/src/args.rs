@@ -279,9 +279,25 @@ pub struct Restore {
     /// How much to prove at the end
     #[arg(long, value_enum, default_value_t = Prove::Standard)]
     pub prove: Prove,
+    /// How to replay the log
+    #[arg(long, value_enum, default_value_t = Mode::Auto)]
+    pub mode: Mode,
     /// Print the plan and change nothing
     #[arg(long)]
     pub dry_run: bool,
+}
+
+/// `--mode`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Mode {
+    /// One transaction after the other, on one connection
+    Serial,
+    /// In order within each table, tables side by side
+    Ordered,
+    /// Only what came of each row, on many connections; in order where that would not be exact
+    Net,
+    /// net, or serial where there is little to do
+    Auto,
 }
 
 /// `--prove`.

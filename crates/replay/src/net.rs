@@ -54,8 +54,9 @@ pub enum Mode {
     Auto,
 }
 
-/// Row changes below which `Auto` is `Serial`: a second's work.
-const AUTO_ROWS: u64 = 2_000;
+/// Row changes below which `Auto` is `Serial`: opening connections and reading definitions
+/// takes longer than these.
+const AUTO_ROWS: u64 = 200;
 
 /// Options of a replay on several connections.
 #[derive(Debug, Clone)]

@@ -1,12 +1,12 @@
 //! `backup`, `archive`, `restore`, `fsck`: what takes time.
 
 use super::{DONE, DONE_WITH_WARNINGS, Stop, open, place};
-use crate::args::{Common, FsckArgs, Prove, Restore, RestoreCommand, RestoreVerb};
+use crate::args::{Common, FsckArgs, Mode, Prove, Restore, RestoreCommand, RestoreVerb};
 use crate::output::{Output, duration, size};
 use crate::progress::Meter;
 use crate::signals::stop_flag;
 use holdfast_appliance::error::{Error, Result};
-use holdfast_appliance::restore::{self, Options, PlanView, ProveLevel, RestoredView, Target};
+use holdfast_appliance::restore::{self, Options, PlanView, ProveLevel, ReplayMode, RestoredView, Target};
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -107,6 +107,12 @@ fn restore_to(common: &Common, output: Output, wanted: &Restore) -> std::result:
             Prove::Quick => ProveLevel::Quick,
             Prove::Standard => ProveLevel::Standard,
             Prove::Full => ProveLevel::Full,
+        },
+        mode: match wanted.mode {
+            Mode::Serial => ReplayMode::Serial,
+            Mode::Ordered => ReplayMode::Ordered,
+            Mode::Net => ReplayMode::Net,
+            Mode::Auto => ReplayMode::Auto,
         },
     };
     let catalogue = open(common)?;

@@ -7,6 +7,7 @@
 //!   the flags of each event as the source had them, so that the server does it again.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use holdfast_binlog::tables::TableKey;
 
@@ -28,6 +29,18 @@ pub enum Class {
         /// Why.
         why: String,
     },
+}
+
+impl fmt::Display for Class {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Net => f.write_str("net change"),
+            Self::Ordered { why } => write!(f, "in order, since {why}"),
+            Self::Together { why } => {
+                write!(f, "in order with all that foreign keys join it with, since {why}")
+            }
+        }
+    }
 }
 
 /// What a table alone says against net change.

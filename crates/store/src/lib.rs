@@ -23,6 +23,7 @@ mod random;
 mod reader;
 mod repository;
 mod restore;
+mod scrub;
 mod segment;
 mod session;
 
@@ -36,3 +37,4 @@ pub use logs::{LogFrame, LogFrames, LogKind, LogSegment, LogState, LogWriter};
 pub use reader::{BackupReader, BlockKind};
 pub use repository::{CreateOptions, OpenOptions, Repository, VerifyWrite};
 pub use restore::{RestoreOptions, RestoreProgress, RestoreSummary};
+pub use scrub::{ScrubOptions, ScrubProgress, ScrubSummary};

@@ -14,6 +14,10 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 
+/// What offset, length and memory of a request past the page cache are multiples of: a page, and the largest logical
+/// block that disks have.
+pub const DIRECT_ALIGNMENT: u64 = 4096;
+
 /// How a file is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Open {
@@ -136,6 +140,12 @@ pub trait File: Send + Sync + Debug {
     /// only after [`Disk::sync_dir`].
     fn sync_all(&self) -> Result<()>;
 
+    /// Gives the file its permission bits and the time of its last change (microseconds since the Unix epoch), whatever
+    /// was written before. The simulated disk keeps neither.
+    fn set_mode_and_time(&self, _mode: u32, _modified_unix_us: i64) -> Result<()> {
+        Ok(())
+    }
+
     /// Gives the range back to the file system; it reads as zeros afterwards. The length stays.
     fn punch_hole(&self, offset: u64, len: u64) -> Result<()>;
 
@@ -156,6 +166,16 @@ pub trait File: Send + Sync + Debug {
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         None
     }
+
+    /// A second descriptor of the same file that goes past the page cache (O_DIRECT), for requests whose offset, length
+    /// and memory are multiples of [`DIRECT_ALIGNMENT`]; `None` unless opened by [`Disk::open_bulk`] on a file system
+    /// that has such a thing.
+    fn direct_descriptor(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    /// Says that the file system refused a request past the page cache: there is no direct descriptor from now on.
+    fn refuse_direct(&self) {}
 
     /// Fills `buf` from `offset`, carrying short and interrupted reads on.
     fn read_exact_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
@@ -205,6 +225,12 @@ pub trait Disk: Send + Sync + Debug {
     /// Opens or makes a file. The name of a new file is durable only after [`Disk::sync_dir`].
     fn open(&self, path: &Path, how: Open) -> Result<Arc<dyn File>>;
 
+    /// As [`Disk::open`], for much data that is moved once: the bulk engines go past the page cache where they can, which
+    /// saves a copy and leaves what others have in the cache there.
+    fn open_bulk(&self, path: &Path, how: Open) -> Result<Arc<dyn File>> {
+        self.open(path, how)
+    }
+
     /// Renames, replacing what stands at `to`; atomic.
     fn rename(&self, from: &Path, to: &Path) -> Result<()>;
 
@@ -225,6 +251,17 @@ pub trait Disk: Send + Sync + Debug {
 
     /// Makes the names of a folder durable: what was made, renamed or removed in it.
     fn sync_dir(&self, dir: &Path) -> Result<()>;
+
+    /// Gives a folder its permission bits and the time of its last change, and makes both and its names durable. Last of
+    /// all that is done in it: a new name changes the time again, and the bits may lock us out.
+    fn finish_dir(&self, dir: &Path, _mode: u32, _modified_unix_us: i64) -> Result<()> {
+        self.sync_dir(dir)
+    }
+
+    /// Makes a symbolic link; false on a disk that has none. The name is durable only after [`Disk::sync_dir`].
+    fn symlink(&self, _target: &[u8], _path: &Path, _modified_unix_us: i64) -> Result<bool> {
+        Ok(false)
+    }
 
     /// Facts about a path; links are not followed.
     fn metadata(&self, path: &Path) -> Result<Metadata>;

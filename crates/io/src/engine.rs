@@ -17,6 +17,7 @@ mod slab;
 mod uring;
 
 use std::fmt;
+use std::os::fd::BorrowedFd;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +26,7 @@ pub use pool::PoolEngine;
 pub use slab::{BUFFER_ALIGNMENT, Buffer, Slab};
 pub use uring::UringEngine;
 
-use crate::disk::File;
+use crate::disk::{DIRECT_ALIGNMENT, File};
 use crate::error::{Error, Result};
 
 /// Smallest buffer: one block of 64 KiB.
@@ -231,6 +232,17 @@ impl Progress {
 
     fn left(&self) -> u32 {
         self.want.saturating_sub(self.done)
+    }
+
+    /// The file's way past the page cache, and how much of what is left may take it; the rest follows as after a short
+    /// transfer. Buffers are aligned, so the place in the buffer is as aligned as what was done.
+    fn direct_part(&self) -> Option<(BorrowedFd<'_>, u32)> {
+        let aligned = |n: u64| n.is_multiple_of(DIRECT_ALIGNMENT);
+        let len = self.left() - self.left() % u32::try_from(DIRECT_ALIGNMENT).ok()?;
+        if len == 0 || !aligned(self.offset()) || !aligned(u64::from(self.done)) {
+            return None;
+        }
+        Some((self.request.file.direct_descriptor()?, len))
     }
 
     /// Notes that `n` bytes were moved; true when the request is over (0 read is the end of the file).

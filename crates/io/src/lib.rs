@@ -25,7 +25,9 @@ pub mod real;
 pub mod sim;
 
 pub use directory::Directory;
-pub use disk::{Disk, Entry, EntryKind, File, FreeSpace, Lock, LockKind, Metadata, Open, Wait};
+pub use disk::{
+    DIRECT_ALIGNMENT, Disk, Entry, EntryKind, File, FreeSpace, Lock, LockKind, Metadata, Open, Wait,
+};
 pub use engine::{Buffer, Completion, Engine, EngineChoice, EngineOptions, Request, Slab};
 pub use error::{Error, Result};
 pub use objects::{ObjectName, ObjectWriter, Objects, Put};

@@ -75,7 +75,18 @@ impl Disk for RealDisk {
     fn open(&self, path: &Path, how: Open) -> Result<Arc<dyn File>> {
         let op = if matches!(how, Open::CreateNew | Open::CreateOrOpen) { "create" } else { "open" };
         let file = open_file(path, how).map_err(|e| Error::from_io(op, path, e))?;
-        Ok(Arc::new(RealFile { file, path: path.to_path_buf(), poisoned: AtomicBool::new(false) }))
+        Ok(Arc::new(RealFile::new(file, path, None)))
+    }
+
+    fn open_bulk(&self, path: &Path, how: Open) -> Result<Arc<dyn File>> {
+        let op = if matches!(how, Open::CreateNew | Open::CreateOrOpen) { "create" } else { "open" };
+        let file = open_file(path, how).map_err(|e| Error::from_io(op, path, e))?;
+        // The same file, whatever stands at the path by now. A file system that can't (tmpfs, some FUSE) says so here.
+        let same = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let mut options = fs::OpenOptions::new();
+        options.read(true).write(how != Open::Read).custom_flags(libc::O_DIRECT);
+        let direct = options.open(same).ok();
+        Ok(Arc::new(RealFile::new(file, path, direct)))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> Result<()> {
@@ -128,6 +139,26 @@ impl Disk for RealDisk {
         fs::File::open(dir).map_err(wrap)?.sync_all().map_err(wrap)
     }
 
+    fn finish_dir(&self, dir: &Path, mode: u32, modified_unix_us: i64) -> Result<()> {
+        let wrap = |e| Error::from_io("give its mode and time to", dir, e);
+        let file = fs::File::open(dir).map_err(wrap)?;
+        set_mode_and_time(&file, mode, modified_unix_us).map_err(wrap)?;
+        rustix::fs::fsync(&file).map_err(|e| Error::from_io("sync the folder", dir, e.into()))
+    }
+
+    fn symlink(&self, target: &[u8], path: &Path, modified_unix_us: i64) -> Result<bool> {
+        use std::os::unix::ffi::OsStrExt;
+        let wrap = |e| Error::from_io("make the link", path, e);
+        std::os::unix::fs::symlink(std::ffi::OsStr::from_bytes(target), path).map_err(wrap)?;
+        let times = times(modified_unix_us);
+        let set = rustix::fs::utimensat(rustix::fs::CWD, path, &times, rustix::fs::AtFlags::SYMLINK_NOFOLLOW);
+        // A link's own time is worth no failure: some file systems keep none.
+        match set {
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(true),
+            Err(e) => Err(wrap(e.into())),
+        }
+    }
+
     fn metadata(&self, path: &Path) -> Result<Metadata> {
         let m = fs::symlink_metadata(path).map_err(|e| Error::from_io("look at", path, e))?;
         Ok(Metadata {
@@ -172,6 +203,22 @@ impl Disk for RealDisk {
             total: s.f_blocks.saturating_mul(s.f_frsize),
         })
     }
+}
+
+/// The time of the last change; that of the last access stays.
+fn times(modified_unix_us: i64) -> rustix::fs::Timestamps {
+    let seconds = modified_unix_us.div_euclid(1_000_000);
+    let rest = modified_unix_us.rem_euclid(1_000_000).saturating_mul(1000);
+    rustix::fs::Timestamps {
+        last_access: rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT },
+        last_modification: rustix::fs::Timespec { tv_sec: seconds, tv_nsec: rest },
+    }
+}
+
+fn set_mode_and_time(file: &fs::File, mode: u32, modified_unix_us: i64) -> io::Result<()> {
+    rustix::fs::fchmod(file, rustix::fs::Mode::from_raw_mode(mode & 0o7777))?;
+    rustix::fs::futimens(file, &times(modified_unix_us))?;
+    Ok(())
 }
 
 fn kind_of(t: fs::FileType) -> EntryKind {
@@ -234,9 +281,17 @@ struct RealFile {
     file: fs::File,
     path: PathBuf,
     poisoned: AtomicBool,
+    /// The same file past the page cache, and whether that was refused.
+    direct: Option<fs::File>,
+    direct_refused: AtomicBool,
 }
 
 impl RealFile {
+    fn new(file: fs::File, path: &Path, direct: Option<fs::File>) -> Self {
+        let (path, poisoned) = (path.to_path_buf(), AtomicBool::new(false));
+        Self { file, path, poisoned, direct, direct_refused: AtomicBool::new(false) }
+    }
+
     fn wrap(&self, op: &'static str) -> impl Fn(io::Error) -> Error + '_ {
         move |e| Error::from_io(op, &self.path, e)
     }
@@ -314,6 +369,11 @@ impl File for RealFile {
         self.synced(rustix::fs::fsync(&self.file).map_err(io::Error::from))
     }
 
+    fn set_mode_and_time(&self, mode: u32, modified_unix_us: i64) -> Result<()> {
+        self.writable()?;
+        set_mode_and_time(&self.file, mode, modified_unix_us).map_err(self.wrap("give its mode and time to"))
+    }
+
     fn punch_hole(&self, offset: u64, len: u64) -> Result<()> {
         self.writable()?;
         match self.fallocate(FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, len) {
@@ -370,5 +430,14 @@ impl File for RealFile {
 
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         Some(self.file.as_fd())
+    }
+
+    fn direct_descriptor(&self) -> Option<BorrowedFd<'_>> {
+        let direct = self.direct.as_ref().filter(|_| !self.direct_refused.load(Ordering::Relaxed));
+        direct.map(AsFd::as_fd)
+    }
+
+    fn refuse_direct(&self) {
+        self.direct_refused.store(true, Ordering::Relaxed);
     }
 }

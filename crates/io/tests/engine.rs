@@ -1,5 +1,10 @@
 //! One suite of tests over every bulk engine, on the real disk and on the simulated one.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests, where a panic is the report")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests, where a panic is the report"
+)]
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -313,4 +318,45 @@ fn the_engine_is_chosen_by_probing_or_by_name() {
     let probed = EngineChoice::Probe.open(options()).unwrap();
     assert_eq!(probed.name() == "pool", UringEngine::new(options()).is_err());
     eprintln!("chosen here: {}", probed.name());
+}
+
+#[test]
+fn what_goes_past_the_page_cache_and_what_does_not_is_one_file() {
+    for mut engine in engines() {
+        let engine = engine.as_mut();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f");
+        let file = RealDisk.open_bulk(&path, Open::CreateNew).unwrap();
+        // Whole pages, a tail that is none, and a hole in between.
+        let tail = 1234;
+        let mut expected = vec![0_u8; 6 * BLOCK + tail];
+        file.set_len(expected.len() as u64).unwrap();
+        for (block, len) in [(4, BLOCK), (0, BLOCK), (1, BLOCK - 4096), (2, 100), (6, tail)] {
+            let bytes = &pattern(1, block)[..len];
+            let at = block as usize * BLOCK;
+            expected[at..at + len].copy_from_slice(bytes);
+            let mut buffer = engine.slab().try_take().unwrap();
+            assert_eq!(buffer.fill(bytes), len);
+            let (offset, direction) = (block * BLOCK as u64, Direction::Write);
+            let file = Arc::clone(&file);
+            engine.submit(Request { file, offset, buffer, direction, token: block }).unwrap();
+        }
+        while let Some(done) = engine.complete().unwrap() {
+            done.result.unwrap();
+        }
+        file.sync_all().unwrap();
+        assert!(std::fs::read(&path).unwrap() == expected, "written by {}", engine.name());
+        let file = RealDisk.open_bulk(&path, Open::Read).unwrap();
+        for block in 0..8 {
+            let buffer = engine.slab().try_take().unwrap();
+            let (offset, direction) = (block * BLOCK as u64, Direction::Read { len: BLOCK as u32 });
+            let file = Arc::clone(&file);
+            engine.submit(Request { file, offset, buffer, direction, token: block }).unwrap();
+            let done = next(engine);
+            let from = (block as usize * BLOCK).min(expected.len());
+            let part = &expected[from..expected.len().min(from + BLOCK)];
+            assert_eq!(done.result.unwrap() as usize, part.len());
+            assert!(done.buffer.filled() == part, "block {block} read by {}", engine.name());
+        }
+    }
 }

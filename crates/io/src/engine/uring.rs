@@ -172,11 +172,17 @@ impl UringEngine {
     /// Queues what is left of a request, which sits in its slot.
     fn send(&mut self, slot: u32) -> Result<()> {
         let Some(progress) = self.slots.get(slot as usize).and_then(Option::as_ref) else { return Ok(()) };
-        let Some(descriptor) = progress.request.file.descriptor() else { return Ok(()) };
+        let (descriptor, len) = match progress.direct_part() {
+            Some((descriptor, len)) => (descriptor, len),
+            None => match progress.request.file.descriptor() {
+                Some(descriptor) => (descriptor, progress.left()),
+                None => return Ok(()),
+            },
+        };
         let fd = types::Fd(descriptor.as_raw_fd());
         let buffer = &progress.request.buffer;
         let address = buffer.start().as_ptr().wrapping_add(progress.done as usize);
-        let (len, offset) = (progress.left(), progress.offset());
+        let offset = progress.offset();
         let fixed =
             u16::try_from(buffer.index()).ok().filter(|_| self.registered && buffer.belongs_to(&self.slab));
         let entry = match (progress.request.direction, fixed) {
@@ -211,6 +217,11 @@ impl UringEngine {
                     self.send(slot)?;
                 }
             } else if matches!(result.saturating_neg(), libc::EINTR | libc::EAGAIN) {
+                *place = Some(progress);
+                self.send(slot)?;
+            } else if result.saturating_neg() == libc::EINVAL && progress.direct_part().is_some() {
+                // The file system takes the flag, but not this request: go on through the page cache.
+                progress.request.file.refuse_direct();
                 *place = Some(progress);
                 self.send(slot)?;
             } else {

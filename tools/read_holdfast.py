@@ -652,16 +652,18 @@ class Repository:
     @staticmethod
     def part(r, files, table):
         number, kind = r.varint(), r.u8()
-        check(kind <= 3, "a map names a file of unknown kind")
+        check(kind <= 4, "a map names a file of unknown kind")
         if kind:
             check(number == len(files), "a map's files are out of order")
             path = r.blob()
             bad = [p for p in path.split(b"/") if p in (b"", b".", b"..")]
             check(path and not bad and b"\0" not in path, f"a map has the path {path!r}")
             target = r.blob() if kind == 3 else None
-            files.append({"path": path, "kind": ("file", "folder", "link")[kind - 1], "target": target,
+            files.append({"path": path, "kind": ("file", "folder", "link", "file")[kind - 1], "target": target,
                           "len": r.varint(), "mode": r.u32(), "mtime_us": r.i64(), "runs": []})
-            check(kind == 1 or files[-1]["len"] == 0, "a map gives a length to what is no file")
+            if kind == 4:
+                r.u64(), r.i64(), r.i64()
+            check(kind in (1, 4) or files[-1]["len"] == 0, "a map gives a length to what is no file")
         check(number == len(files) - 1, "a map's parts are out of order")
         runs = files[-1]["runs"]
         first, end = r.varint(), sum(run[1] for run in runs)

@@ -25,6 +25,8 @@ pub struct Options {
     pub note: String,
     /// Connections or files that are copied in parallel.
     pub jobs: u8,
+    /// Read every file of a folder, also those that are as the last backup has them.
+    pub force: bool,
 }
 
 /// Takes a backup of the server called `name`; it is durable when this returns.
@@ -163,7 +165,7 @@ fn source(
 ) -> Result<(Box<dyn Source>, SourceKind)> {
     if let ServerKind::Folder { path } = &server.kind {
         refuse_own_repository(Path::new(path), &catalogue.place)?;
-        return Ok((Box::new(FolderSource::new(path)), SourceKind::Folder));
+        return Ok((Box::new(FolderSource::new(path).force(options.force)), SourceKind::Folder));
     }
     let login = catalogue.login(server)?;
     let connect = connect_options(&catalogue.environment, server, login.as_ref())?;

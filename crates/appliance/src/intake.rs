@@ -2,7 +2,7 @@
 
 use crate::time::now;
 use holdfast_format::map;
-use holdfast_source::{FileKind, FileNo, FilePath, FileSpec, Sink, SinkError};
+use holdfast_source::{FileKind, FileNo, FilePath, FileSpec, FileState, Sink, SinkError};
 use holdfast_store::BackupWriter;
 
 /// A backup's writer as the sink of a copy.
@@ -22,6 +22,11 @@ fn number(file: FileNo) -> holdfast_store::FileNo {
     holdfast_store::FileNo(file.0)
 }
 
+fn stored(state: FileState) -> map::SourceState {
+    let FileState { inode, modified_ns, changed_ns } = state;
+    map::SourceState { inode, modified_ns, changed_ns }
+}
+
 impl Sink for Intake<'_> {
     fn add_file(&self, spec: FileSpec) -> Result<FileNo, SinkError> {
         let kind = match spec.kind {
@@ -33,7 +38,7 @@ impl Sink for Intake<'_> {
             kind,
             len: 0,
             mode: spec.mode,
-            mtime_us: self.mtime_us,
+            mtime_us: spec.mtime_us.unwrap_or(self.mtime_us),
         };
         self.writer.add_file(spec).map(|file| FileNo(file.0)).map_err(SinkError::new)
     }
@@ -54,6 +59,14 @@ impl Sink for Intake<'_> {
 
     fn set_len(&self, file: FileNo, len: u64) -> Result<(), SinkError> {
         self.writer.set_len(number(file), len).map_err(SinkError::new)
+    }
+
+    fn unchanged(&self, file: FileNo, len: u64, state: FileState) -> Result<bool, SinkError> {
+        self.writer.reuse_file(number(file), len, stored(state)).map_err(SinkError::new)
+    }
+
+    fn state(&self, file: FileNo, state: FileState) -> Result<(), SinkError> {
+        self.writer.set_state(number(file), stored(state)).map_err(SinkError::new)
     }
 
     fn rename(&self, file: FileNo, path: FilePath) -> Result<(), SinkError> {

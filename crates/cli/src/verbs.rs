@@ -40,9 +40,6 @@ const DONE: u8 = 0;
 /// Exit status when it was done, and the user should read the warnings.
 const DONE_WITH_WARNINGS: u8 = 3;
 
-/// Exit status when something is damaged past repair.
-const DAMAGED: u8 = 21;
-
 /// Runs the verb to its exit status.
 ///
 /// # Errors
@@ -54,7 +51,7 @@ pub fn run(cli: Cli) -> std::result::Result<ExitCode, Stop> {
         Verb::Init { at, kit } => setup::init(&common, output, at, kit),
         Verb::Server(verb) => setup::server(&common, output, verb),
         Verb::Doctor { name } => setup::doctor(&common, output, &name),
-        Verb::Backup { name, note, jobs } => jobs::backup(&common, output, &name, note, jobs),
+        Verb::Backup { name, note, jobs, force } => jobs::backup(&common, output, &name, note, jobs, force),
         Verb::Archive { name } => jobs::archive(&common, output, &name),
         Verb::List { name } => look::list(&common, output, name.as_deref()),
         Verb::Status => look::status(&common, output),
@@ -62,7 +59,6 @@ pub fn run(cli: Cli) -> std::result::Result<ExitCode, Stop> {
         Verb::Find(find) => look::find(&common, output, &find),
         Verb::Restore(command) => jobs::restore(&common, output, command),
         Verb::Fsck(args) => return jobs::fsck(&common, &args, output),
-        Verb::Scrub { rate, time_max } => jobs::scrub(&common, output, rate, time_max),
         Verb::Completion { .. } => Ok(DONE),
     };
     status.map(ExitCode::from)

@@ -43,6 +43,21 @@ pub struct FileEntry {
     pub mode: u32,
     /// Time of last change, microseconds since the Unix epoch.
     pub mtime_us: i64,
+    /// What its source's file system said of it; regular files only. Absent where the source can't vouch that an equal
+    /// state means equal bytes.
+    pub state: Option<SourceState>,
+}
+
+/// What the file system of a source says of a file: as long as none of it changes, nor the length, the file has not
+/// been written since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SourceState {
+    /// Number of the inode.
+    pub inode: u64,
+    /// Time of the last change of its content, nanoseconds since the Unix epoch.
+    pub modified_ns: i64,
+    /// Time of the last change of its content, name, owner or mode, nanoseconds since the Unix epoch.
+    pub changed_ns: i64,
 }
 
 impl FileEntry {
@@ -343,6 +358,7 @@ fn put_part(w: &mut Writer, part: &MapPart) {
         None => w.u8(0),
         Some(entry) => {
             w.u8(match entry.kind {
+                FileKind::Regular if entry.state.is_some() => 4,
                 FileKind::Regular => 1,
                 FileKind::Directory => 2,
                 FileKind::Symlink { .. } => 3,
@@ -354,6 +370,11 @@ fn put_part(w: &mut Writer, part: &MapPart) {
             w.varint(entry.len);
             w.u32(entry.mode);
             w.i64(entry.mtime_us);
+            if let (FileKind::Regular, Some(state)) = (&entry.kind, &entry.state) {
+                w.u64(state.inode);
+                w.i64(state.modified_ns);
+                w.i64(state.changed_ns);
+            }
         }
     }
     w.varint(u64::from(part.first_block));
@@ -387,13 +408,13 @@ fn take_part(r: &mut Reader<'_>) -> Result<MapPart> {
     let file = r.varint_u32("a file's number", FILES_MAX - 1)?;
     let entry = match r.u8()? {
         0 => None,
-        code @ 1..=3 => {
+        code @ 1..=4 => {
             let path = r.blob("a path", PATH_BYTES_MAX)?.to_vec();
             if let Some(flaw) = FileEntry::path_flaw(&path) {
                 return Err(Error::bad(what, "a path", flaw, "another"));
             }
             let kind = match code {
-                1 => FileKind::Regular,
+                1 | 4 => FileKind::Regular,
                 2 => FileKind::Directory,
                 _ => FileKind::Symlink { target: r.blob("a link's target", PATH_BYTES_MAX)?.to_vec() },
             };
@@ -401,9 +422,14 @@ fn take_part(r: &mut Reader<'_>) -> Result<MapPart> {
             if kind != FileKind::Regular && len != 0 {
                 return Err(Error::bad(what, "the length of what is no file", 0, len));
             }
-            Some(FileEntry { path, kind, len, mode: r.u32()?, mtime_us: r.i64()? })
+            let (mode, mtime_us) = (r.u32()?, r.i64()?);
+            let state = match code {
+                4 => Some(SourceState { inode: r.u64()?, modified_ns: r.i64()?, changed_ns: r.i64()? }),
+                _ => None,
+            };
+            Some(FileEntry { path, kind, len, mode, mtime_us, state })
         }
-        other => return Err(Error::bad(what, "the kind of file", "0 to 3", other)),
+        other => return Err(Error::bad(what, "the kind of file", "0 to 4", other)),
     };
     let first_block = r.varint_u32("a block's number", u32::MAX)?;
     let count = r.varint("the number of runs")?;

@@ -273,12 +273,18 @@ fn leaf() -> impl Strategy<Value = MapLeaf> {
         Just(FileKind::Directory),
         any::<Vec<u8>>().prop_map(|target| FileKind::Symlink { target })
     ];
-    let entry = ("[a-z]{1,9}(/[a-z.]{3,9}x)?", file, 0..1_u64 << 40, any::<u32>(), any::<i64>()).prop_map(
-        |(path, kind, len, mode, mtime_us)| {
-            let len = if kind == FileKind::Regular { len } else { 0 };
-            FileEntry { path: path.into_bytes(), kind, len, mode, mtime_us }
-        },
-    );
+    let state = any::<(u64, i64, i64)>().prop_map(|(inode, modified_ns, changed_ns)| SourceState {
+        inode,
+        modified_ns,
+        changed_ns,
+    });
+    let state = proptest::option::of(state);
+    let entry = ("[a-z]{1,9}(/[a-z.]{3,9}x)?", file, 0..1_u64 << 40, any::<u32>(), any::<i64>(), state)
+        .prop_map(|(path, kind, len, mode, mtime_us, state)| {
+            let regular = kind == FileKind::Regular;
+            let (len, state) = if regular { (len, state) } else { (0, None) };
+            FileEntry { path: path.into_bytes(), kind, len, mode, mtime_us, state }
+        });
     let part = (0..4_194_304_u32, proptest::option::of(entry), 0..1_u32 << 20, runs).prop_map(
         |(file, entry, first_block, runs)| {
             let runs = runs.into_iter().map(|(count, kind)| Run { count, kind }).collect();

@@ -156,7 +156,7 @@ mod tests {
 
     fn one_file(sink: &MemorySink) -> BlockAssembler {
         let path = FilePath::new("f").unwrap();
-        let spec = FileSpec { path, kind: FileKind::Plain, expected_len: 0, mode: 0o600 };
+        let spec = FileSpec { path, kind: FileKind::Plain, expected_len: 0, mode: 0o600, mtime_us: None };
         BlockAssembler::new(sink.add_file(spec).unwrap())
     }
 

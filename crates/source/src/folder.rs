@@ -14,6 +14,13 @@
 //! their files (`fcntl` locks, asked of the kernel with F_GETLK, so this works for servers of this host), or by a
 //! pid file whose process lives and works in this folder. Every file is asked when it is opened. A file that
 //! changes while it is read (size, time of change, inode), or a folder whose entries do, is an error.
+//!
+//! A file that the copy before has under the same name, with the same size, inode, time of last write and time of last
+//! change, is not read: its content is taken from there. What this trusts: that the kernel gives every write a new time
+//! (it does, unless the clock is set back and the old time is met again to the nanosecond), that nobody writes to the
+//! device beneath the file system, and that bytes which were never written stay as they are (a disk that rots is not
+//! noticed this way). Not trusted, so read again: a file changed within two seconds before the copy, and one in which a
+//! copy found a damaged page. [`FolderSource::force`] reads everything.
 
 mod facts;
 mod in_use;
@@ -23,33 +30,50 @@ mod walk;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use holdfast_io::EngineChoice;
+use read::How;
+
 use crate::error::Error;
 use crate::outcome::Outcome;
 use crate::sink::Sink;
 use crate::source::{Source, Watch};
 use crate::verify::VerifyingSink;
 
-/// Threads that read. More than the cores of a small host, because they wait for the disk in turn.
+/// Threads that hand what was read to the sink: more than the cores of a small host, because a sink waits at times.
 const READERS: usize = 4;
 
 /// A folder as a source.
 #[derive(Debug, Clone)]
 pub struct FolderSource {
     dir: PathBuf,
-    readers: usize,
+    how: How,
 }
 
 impl FolderSource {
     /// For the folder `dir`. Nothing is read yet.
     #[must_use]
     pub fn new(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into(), readers: READERS }
+        Self { dir: dir.into(), how: How { readers: READERS, force: false, io: EngineChoice::Probe } }
     }
 
-    /// With another number of reading threads; at least one.
+    /// With another number of threads that hand blocks to the sink; at least one.
     #[must_use]
     pub fn readers(mut self, readers: usize) -> Self {
-        self.readers = readers.max(1);
+        self.how.readers = readers.max(1);
+        self
+    }
+
+    /// Whether files that are as the copy before has them are read all the same.
+    #[must_use]
+    pub fn force(mut self, force: bool) -> Self {
+        self.how.force = force;
+        self
+    }
+
+    /// With another engine than the one that a probe finds.
+    #[must_use]
+    pub fn io(mut self, io: EngineChoice) -> Self {
+        self.how.io = io;
         self
     }
 
@@ -67,11 +91,19 @@ impl Source for FolderSource {
         in_use::refuse_running(&dir)?;
         let tree = walk::walk(&dir)?;
         let verifying = VerifyingSink::new(sink);
-        let (bytes, files) = read::copy_tree(&tree, &verifying, watch, self.readers)?;
+        let done = read::copy_tree(&tree, &verifying, watch, self.how)?;
         // A server that was started meanwhile, or a file that came or went, spoils the copy as a whole.
         tree.confirm_unchanged()?;
         in_use::refuse_running(&dir)?;
-        let mut outcome = Outcome { bytes, files, facts: facts::of_folder(&dir), ..Outcome::empty() };
+        let mut outcome = Outcome {
+            bytes: done.bytes,
+            files: done.files,
+            facts: facts::of_folder(&dir),
+            ..Outcome::empty()
+        };
+        for (name, count) in [("unread_files", done.unread_files), ("unread_bytes", done.unread_bytes)] {
+            outcome.facts.push((name.to_owned(), count.to_string()));
+        }
         outcome.facts.push(("copy_seconds".to_owned(), started.elapsed().as_secs().to_string()));
         outcome.warnings = tree.warnings;
         let (pages, warnings) = verifying.finish();

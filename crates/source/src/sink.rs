@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! add_file  ->  block ... block  ->  set_len          one file, start to end; blocks in any order
+//! add_file  ->  unchanged: true  ->  set_len          one that the sink has from the copy before
 //! barrier   ->  patch ... patch                       the overlay of a clone: never before the barrier
 //! rename, remove                                      any time after add_file
 //! ```
@@ -49,6 +50,20 @@ pub struct FileSpec {
     pub expected_len: u64,
     /// Permission bits, such as 0o640.
     pub mode: u32,
+    /// Time of the last change of its content, microseconds since the Unix epoch; none where the source doesn't know.
+    pub mtime_us: Option<i64>,
+}
+
+/// What the file system of a source says of a file. While none of it changes, nor the length, the file has not been
+/// written: the source vouches for that by handing one over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct FileState {
+    /// Number of the inode.
+    pub inode: u64,
+    /// Time of the last change of its content, nanoseconds since the Unix epoch.
+    pub modified_ns: i64,
+    /// Time of the last change of its content, name, owner or mode, nanoseconds since the Unix epoch.
+    pub changed_ns: i64,
 }
 
 /// A sink's own error, kept as it is for whoever handed the sink in.
@@ -103,6 +118,17 @@ pub trait Sink: Sync {
     /// The length of `file`: longer than its blocks means zeros behind them; never shorter.
     /// Called for every file that is not a directory; the last call counts.
     fn set_len(&self, file: FileNo, len: u64) -> Result<(), SinkError>;
+
+    /// Asks whether the sink has `file` already, from the copy before: under the same name, with this length and state.
+    /// If so, no block of it comes. A sink that keeps no copies says no.
+    fn unchanged(&self, _file: FileNo, _len: u64, _state: FileState) -> Result<bool, SinkError> {
+        Ok(false)
+    }
+
+    /// The state of `file` while all of it was read, for [`Sink::unchanged`] of the next copy.
+    fn state(&self, _file: FileNo, _state: FileState) -> Result<(), SinkError> {
+        Ok(())
+    }
 
     /// Gives `file` another name.
     fn rename(&self, file: FileNo, path: FilePath) -> Result<(), SinkError>;

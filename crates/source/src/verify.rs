@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::outcome::{PageCounts, Warning};
 use crate::page::{self, PageFormat, Verdict};
 use crate::path::FilePath;
-use crate::sink::{BLOCK_BYTES_U64, FileKind, FileNo, FileSpec, Sink, SinkError};
+use crate::sink::{BLOCK_BYTES_U64, FileKind, FileNo, FileSpec, FileState, Sink, SinkError};
 
 /// Bad pages remembered one by one in a copy; 64 Ki of them are about 4 MiB. A copy has a handful, a broken disk more
 /// than anyone reads.
@@ -231,6 +231,19 @@ impl Sink for VerifyingSink<'_> {
         self.inner.set_len(file, len)
     }
 
+    fn unchanged(&self, file: FileNo, len: u64, state: FileState) -> Result<bool, SinkError> {
+        self.inner.unchanged(file, len, state)
+    }
+
+    /// A file with bad pages is read again each time, so that every copy warns of it.
+    fn state(&self, file: FileNo, state: FileState) -> Result<(), SinkError> {
+        let bad = self.watched(file).is_some_and(|watched| {
+            let watched = lock(&watched);
+            !watched.bad.is_empty() || watched.bad_unlisted > 0
+        });
+        if bad { Ok(()) } else { self.inner.state(file, state) }
+    }
+
     fn rename(&self, file: FileNo, path: FilePath) -> Result<(), SinkError> {
         if let Some(watched) = self.watched(file) {
             lock(&watched).path = path.clone();
@@ -268,7 +281,7 @@ mod tests {
     fn add(sink: &dyn Sink, name: &str) -> FileNo {
         let path = FilePath::new(name).unwrap();
         let kind = kind_of(&path);
-        sink.add_file(FileSpec { path, kind, expected_len: 0, mode: 0o640 }).unwrap()
+        sink.add_file(FileSpec { path, kind, expected_len: 0, mode: 0o640, mtime_us: None }).unwrap()
     }
 
     #[test]

@@ -66,6 +66,18 @@ impl Cipher {
         aad: &[u8],
         buf: &mut Vec<u8>,
     ) -> std::result::Result<(), Mismatch> {
+        let plain = self.open_slice(nonce, aad, buf)?;
+        buf.truncate(plain);
+        Ok(())
+    }
+
+    /// Checks and decrypts in place; the plaintext is the first bytes of `buf`, as many as this gives.
+    pub(crate) fn open_slice(
+        &self,
+        nonce: [u8; NONCE_BYTES],
+        aad: &[u8],
+        buf: &mut [u8],
+    ) -> std::result::Result<usize, Mismatch> {
         let plain = buf.len().checked_sub(TAG_BYTES).ok_or(Mismatch)?;
         match self {
             Self::AwsLc(key) => {
@@ -79,8 +91,7 @@ impl Cipher {
                     .map_err(|_| Mismatch)?;
             }
         }
-        buf.truncate(plain);
-        Ok(())
+        Ok(plain)
     }
 }
 

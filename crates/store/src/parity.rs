@@ -4,6 +4,8 @@ use holdfast_format::ids::{RepoId, SegmentId};
 use holdfast_format::limits::SEGMENT_BYTES_MAX;
 use holdfast_format::parity::{Geometry, ParityTable, checksum};
 use holdfast_format::segment::{PAGE_BYTES, Trailer};
+use std::sync::{Arc, Mutex, PoisonError};
+
 use reed_solomon_simd::{ReedSolomonDecoder, ReedSolomonEncoder};
 
 use crate::error::{Error, Result};
@@ -11,19 +13,71 @@ use crate::error::{Error, Result};
 /// Bytes of a piece of an image: the whole is never copied to grow.
 const PIECE_BYTES: usize = 1024 * 1024;
 
+/// Memory of images and of the encoder, kept from one segment to the next: a backup's segments follow each other, and
+/// fresh memory costs a page fault for every 4 KiB.
+#[derive(Default)]
+pub(crate) struct Workshop {
+    pieces: Mutex<Vec<Vec<u8>>>,
+    encoder: Mutex<Option<ReedSolomonEncoder>>,
+}
+
+impl std::fmt::Debug for Workshop {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Workshop")
+    }
+}
+
+impl Workshop {
+    fn piece(&self) -> Vec<u8> {
+        let kept = self.pieces.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        kept.unwrap_or_else(|| Vec::with_capacity(PIECE_BYTES))
+    }
+
+    /// An encoder for this many shards; used ones come back by [`Workshop::give`].
+    fn encoder(&self, data: usize, parity: usize, shard_bytes: usize) -> Result<ReedSolomonEncoder> {
+        let kept = self.encoder.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match kept {
+            Some(mut encoder) => {
+                encoder.reset(data, parity, shard_bytes).map_err(failed)?;
+                Ok(encoder)
+            }
+            None => ReedSolomonEncoder::new(data, parity, shard_bytes).map_err(failed),
+        }
+    }
+
+    fn give(&self, encoder: ReedSolomonEncoder) {
+        *self.encoder.lock().unwrap_or_else(PoisonError::into_inner) = Some(encoder);
+    }
+}
+
 /// The bytes of a segment that is being written, kept for its parity: some more than 64 MiB at most.
 #[derive(Debug, Default)]
 pub(crate) struct Image {
     pieces: Vec<Vec<u8>>,
     len: u64,
+    workshop: Arc<Workshop>,
+}
+
+impl Drop for Image {
+    fn drop(&mut self) {
+        let mut kept = self.workshop.pieces.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.extend(self.pieces.drain(..).map(|mut piece| {
+            piece.clear();
+            piece
+        }));
+    }
 }
 
 impl Image {
+    pub(crate) fn new(workshop: &Arc<Workshop>) -> Self {
+        Self { pieces: Vec::new(), len: 0, workshop: Arc::clone(workshop) }
+    }
+
     pub(crate) fn push(&mut self, mut bytes: &[u8]) {
         self.len += bytes.len() as u64;
         while !bytes.is_empty() {
             if self.pieces.last().is_none_or(|p| p.len() >= PIECE_BYTES) {
-                self.pieces.push(Vec::with_capacity(PIECE_BYTES));
+                self.pieces.push(self.workshop.piece());
             }
             let Some(piece) = self.pieces.last_mut() else { return };
             let room = PIECE_BYTES.saturating_sub(piece.len()).min(bytes.len());
@@ -65,7 +119,7 @@ pub(crate) fn make(image: &Image, repo: RepoId, segment: SegmentId, trailer: &Tr
     let geometry = Geometry::of(image.len);
     let shard_bytes = geometry.shard_bytes as usize;
     let (data, parity) = (geometry.data_shards as usize, geometry.parity_shards as usize);
-    let mut encoder = ReedSolomonEncoder::new(data, parity, shard_bytes).map_err(failed)?;
+    let mut encoder = image.workshop.encoder(data, parity, shard_bytes)?;
     let mut checksums = Vec::with_capacity(data + parity);
     let mut shard = vec![0; shard_bytes];
     for number in 0..u64::from(geometry.data_shards) {
@@ -79,6 +133,8 @@ pub(crate) fn make(image: &Image, repo: RepoId, segment: SegmentId, trailer: &Tr
         checksums.push(checksum(shard));
         shards.extend_from_slice(shard);
     }
+    drop(made);
+    image.workshop.give(encoder);
     let table = ParityTable { repo, segment, geometry, checksums }.encode();
     Ok([trailer.encode(), table.clone(), shards, table].concat())
 }

@@ -13,7 +13,7 @@ use crate::codec::Coder;
 use crate::error::{Error, Result};
 use crate::map::LoadedMap;
 use crate::repository::Inner;
-use crate::segment::SegmentView;
+use crate::segment::{Healing, Located, SegmentView};
 use crate::session::LiveSession;
 
 /// What a block of a file is.
@@ -66,6 +66,13 @@ impl BackupReader {
     /// Its files; their places in this list are their numbers.
     pub fn files(&self) -> impl ExactSizeIterator<Item = &FileEntry> {
         self.map.files.iter().map(|f| &f.entry)
+    }
+
+    /// Segments that were found damaged while they were read through this repository, and were read all the same by
+    /// their parity. They are as damaged as before: a scrub mends them.
+    #[must_use]
+    pub fn healings(&self) -> Vec<Healing> {
+        self.inner.cache.healings()
     }
 
     /// The number of a file.
@@ -166,38 +173,66 @@ pub(crate) fn block_len(file_len: u64, block: u32) -> usize {
 
 /// Reads a block by its address, whatever it is encoded as.
 pub(crate) fn read_block(inner: &Inner, coder: &mut Coder, address: Address) -> Result<Vec<u8>> {
-    let found = inner.cache.locate(address)?;
-    let payload = found.view.read(&found.entry)?;
-    decode_block(inner, coder, &found.view, &found.entry, payload)
+    let mut plain = Vec::new();
+    read_block_into(inner, coder, address, &mut plain)?;
+    Ok(plain)
 }
 
-/// Decodes an opened payload; of a delta, its chain of bases is read first, and decoded from its end.
+/// As [`read_block`], into memory that is there already.
+pub(crate) fn read_block_into(
+    inner: &Inner,
+    coder: &mut Coder,
+    address: Address,
+    plain: &mut Vec<u8>,
+) -> Result<()> {
+    let found = inner.cache.locate(address)?;
+    read_located(inner, coder, &found, plain)
+}
+
+fn read_located(inner: &Inner, coder: &mut Coder, found: &Located, plain: &mut Vec<u8>) -> Result<()> {
+    let Located { view, entry } = found;
+    plain.resize(entry.plain_len as usize, 0);
+    let mut read = |view: &SegmentView| {
+        let mut payload = std::mem::take(&mut coder.payload);
+        let read = view.read(entry, coder, &mut payload);
+        let read = read.and_then(|()| decode_block(inner, coder, view, entry, &payload, plain));
+        coder.payload = payload;
+        read
+    };
+    match read(view) {
+        Err(e) if e.is_damage() => match inner.cache.healed(view)? {
+            Some(healed) => read(&healed),
+            None => Err(e),
+        },
+        other => other,
+    }
+}
+
+/// Decodes an opened payload into `plain`, of the length that its entry names; of a delta, its chain of bases is read
+/// first, and decoded from its end.
 pub(crate) fn decode_block(
     inner: &Inner,
     coder: &mut Coder,
     view: &SegmentView,
     entry: &FooterEntry,
-    payload: Vec<u8>,
-) -> Result<Vec<u8>> {
-    let Some(base) = entry.base else { return view.decode(coder, entry, payload) };
+    payload: &[u8],
+    plain: &mut [u8],
+) -> Result<()> {
+    let Some(base) = entry.base else { return view.decode(coder, entry, payload, plain) };
     let plain_base = match inner.bases.get(base) {
         Some(plain) => plain,
         None => {
             let found = inner.cache.locate(base)?;
             if found.entry.depth.checked_add(1) != Some(entry.depth) {
-                let place = format!("slot {}", entry.slot);
-                return Err(Error::damaged(
-                    view.name(),
-                    place,
-                    "its base lies at another depth than it should",
-                ));
+                return Err(view.wrong(entry, "its base lies at another depth than it should"));
             }
-            let payload = found.view.read(&found.entry)?;
             // The depth falls with each call, so this ends.
-            let plain = Arc::new(decode_block(inner, coder, &found.view, &found.entry, payload)?);
+            let mut plain = Vec::new();
+            read_located(inner, coder, &found, &mut plain)?;
+            let plain = Arc::new(plain);
             inner.bases.put(base, &plain);
             plain
         }
     };
-    view.decode_delta(coder, entry, &payload, &plain_base)
+    view.decode_delta(coder, entry, payload, &plain_base, plain)
 }

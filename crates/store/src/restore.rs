@@ -6,15 +6,19 @@
 //! [`BackupReader::restore_into`] returns, it is there.
 
 mod bulk;
+mod existing;
 mod spans;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bulk::Bulk;
-use holdfast_format::map::{FileKind, RunKind};
+pub use existing::Existing;
+use existing::Same;
+use holdfast_format::limits::BLOCK_BYTES;
+use holdfast_format::map::{FileEntry, FileKind, Run, RunKind};
 use holdfast_io::{Disk, File, Open};
 
 use crate::error::{Error, Result};
@@ -23,14 +27,26 @@ use crate::reader::{BackupReader, block_len};
 /// Blocks planned at once: 24 bytes each, so 24 MiB, and 64 GiB of files within reach of one sort.
 const WINDOW_BLOCKS: usize = 1 << 20;
 
-/// Files held open for writing.
-const OPEN_FILES_MAX: usize = 256;
+/// Files held open for writing, with two descriptors each: a process has 1,024 by default, and segments need some.
+const OPEN_FILES_MAX: usize = 128;
+
+/// Files that are synced at the same time: a sync waits for the disk and for little else.
+const SYNCS: usize = 8;
+
+/// Data without a hole of this length gets its place on the disk before it is written, because it is written out of
+/// order: so it lies in one piece.
+const ALLOCATE_BYTES_MIN: u64 = 1 << 20;
 
 /// How a backup is laid out.
 #[derive(Debug, Clone, Default)]
 pub struct RestoreOptions {
     /// Only files whose path this accepts; all if absent.
     pub only: Option<fn(&[u8]) -> bool>,
+    /// What may stand there already.
+    pub existing: Existing,
+    /// Files, folders and links get the modes and times that the backup has of them, and links are made. Without, modes
+    /// are those of new files, and links are left out: a copy that a server streamed has no modes of its own.
+    pub facts: bool,
     /// Ends the restore early with [`Error::Cancelled`] once it is true.
     pub cancel: Option<Arc<AtomicBool>>,
 }
@@ -55,6 +71,10 @@ pub struct RestoreSummary {
     pub blocks: u64,
     /// Bytes written.
     pub bytes_written: u64,
+    /// Blocks that were there already, as the backup has them.
+    pub blocks_kept: u64,
+    /// Damaged segments of the repository that were read all the same, by their parity.
+    pub healed_segments: u64,
     /// Links that were left out, because the place takes none.
     pub links_skipped: u64,
 }
@@ -79,10 +99,12 @@ struct Work<'a> {
     blocks: AtomicU64,
     bytes_total: u64,
     cancel: Option<&'a AtomicBool>,
+    facts: bool,
+    same: Same,
 }
 
 impl BackupReader {
-    /// Lays the backup out below `dir`, which must be there. Files must not exist yet.
+    /// Lays the backup out below `dir`, which must be there.
     pub fn restore_into(
         &self,
         disk: &dyn Disk,
@@ -91,7 +113,10 @@ impl BackupReader {
         options: &RestoreOptions,
     ) -> Result<RestoreSummary> {
         let mut summary = RestoreSummary::default();
-        let paths = self.make_files(disk, dir, options, &mut summary)?;
+        if let Existing::Rewritten { keep } = &options.existing {
+            existing::clear(self, disk, dir, options, keep)?;
+        }
+        let (paths, there) = self.make_files(disk, dir, options, &mut summary)?;
         let mut work = Work {
             reader: self,
             disk,
@@ -101,7 +126,10 @@ impl BackupReader {
             blocks: AtomicU64::new(0),
             bytes_total: 0,
             cancel: options.cancel.as_deref(),
+            facts: options.facts,
+            same: Same::default(),
         };
+        work.same = existing::compare(&work, &there, self.inner.options.workers)?;
         work.bytes_total = self.stored_bytes(&work);
         let mut bulk = Bulk::open(self.inner.options.io, self.inner.options.workers)?;
         let mut window: Vec<Task> = Vec::new();
@@ -109,6 +137,10 @@ impl BackupReader {
         files.sort_unstable();
         for file in &files {
             for task in self.tasks(*file) {
+                if work.same.has(task.file, task.block) {
+                    summary.blocks_kept += 1;
+                    continue;
+                }
                 window.push(task);
                 if window.len() >= WINDOW_BLOCKS {
                     bulk.run(&work, sorted(&mut window), progress)?;
@@ -118,21 +150,30 @@ impl BackupReader {
         }
         bulk.run(&work, sorted(&mut window), progress)?;
         work.sync(&files)?;
+        if options.facts {
+            summary.links_skipped = self.make_links(disk, dir, options)?;
+        }
         sync_folders(disk, dir, work.paths.values())?;
+        if options.facts {
+            self.finish_folders(disk, dir, options)?;
+        }
+        summary.healed_segments = self.healings().len() as u64;
         summary.blocks = work.blocks.load(Ordering::Relaxed);
         summary.bytes_written = work.bytes.load(Ordering::Relaxed);
         Ok(summary)
     }
 
-    /// Makes folders and empty files of the right lengths; gives the paths of the regular ones.
+    /// Makes folders and files of the right lengths, empty unless they were there; gives the paths of the regular ones,
+    /// and those that were there with their lengths of before.
     fn make_files(
         &self,
         disk: &dyn Disk,
         dir: &Path,
         options: &RestoreOptions,
         summary: &mut RestoreSummary,
-    ) -> Result<HashMap<u32, PathBuf>> {
-        let mut paths = HashMap::new();
+    ) -> Result<(HashMap<u32, PathBuf>, Vec<(u32, u64)>)> {
+        let how = if options.existing == Existing::Refused { Open::CreateNew } else { Open::CreateOrOpen };
+        let (mut paths, mut there) = (HashMap::new(), Vec::new());
         for (number, file) in self.map.files.iter().enumerate() {
             let entry = &file.entry;
             if options.only.is_some_and(|only| !only(&entry.path)) {
@@ -147,18 +188,64 @@ impl BackupReader {
                     if let Some(parent) = path.parent() {
                         disk.create_dir_all(parent)?;
                     }
-                    let made = disk.open(&path, Open::CreateNew)?;
+                    let number = u32::try_from(number).unwrap_or(u32::MAX);
+                    if how == Open::CreateOrOpen {
+                        existing::refuse_links_above(disk, dir, &entry.path)?;
+                    }
+                    let made = disk.open(&path, how)?;
+                    let len_before = made.len()?;
                     made.set_len(entry.len)?;
+                    match len_before {
+                        0 => allocate(made.as_ref(), file.runs())?,
+                        _ => there.push((number, len_before)),
+                    }
                     summary.logical_bytes += entry.len;
-                    paths.insert(u32::try_from(number).unwrap_or(u32::MAX), path);
+                    paths.insert(number, path);
                 }
             }
         }
-        Ok(paths)
+        Ok((paths, there))
+    }
+
+    /// Makes the links, after every file: nothing is written through them. Gives how many the disk could not take.
+    fn make_links(&self, disk: &dyn Disk, dir: &Path, options: &RestoreOptions) -> Result<u64> {
+        let mut skipped = 0;
+        let is_link = |e: &&FileEntry| matches!(e.kind, FileKind::Symlink { .. });
+        let links: HashSet<&[u8]> = self.files().filter(is_link).map(|e| e.path.as_slice()).collect();
+        for entry in self.files().filter(|e| options.only.is_none_or(|only| only(&e.path))) {
+            let FileKind::Symlink { target } = &entry.kind else { continue };
+            // A link below a link would be made wherever that one leads.
+            let slashes = entry.path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
+            if slashes.into_iter().any(|(at, _)| entry.path.get(..at).is_some_and(|p| links.contains(p))) {
+                let what = String::from_utf8_lossy(&entry.path).into_owned();
+                return Err(Error::damaged("map", what, "it lies below a link"));
+            }
+            let path = dir.join(path_of(&entry.path));
+            let folder = path.parent().unwrap_or(dir);
+            disk.create_dir_all(folder)?;
+            if disk.symlink(target, &path, entry.mtime_us)? {
+                disk.sync_dir(folder)?;
+            } else {
+                skipped += 1;
+            }
+        }
+        Ok(skipped)
+    }
+
+    /// Gives the folders their modes and times, the deepest first.
+    fn finish_folders(&self, disk: &dyn Disk, dir: &Path, options: &RestoreOptions) -> Result<()> {
+        let wanted =
+            |e: &&FileEntry| e.kind == FileKind::Directory && options.only.is_none_or(|only| only(&e.path));
+        let mut folders: Vec<&FileEntry> = self.files().filter(wanted).collect();
+        folders.sort_by(|a, b| b.path.cmp(&a.path));
+        folders.into_iter().try_for_each(|entry| {
+            Ok(disk.finish_dir(&dir.join(path_of(&entry.path)), entry.mode, entry.mtime_us)?)
+        })
     }
 
     fn stored_bytes(&self, work: &Work<'_>) -> u64 {
-        work.paths.keys().flat_map(|file| self.tasks(*file).map(|t| self.len_of(&t) as u64)).sum()
+        let all = work.paths.keys().flat_map(|file| self.tasks(*file));
+        all.filter(|t| !work.same.has(t.file, t.block)).map(|t| self.len_of(&t) as u64).sum()
     }
 
     fn len_of(&self, task: &Task) -> usize {
@@ -180,6 +267,26 @@ impl BackupReader {
             })
         })
     }
+}
+
+/// Gives long stretches of data their place.
+fn allocate(file: &dyn File, runs: &[(u32, Run)]) -> Result<()> {
+    let bytes = |blocks: u32| u64::from(blocks) * u64::from(BLOCK_BYTES);
+    let mut stretch: Option<(u64, u64)> = None;
+    let data = runs.iter().filter(|(_, run)| matches!(run.kind, RunKind::Data { .. }));
+    let ends = data.map(|(start, run)| Some((bytes(*start), bytes(start.saturating_add(run.count)))));
+    for next in ends.chain([None]) {
+        match (stretch, next) {
+            (Some((from, to)), Some((start, end))) if start == to => stretch = Some((from, end)),
+            _ => {
+                if let Some((from, to)) = stretch.filter(|(from, to)| to - from >= ALLOCATE_BYTES_MIN) {
+                    file.allocate(from, to.min(file.len()?).saturating_sub(from))?;
+                }
+                stretch = next;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The blocks of a window as their segments hold them.
@@ -224,16 +331,29 @@ impl Work<'_> {
             open.remove(&other);
         }
         let path = self.paths.get(&number).ok_or(Error::damaged("map", "a run", "it names no file"))?;
-        let file = self.disk.open(path, Open::Write)?;
+        let file = self.disk.open_bulk(path, Open::Write)?;
         open.insert(number, Arc::clone(&file));
         Ok(file)
     }
 
-    /// Makes every file durable.
+    /// Makes every file durable, several at a time: the first sync of a file system's journal serves the others too.
     fn sync(&self, files: &[u32]) -> Result<()> {
-        for file in files {
-            self.file(*file)?.sync_all()?;
-        }
-        Ok(())
+        let next = AtomicUsize::new(0);
+        let sync_some = || -> Result<()> {
+            while let Some(number) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
+                self.go_on()?;
+                let file = self.file(*number)?;
+                if let Some(mapped) = self.reader.map.files.get(*number as usize).filter(|_| self.facts) {
+                    file.set_mode_and_time(mapped.entry.mode, mapped.entry.mtime_us)?;
+                }
+                file.sync_all()?;
+            }
+            Ok(())
+        };
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..SYNCS.min(files.len())).map(|_| scope.spawn(sync_some)).collect();
+            let died = || Err(Error::SelfCheck { what: "a thread of the restore" });
+            threads.into_iter().map(|t| t.join().unwrap_or_else(|_| died())).fold(Ok(()), Result::and)
+        })
     }
 }

@@ -3,5 +3,6 @@
 mod view;
 mod writer;
 
+pub use view::Healing;
 pub(crate) use view::{FooterCache, Located, SegmentView, open_frame};
 pub(crate) use writer::{NewFrame, SealedSegment, SegmentWriter, detached_footer};

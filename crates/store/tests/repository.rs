@@ -11,10 +11,12 @@ use common::{
     secret, spec, stream,
 };
 use holdfast_format::ids::BackupId;
+use holdfast_format::map::SourceState;
 use holdfast_format::record::BackupStats;
 use holdfast_io::{Disk, SimDisk};
 use holdfast_store::{
-    BlockKind, Engine, Error, LogKind, LogState, RecoveryKit, Repository, RestoreOptions, Secret,
+    BackupWriter, BlockKind, Engine, Error, LogKind, LogState, RecoveryKit, Repository, RestoreOptions,
+    Secret,
 };
 
 #[test]
@@ -73,6 +75,80 @@ fn unchanged_blocks_are_found_at_the_parent_and_moved_ones_in_the_index() {
     assert_eq!((second.stats.new_blocks, second.stats.parent_blocks, second.stats.known_blocks), (1, 19, 10));
     let reader = repo.open_backup(second.id).unwrap();
     let mut read = vec![0; bytes.len()];
+    assert_eq!(reader.read_at(0, 0, &mut read).unwrap(), bytes.len());
+    assert_eq!(read, bytes);
+}
+
+#[test]
+fn a_file_in_the_same_state_is_taken_from_the_parent_and_any_doubt_has_it_put_again() {
+    let disk = SimDisk::new();
+    let (repo, _) = create(&disk);
+    let bytes = content(1, 20 * BLOCK + 9);
+    let len = bytes.len() as u64;
+    let state = |inode| SourceState { inode, modified_ns: 5, changed_ns: 6 };
+    let with_states = |parent, how: &dyn Fn(&BackupWriter)| {
+        let writer = repo.begin_backup(parent).unwrap();
+        how(&writer);
+        writer.commit(draft()).unwrap()
+    };
+    let mut earlier = bytes.clone();
+    earlier[3 * BLOCK] ^= 1;
+    let zeroth = with_states(None, &|writer| {
+        put_file(writer, "a", &earlier);
+    });
+    // One block of it is a delta.
+    let first = with_states(Some(zeroth.id), &|writer| {
+        let file = writer.add_file(spec("a", 0)).unwrap();
+        assert!(!writer.reuse_file(file, len, state(1)).unwrap(), "the parent knows no state");
+        for (block, data) in bytes.chunks(BLOCK).enumerate() {
+            writer.put_block(file, block as u32, data).unwrap();
+        }
+        writer.set_state(file, state(1)).unwrap();
+        let sparse = writer.add_file(spec("sparse", 9 * BLOCK as u64)).unwrap();
+        writer.put_block(sparse, 4, &vec![0; BLOCK]).unwrap();
+        writer.set_state(sparse, state(2)).unwrap();
+    });
+    assert_eq!(first.stats.delta_blocks, 1);
+    let second = with_states(Some(first.id), &|writer| {
+        let other = writer.add_file(spec("b", 0)).unwrap();
+        assert!(!writer.reuse_file(other, len, state(1)).unwrap(), "another name");
+        let file = writer.add_file(spec("a", 0)).unwrap();
+        assert!(!writer.reuse_file(file, len - 1, state(1)).unwrap(), "another length");
+        assert!(!writer.reuse_file(file, len, state(2)).unwrap(), "another inode");
+        assert!(writer.reuse_file(file, len, state(1)).unwrap());
+        writer.set_len(file, len).unwrap();
+        writer.set_state(file, state(1)).unwrap();
+        let sparse = writer.add_file(spec("sparse", 0)).unwrap();
+        assert!(writer.reuse_file(sparse, 9 * BLOCK as u64, state(2)).unwrap());
+    });
+    assert_eq!((second.stats.new_blocks, second.stats.parent_blocks), (0, 21));
+    let repo = open(&disk).unwrap();
+    let reader = repo.open_backup(second.id).unwrap();
+    let mut read = vec![0; bytes.len()];
+    let file = reader.find(b"a").unwrap();
+    assert_eq!(reader.read_at(file, 0, &mut read).unwrap(), bytes.len());
+    assert_eq!(read, bytes);
+    let sparse = reader.find(b"sparse").unwrap();
+    assert_eq!(reader.block_kind(sparse, 4).unwrap(), BlockKind::Zero);
+    assert_eq!(reader.block_kind(sparse, 5).unwrap(), BlockKind::Hole);
+    drop(reader);
+
+    // A segment of the parent is lost: what it held is put again, and this backup is whole.
+    let places = objects(&disk);
+    for name in places.list("segments/").unwrap() {
+        if places.len(&name).unwrap() > 2 * BLOCK as u64 {
+            places.delete(&name).unwrap();
+        }
+    }
+    let repo = open(&disk).unwrap();
+    let writer = repo.begin_backup(Some(second.id)).unwrap();
+    let file = writer.add_file(spec("a", 0)).unwrap();
+    assert!(!writer.reuse_file(file, len, state(1)).unwrap(), "its blocks are gone");
+    for (block, data) in bytes.chunks(BLOCK).enumerate() {
+        writer.put_block(file, block as u32, data).unwrap();
+    }
+    let third = writer.commit(draft()).unwrap();
+    let reader = repo.open_backup(third.id).unwrap();
     assert_eq!(reader.read_at(0, 0, &mut read).unwrap(), bytes.len());
     assert_eq!(read, bytes);
 }

@@ -12,9 +12,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use common::{BLOCK, content, create_options, draft, options, put_file, secret, spec};
 use holdfast_format::ids::BackupId;
+use holdfast_format::map::FileKind;
 use holdfast_io::sim::{Fault, OpKind};
-use holdfast_io::{Directory, Disk, EngineChoice, Objects, RealDisk, SimDisk};
-use holdfast_store::{Error, Repository, RestoreOptions, RestoreSummary};
+use holdfast_io::{Directory, Disk, EngineChoice, Objects, Open, RealDisk, SimDisk};
+use holdfast_store::{Error, Existing, FileSpec, Repository, RestoreOptions, RestoreSummary};
 
 const ENGINES: [EngineChoice; 2] = [EngineChoice::Probe, EngineChoice::Pool];
 
@@ -138,14 +139,57 @@ fn both_engines_restore_from_and_to_a_simulated_disk() {
     }
 }
 
+/// Overwrites `len` bytes at `at` with zeros.
+fn wipe(path: &Path, at: u64, len: u64) {
+    let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &vec![0; len as usize], at).unwrap();
+}
+
 #[test]
-fn a_corrupted_block_stops_both_and_names_backup_file_and_block() {
+fn a_damaged_segment_is_read_by_its_parity_and_left_as_it_is() {
+    let page = 4096;
+    for damage in ["a frame", "the header", "the trailer", "the end", "a stretch", "all of these but the end"]
+    {
+        let (_top, rig) = real();
+        let path = rig.segment();
+        let len = std::fs::metadata(&path).unwrap().len();
+        let all = damage.starts_with("all");
+        if all || damage == "a frame" {
+            wipe(&path, page + 2 * BLOCK as u64 / 3, 1);
+            wipe(&path, page + 2 * BLOCK as u64 / 3 + 1, 4);
+        }
+        if all || damage == "the header" {
+            wipe(&path, 0, page);
+        }
+        if all || damage == "the trailer" {
+            wipe(&path, len - page, page);
+        }
+        if damage == "the end" {
+            std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(len - page).unwrap();
+        }
+        if damage == "a stretch" {
+            wipe(&path, len / 2, 20_000);
+        }
+        let before = std::fs::read(&path).unwrap();
+        for (into, io) in ["a", "b"].into_iter().zip(ENGINES) {
+            let done = rig.restore(io, into, &RestoreOptions::default(), &|_| {});
+            let done = done.unwrap_or_else(|e| panic!("{damage}: {e}"));
+            assert_eq!(done.healed_segments, 1, "{damage}");
+            rig.must_be_equal(into);
+        }
+        assert!(
+            std::fs::read(&path).unwrap() == before,
+            "{damage}: a restore writes nothing to the repository"
+        );
+    }
+}
+
+#[test]
+fn what_is_past_its_parity_stops_both_and_names_backup_file_and_block() {
     let (_top, rig) = real();
     let path = rig.segment();
-    let mut bytes = std::fs::read(&path).unwrap();
-    // In the payload of a frame near the front: the header of the segment takes the first page.
-    bytes[4096 + 2 * BLOCK / 3] ^= 0x10;
-    std::fs::write(&path, bytes).unwrap();
+    let len = std::fs::metadata(&path).unwrap().len();
+    wipe(&path, len / 4, len / 4);
     for (into, io) in ["a", "b"].into_iter().zip(ENGINES) {
         let e = rig.restore(io, into, &RestoreOptions::default(), &|_| {}).unwrap_err();
         assert!(e.is_damage(), "{e}");
@@ -153,19 +197,6 @@ fn a_corrupted_block_stops_both_and_names_backup_file_and_block() {
         assert_eq!(backup, rig.backup);
         let (_, content) = rig.files.iter().find(|(name, _)| *name == file).unwrap();
         assert!((block as usize) < content.len().div_ceil(BLOCK));
-    }
-}
-
-#[test]
-fn a_segment_that_lost_its_middle_stops_both() {
-    let (_top, rig) = real();
-    let path = rig.segment();
-    let len = std::fs::metadata(&path).unwrap().len();
-    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
-    std::os::unix::fs::FileExt::write_all_at(&file, &vec![0; 100_000], len / 2).unwrap();
-    for (into, io) in ["a", "b"].into_iter().zip(ENGINES) {
-        let e = rig.restore(io, into, &RestoreOptions::default(), &|_| {}).unwrap_err();
-        assert!(matches!(e, Error::Block { .. }) && e.is_damage(), "{e}");
     }
 }
 
@@ -229,4 +260,127 @@ fn a_disk_that_fails_or_fills_up_ends_the_restore_with_its_own_error() {
             rig.must_be_equal("out");
         }
     }
+}
+
+#[test]
+fn modes_times_and_links_come_back_when_asked_for() {
+    use std::os::unix::fs::PermissionsExt;
+    let top = tempfile::tempdir().unwrap();
+    let objects: Arc<dyn Objects> =
+        Arc::new(Directory::create(RealDisk::shared(), top.path().join("repo")).unwrap());
+    let (repository, _) = Repository::create(objects, create_options(), &secret()).unwrap();
+    let writer = repository.begin_backup(None).unwrap();
+    let us = 1_600_000_000_123_456;
+    let add = |path: &str, kind, mode, len| {
+        let path = path.as_bytes().to_vec();
+        writer.add_file(FileSpec { path, kind, len, mode, mtime_us: us }).unwrap()
+    };
+    add("d", FileKind::Directory, 0o500, 0);
+    add("d/empty", FileKind::Directory, 0o750, 0);
+    let file = add("d/file", FileKind::Regular, 0o444, 3 * BLOCK as u64);
+    writer.put_block(file, 1, &content(1, BLOCK)).unwrap();
+    add("d/link", FileKind::Symlink { target: b"file".to_vec() }, 0o777, 0);
+    add("dangling", FileKind::Symlink { target: b"/no/such/place".to_vec() }, 0o777, 0);
+    let record = writer.commit(draft()).unwrap();
+    let reader = repository.open_backup(record.id).unwrap();
+    for facts in [true, false] {
+        let into = top.path().join(format!("{facts}"));
+        std::fs::create_dir(&into).unwrap();
+        let options = RestoreOptions { facts, ..RestoreOptions::default() };
+        let done = reader.restore_into(&RealDisk, &into, &|_| {}, &options).unwrap();
+        assert_eq!(done.links_skipped, if facts { 0 } else { 2 });
+        for (name, mode) in
+            [("d", 0o500), ("d/empty", 0o750), ("d/file", 0o444), ("d/link", 0), ("dangling", 0)]
+        {
+            let Ok(found) = std::fs::symlink_metadata(into.join(name)) else {
+                assert!(!facts && mode == 0, "{name}");
+                continue;
+            };
+            let same_time = (found.mtime(), found.mtime_nsec()) == (1_600_000_000, 123_456_000);
+            assert_eq!(same_time, facts, "{name}");
+            if mode > 0 {
+                assert_eq!(found.permissions().mode() & 0o7777 == mode, facts, "{name}");
+            } else {
+                let target = std::fs::read_link(into.join(name)).unwrap();
+                assert_eq!(
+                    target.to_str().unwrap(),
+                    if name == "d/link" { "file" } else { "/no/such/place" }
+                );
+            }
+        }
+        // So that the folder can be removed by whoever is not root.
+        std::fs::set_permissions(into.join("d"), std::fs::Permissions::from_mode(0o700)).unwrap();
+    }
+    // A link below a link would be made wherever that one leads.
+    let writer = repository.begin_backup(None).unwrap();
+    for (path, target) in [("a", top.path().as_os_str().as_encoded_bytes()), ("a/b", b"x")] {
+        let (path, kind) = (path.as_bytes().to_vec(), FileKind::Symlink { target: target.to_vec() });
+        writer.add_file(FileSpec { path, kind, len: 0, mode: 0o777, mtime_us: us }).unwrap();
+    }
+    let record = writer.commit(draft()).unwrap();
+    let into = top.path().join("below");
+    std::fs::create_dir(&into).unwrap();
+    let options = RestoreOptions { facts: true, ..RestoreOptions::default() };
+    let reader = repository.open_backup(record.id).unwrap();
+    assert!(reader.restore_into(&RealDisk, &into, &|_| {}, &options).unwrap_err().is_damage());
+    assert!(std::fs::symlink_metadata(top.path().join("b")).is_err());
+}
+
+/// A restore that is killed after any number of bytes goes on where it was, and one over an older copy, with files that
+/// grew, shrank, came, went or became something else, moves only what differs.
+#[test]
+fn what_stands_in_the_folder_is_kept_where_it_is_right_and_rewritten_where_it_is_not() {
+    let rewritten = || RestoreOptions {
+        existing: Existing::Rewritten { keep: vec!["kept".into()] },
+        ..RestoreOptions::default()
+    };
+    let (_top, real) = real();
+    let simulated = SimDisk::new();
+    let simulated = Rig::new(simulated.shared(), Path::new("/top"));
+    for (rig, on) in [(&real, "the real disk"), (&simulated, "the simulated one")] {
+        for (into, io) in ["a", "b"].into_iter().zip(ENGINES) {
+            let stop_at = 30 * BLOCK as u64;
+            let cancel = Arc::new(AtomicBool::new(false));
+            let options = RestoreOptions { cancel: Some(Arc::clone(&cancel)), ..rewritten() };
+            let stop = |bytes| cancel.store(bytes >= stop_at, Ordering::Relaxed);
+            assert!(matches!(rig.restore(io, into, &options, &stop), Err(Error::Cancelled)), "{on}");
+            let done = rig.restore(io, into, &rewritten(), &|_| {}).unwrap();
+            assert!(done.blocks_kept >= 30, "{on}: {} blocks kept", done.blocks_kept);
+            rig.must_be_equal(into);
+            let again = rig.restore(io, into, &rewritten(), &|_| {}).unwrap();
+            assert_eq!((again.blocks, again.bytes_written), (0, 0), "{on}");
+            assert_eq!(again.blocks_kept, done.blocks + done.blocks_kept, "{on}");
+
+            let (disk, into_path) = (rig.disk.as_ref(), rig.top.join(into));
+            let at = |name: &str| into_path.join(name);
+            let open = |name: &str| disk.open(&at(name), Open::CreateOrOpen).unwrap();
+            open("db/t0.ibd").set_len(BLOCK as u64 + 5).unwrap();
+            open("db/t1.ibd").write_all_at(900 * BLOCK as u64, b"too long").unwrap();
+            open("db/t2.ibd").write_all_at(4 * BLOCK as u64 + 9, b"another byte").unwrap();
+            disk.remove_file(&at("db/t3.ibd")).unwrap();
+            open("sparse").write_all_at(50 * BLOCK as u64, b"no hole").unwrap();
+            open("sparse").write_all_at(7 * BLOCK as u64, b"no zeros").unwrap();
+            disk.create_dir_all(&at("db/old/older")).unwrap();
+            open("db/old/older/file").write_all_at(0, b"stays not").unwrap();
+            open("kept").write_all_at(0, b"stays").unwrap();
+            disk.remove_file(&at("db/t4.ibd")).unwrap();
+            disk.create_dir_all(&at("db/t4.ibd/is/a")).unwrap();
+            let done = rig.restore(io, into, &rewritten(), &|_| {}).unwrap();
+            rig.must_be_equal(into);
+            let missing = |n: usize| rig.files[n].1.len().div_ceil(BLOCK) as u64;
+            // All but the first block of t0, one of t2, all of t3 and t4.
+            assert_eq!(done.blocks, missing(0) - 1 + 1 + missing(3) + missing(4), "{on}");
+            assert_eq!(common::read_file(disk, &at("kept")), b"stays");
+            assert!(!disk.exists(&at("db/old")).unwrap(), "{on}");
+        }
+    }
+    // A link in place of a folder or file is removed, never followed.
+    let elsewhere = tempfile::tempdir().unwrap();
+    let path = real.top.join("a");
+    std::fs::rename(path.join("db"), elsewhere.path().join("db")).unwrap();
+    std::os::unix::fs::symlink(elsewhere.path().join("db"), path.join("db")).unwrap();
+    std::fs::write(elsewhere.path().join("db/t0.ibd"), b"not ours").unwrap();
+    real.restore(EngineChoice::Probe, "a", &rewritten(), &|_| {}).unwrap();
+    real.must_be_equal("a");
+    assert_eq!(std::fs::read(elsewhere.path().join("db/t0.ibd")).unwrap(), b"not ours");
 }

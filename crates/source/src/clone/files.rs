@@ -133,7 +133,7 @@ impl<'a> Files<'a> {
             (false, Some(_)) => FileKind::Tablespace,
             (false, None) => FileKind::Plain,
         };
-        let spec = FileSpec { path: path.clone(), kind, expected_len: file.size, mode: MODE };
+        let spec = FileSpec { path: path.clone(), kind, expected_len: file.size, mode: MODE, mtime_us: None };
         let no = self.sink.add_file(spec)?;
         if let (FileKind::Tablespace, Some(format)) = (kind, format) {
             self.sink.declare(no, format);
@@ -278,6 +278,7 @@ impl<'a> Files<'a> {
             kind: FileKind::Directory,
             expected_len: 0,
             mode: DIRECTORY_MODE,
+            mtime_us: None,
         })?;
         Ok(count)
     }

@@ -1,52 +1,81 @@
-//! Reading the files, several at a time.
+//! Reading the files: one thread keeps the disk busy, others look at what was read.
 //!
-//! One thread walks the list, opens files and cuts them into ranges; readers take ranges and hand blocks to the
-//! sink. Page 0 of a tablespace is read by the opener, so that ranges may come in any order.
+//! ```text
+//! tree -> [open | taken from the copy before?] -> pieces -> [engine reads] -> jobs -> [sink, on several threads]
+//! ```
+//!
+//! The thread with the engine walks the list, opens files, finds their data between the holes and asks for it piece by
+//! piece, several files at once where they are small. All bytes are in buffers of the engine's slab, so a sink that is
+//! busy stops the reading. Page 0 of a tablespace is read when the file is opened: pieces may come in any order.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
+use std::time::{Duration, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use rustix::fs::{Advice, SeekFrom as Seeking, fadvise, seek};
+use holdfast_io::engine::Direction;
+use holdfast_io::{
+    Buffer, Completion, Disk, Engine, EngineChoice, EngineOptions, File as BulkFile, Open, RealDisk, Request,
+};
+use rustix::fs::{SeekFrom as Seeking, seek};
 use rustix::io::Errno;
 
 use super::in_use::refuse_locked;
 use super::walk::{Entry, Stamp, Tree};
 use crate::error::Error;
 use crate::page::{PAGE_BYTES_MIN, PageFormat};
-use crate::sink::{BLOCK_BYTES, BLOCK_BYTES_U64, FileKind, FileNo, FileSpec, Sink};
+use crate::sink::{BLOCK_BYTES, BLOCK_BYTES_U64, FileKind, FileNo, FileSpec, FileState, Sink};
 use crate::source::{Progress, Stage, Watch};
 use crate::verify::{VerifyingSink, kind_of};
 
-/// Bytes read at a time, by each reader.
-const READ_BYTES: usize = 1 << 20;
+/// Bytes of a piece: eight blocks, past which devices split requests anyway.
+const PIECE_BYTES: u32 = 512 * 1024;
 
-/// A range that one reader takes: large enough to read on in sequence, small enough that one large table does
-/// not leave the other readers idle. A multiple of a block.
-const RANGE_BYTES: u64 = 256 << 20;
+/// Pieces in memory, being read or looked at: 12 MiB.
+const PIECES: u32 = 24;
 
-/// Ranges that wait for a reader; each may hold a file open.
-const RANGES_WAITING: usize = 64;
+/// Pieces being read: what keeps a fast disk busy.
+const DEPTH: u32 = 16;
+
+/// Shorter files are read through the page cache: a second descriptor would cost more than the copy it saves.
+const DIRECT_BYTES_MIN: u64 = 1 << 20;
+
+/// How long the disk may take for a piece, or the sink for a piece that it has.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// How often a thread that waits looks whether it is still wanted.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// A file on its way.
 struct Opened {
     file: File,
+    bulk: Arc<dyn BulkFile>,
     path: PathBuf,
     no: FileNo,
     stamp: Stamp,
-    /// Ranges not read yet. The reader of the last one closes the file's account.
-    ranges_left: AtomicU64,
+    /// What vouches for the content until the next copy.
+    state: Option<FileState>,
+    /// Pieces not looked at yet, and one for the opener. Whoever is done last closes the file's account.
+    left: AtomicU64,
 }
 
-struct Range {
+/// A part of a file: read, or to be read.
+struct Piece {
     opened: Arc<Opened>,
     from: u64,
-    to: u64,
+    len: u32,
+}
+
+/// A piece that was read.
+struct Job {
+    piece: Piece,
+    bytes: Buffer,
 }
 
 /// What the threads share.
@@ -57,15 +86,41 @@ struct Shared<'a> {
     files: AtomicU64,
     expected: u64,
     stop: AtomicBool,
+    /// Read every file, whatever its state says.
+    force: bool,
+    /// Before the first file was looked at.
+    begun: SystemTime,
+    unread_files: AtomicU64,
+    unread_bytes: AtomicU64,
 }
 
-/// Copies every entry of `tree`. Returns the bytes read and the number of files.
+/// What was read, and what was not because it is as the copy before has it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Done {
+    pub(super) bytes: u64,
+    pub(super) files: u64,
+    pub(super) unread_bytes: u64,
+    pub(super) unread_files: u64,
+}
+
+/// How a tree is copied.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct How {
+    /// Threads that hand blocks to the sink.
+    pub(super) readers: usize,
+    /// Files that the sink has from the copy before are read again.
+    pub(super) force: bool,
+    /// What reads.
+    pub(super) io: EngineChoice,
+}
+
+/// Copies every entry of `tree`.
 pub(super) fn copy_tree(
     tree: &Tree,
     sink: &VerifyingSink<'_>,
     watch: &dyn Watch,
-    readers: usize,
-) -> Result<(u64, u64), Error> {
+    how: How,
+) -> Result<Done, Error> {
     let shared = Shared {
         sink,
         watch,
@@ -73,24 +128,39 @@ pub(super) fn copy_tree(
         files: AtomicU64::new(0),
         expected: tree.bytes,
         stop: AtomicBool::new(false),
+        force: how.force,
+        begun: tree.begun,
+        unread_files: AtomicU64::new(0),
+        unread_bytes: AtomicU64::new(0),
     };
-    let (send, receive) = bounded::<Range>(RANGES_WAITING);
+    let options = EngineOptions {
+        depth: DEPTH,
+        buffers: PIECES,
+        buffer_bytes: PIECE_BYTES,
+        patience: PATIENCE,
+        ..EngineOptions::default()
+    };
+    let mut engine = how.io.open(options).map_err(|e| engine_error(&tree.root, e))?;
+    // Room for every buffer, so that handing one over never waits.
+    let (jobs, todo) = bounded::<Job>(PIECES as usize);
     let mut failures = thread::scope(|scope| {
-        let readers: Vec<_> = (0..readers)
+        let lookers: Vec<_> = (0..how.readers)
             .map(|_| {
-                let (receive, shared) = (receive.clone(), &shared);
-                scope.spawn(move || read_ranges(&receive, shared))
+                let (todo, shared) = (todo.clone(), &shared);
+                scope.spawn(move || look_at(&todo, shared))
             })
             .collect();
-        drop(receive);
+        drop(todo);
+        let mut pump = Pump { engine: engine.as_mut(), shared: &shared, jobs, reading: Vec::new() };
         let mut failures = Vec::new();
-        failures.extend(open_all(tree, &shared, &send).err());
+        failures.extend(pump.run(tree).err());
         if !failures.is_empty() {
             shared.stop.store(true, Ordering::Relaxed);
         }
-        drop(send);
-        for reader in readers {
-            let result = reader.join().unwrap_or(Err(Error::Thread { doing: "read files" }));
+        // What is in flight belongs to the kernel until it is done, wanted or not; the engine waits for it when dropped.
+        drop(pump);
+        for looker in lookers {
+            let result = looker.join().unwrap_or(Err(Error::Thread { doing: "read files" }));
             failures.extend(result.err());
         }
         failures
@@ -99,47 +169,160 @@ pub(super) fn copy_tree(
     failures.sort_by_key(|error| matches!(error, Error::Cancelled));
     match failures.into_iter().next() {
         Some(error) => Err(error),
-        None => Ok((shared.bytes.into_inner(), shared.files.into_inner())),
+        None => Ok(Done {
+            bytes: shared.bytes.into_inner(),
+            files: shared.files.into_inner(),
+            unread_bytes: shared.unread_bytes.into_inner(),
+            unread_files: shared.unread_files.into_inner(),
+        }),
     }
 }
 
-fn open_all(tree: &Tree, shared: &Shared<'_>, send: &Sender<Range>) -> Result<(), Error> {
-    for entry in &tree.entries {
-        shared.check()?;
-        if entry.is_dir {
-            let (path, mode) = (entry.path.clone(), entry.mode);
-            shared.sink.add_file(FileSpec { path, kind: FileKind::Directory, expected_len: 0, mode })?;
-            continue;
-        }
-        let opened = Arc::new(open(entry, &tree.root, shared)?);
-        let len = entry.stamp.len;
-        let mut from = 0;
-        while from < len {
-            let to = (from + RANGE_BYTES).min(len);
-            if send.send(Range { opened: Arc::clone(&opened), from, to }).is_err() {
-                // The readers are gone, one of them with an error that says more.
-                return Err(Error::Cancelled);
+/// The thread that owns the engine.
+struct Pump<'a> {
+    engine: &'a mut dyn Engine,
+    shared: &'a Shared<'a>,
+    jobs: Sender<Job>,
+    /// Pieces being read; the place is the token.
+    reading: Vec<Option<Piece>>,
+}
+
+impl Pump<'_> {
+    fn run(&mut self, tree: &Tree) -> Result<(), Error> {
+        for entry in &tree.entries {
+            self.shared.check()?;
+            if entry.is_dir {
+                let (path, mode, mtime_us) = (entry.path.clone(), entry.mode, Some(entry.stamp.mtime_us()));
+                let kind = FileKind::Directory;
+                self.shared.sink.add_file(FileSpec { path, kind, expected_len: 0, mode, mtime_us })?;
+                continue;
             }
-            from = to;
+            let opened = Arc::new(open(entry, &tree.root, self.shared)?);
+            if !self.taken_from_before(&opened)? {
+                self.file(&opened)?;
+            }
+            opened.done_with_one(self.shared)?;
         }
-        if len == 0 {
-            opened.close(shared)?;
+        while self.engine.in_flight() > 0 {
+            self.shared.check()?;
+            self.await_one()?;
+        }
+        Ok(())
+    }
+
+    fn taken_from_before(&self, opened: &Opened) -> Result<bool, Error> {
+        let (shared, len) = (self.shared, opened.stamp.len);
+        let state = opened.state.filter(|_| len > 0 && !shared.force);
+        let Some(state) = state else { return Ok(false) };
+        let taken = shared.sink.unchanged(opened.no, len, state)?;
+        if taken {
+            shared.unread_files.fetch_add(1, Ordering::Relaxed);
+            shared.unread_bytes.fetch_add(len, Ordering::Relaxed);
+        }
+        Ok(taken)
+    }
+
+    /// Asks for all data of a file.
+    fn file(&mut self, opened: &Arc<Opened>) -> Result<(), Error> {
+        let len = opened.stamp.len;
+        let mut at = 0;
+        let failed = |error| Error::io("read", &opened.path)(error);
+        while let Some(data) = next_data(&opened.file, at, len).map_err(failed)? {
+            // Whole blocks: a hole may begin and end anywhere.
+            at = (data - data % BLOCK_BYTES_U64).max(at);
+            let end = data_end(&opened.file, data, len).map_err(failed)?;
+            while at < end {
+                let to = (end.next_multiple_of(BLOCK_BYTES_U64)).min(at + u64::from(PIECE_BYTES)).min(len);
+                let len = u32::try_from(to - at).unwrap_or(PIECE_BYTES);
+                self.ask(Piece { opened: Arc::clone(opened), from: at, len })?;
+                at = to;
+            }
+        }
+        Ok(())
+    }
+
+    fn ask(&mut self, piece: Piece) -> Result<(), Error> {
+        let buffer = loop {
+            self.shared.check()?;
+            while let Some(completion) = self.engine.try_complete().map_err(|e| piece.opened.failed(e))? {
+                self.completed(completion)?;
+            }
+            if self.engine.room() > 0
+                && let Some(buffer) = self.engine.slab().try_take()
+            {
+                break buffer;
+            }
+            if self.engine.in_flight() > 0 {
+                self.await_one()?;
+                continue;
+            }
+            // Everything that was read is with the sink.
+            match self.engine.slab().take(LOOK) {
+                Ok(buffer) => break buffer,
+                Err(holdfast_io::Error::Stalled { .. }) => {}
+                Err(error) => return Err(piece.opened.failed(error)),
+            }
+        };
+        piece.opened.left.fetch_add(1, Ordering::Relaxed);
+        let request = Request {
+            file: Arc::clone(&piece.opened.bulk),
+            offset: piece.from,
+            buffer,
+            direction: Direction::Read { len: piece.len },
+            token: self.token(),
+        };
+        let (token, opened) = (request.token, Arc::clone(&piece.opened));
+        if let Some(place) = usize::try_from(token).ok().and_then(|t| self.reading.get_mut(t)) {
+            *place = Some(piece);
+        }
+        self.engine.submit(request).map_err(|e| opened.failed(e))
+    }
+
+    /// A free place in `reading`.
+    fn token(&mut self) -> u64 {
+        let free = self.reading.iter().position(Option::is_none).unwrap_or_else(|| {
+            self.reading.push(None);
+            self.reading.len() - 1
+        });
+        free as u64
+    }
+
+    fn await_one(&mut self) -> Result<(), Error> {
+        let waiting = self.reading.iter().flatten().next().map(|p| Arc::clone(&p.opened));
+        match self.engine.complete() {
+            Ok(Some(completion)) => self.completed(completion),
+            Ok(None) => Ok(()),
+            Err(error) => Err(match waiting {
+                Some(opened) => opened.failed(error),
+                None => engine_error(Path::new("the folder"), error),
+            }),
         }
     }
-    Ok(())
+
+    fn completed(&mut self, completion: Completion) -> Result<(), Error> {
+        let Completion { token, buffer, result } = completion;
+        let place = usize::try_from(token).ok().and_then(|t| self.reading.get_mut(t));
+        let piece = place.and_then(Option::take).ok_or(Error::Thread { doing: "read files" })?;
+        let got = result.map_err(|e| piece.opened.failed(e))?;
+        if got < piece.len {
+            let what = "it became shorter".to_owned();
+            return Err(Error::Changed { path: piece.opened.path.clone(), what });
+        }
+        // Only once all of those who look are gone, one of them with an error that says more.
+        self.jobs.send(Job { piece, bytes: buffer }).map_err(|_| Error::Cancelled)
+    }
 }
 
 fn open(entry: &Entry, root: &Path, shared: &Shared<'_>) -> Result<Opened, Error> {
     let file = File::open(&entry.real).map_err(Error::io("open", &entry.real))?;
     refuse_locked(&file, &entry.real, root)?;
-    // Advice only: a file system that takes none reads all the same.
-    let _ = fadvise(&file, 0, None, Advice::Sequential);
     let kind = kind_of(&entry.path);
     let no = shared.sink.add_file(FileSpec {
         path: entry.path.clone(),
         kind,
         expected_len: entry.stamp.len,
         mode: entry.mode,
+        mtime_us: Some(entry.stamp.mtime_us()),
     })?;
     if kind == FileKind::Tablespace {
         let mut head = [0; PAGE_BYTES_MIN as usize];
@@ -149,12 +332,37 @@ fn open(entry: &Entry, root: &Path, shared: &Shared<'_>) -> Result<Opened, Error
             shared.sink.declare(no, format);
         }
     }
-    let ranges_left = AtomicU64::new(entry.stamp.len.div_ceil(RANGE_BYTES));
-    Ok(Opened { file, path: entry.real.clone(), no, stamp: entry.stamp, ranges_left })
+    // The very file that was asked about, whatever has its name by now.
+    let same = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+    let bulk = if entry.stamp.len >= DIRECT_BYTES_MIN {
+        RealDisk.open_bulk(&same, Open::Read)
+    } else {
+        RealDisk.open(&same, Open::Read)
+    };
+    let bulk = bulk.map_err(|e| engine_error(&entry.real, e))?;
+    let (stamp, state) = (entry.stamp, entry.stamp.state(shared.begun));
+    Ok(Opened { file, bulk, path: entry.real.clone(), no, stamp, state, left: AtomicU64::new(1) })
+}
+
+/// An error of the engine, told of the file and not of the descriptor that it knows it by.
+fn engine_error(path: &Path, error: holdfast_io::Error) -> Error {
+    let source = match error {
+        holdfast_io::Error::Io { source, .. } => source,
+        other => io::Error::other(other.to_string()),
+    };
+    Error::Io { doing: "read", path: path.to_path_buf(), source }
 }
 
 impl Opened {
-    /// After the last range: nothing may have changed since the walk.
+    fn failed(&self, error: holdfast_io::Error) -> Error {
+        engine_error(&self.path, error)
+    }
+
+    fn done_with_one(&self, shared: &Shared<'_>) -> Result<(), Error> {
+        if self.left.fetch_sub(1, Ordering::AcqRel) == 1 { self.close(shared) } else { Ok(()) }
+    }
+
+    /// After the last piece: nothing may have changed since the walk.
     fn close(&self, shared: &Shared<'_>) -> Result<(), Error> {
         let now = Stamp::of(&self.file.metadata().map_err(Error::io("look at", &self.path))?);
         let named = fs::metadata(&self.path).map_err(Error::io("look at", &self.path))?;
@@ -162,6 +370,9 @@ impl Opened {
             if let Some(what) = self.stamp.difference(&now) {
                 return Err(Error::Changed { path: self.path.clone(), what });
             }
+        }
+        if let Some(state) = self.state {
+            shared.sink.state(self.no, state)?;
         }
         shared.sink.set_len(self.no, self.stamp.len)?;
         shared.files.fetch_add(1, Ordering::Relaxed);
@@ -181,62 +392,33 @@ impl Shared<'_> {
     fn tell(&self) {
         self.watch.progress(Progress {
             stage: Stage::Files,
-            bytes: self.bytes.load(Ordering::Relaxed),
+            bytes: self.bytes.load(Ordering::Relaxed) + self.unread_bytes.load(Ordering::Relaxed),
             bytes_expected: Some(self.expected),
             files: self.files.load(Ordering::Relaxed),
         });
     }
 }
 
-fn read_ranges(receive: &Receiver<Range>, shared: &Shared<'_>) -> Result<(), Error> {
-    let mut buffer = vec![0; READ_BYTES];
-    for range in receive {
-        let result = read_range(&range, shared, &mut buffer);
-        if result.is_err() {
-            shared.stop.store(true, Ordering::Relaxed);
-            return result;
-        }
-    }
-    Ok(())
-}
-
-fn read_range(range: &Range, shared: &Shared<'_>, buffer: &mut [u8]) -> Result<(), Error> {
-    let opened = &range.opened;
-    // A descriptor of its own, because seeking for data moves the place of all that share one.
-    let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&opened.file));
-    let mut file = File::open(path).map_err(Error::io("open", &opened.path))?;
-    let mut at = range.from;
-    while let Some(data) = next_data(&file, at, range.to).map_err(Error::io("read", &opened.path))? {
-        // Whole blocks: a hole may begin and end anywhere.
-        at = data - data % BLOCK_BYTES_U64;
-        let end = data_end(&file, data, range.to).map_err(Error::io("read", &opened.path))?;
-        file.seek(SeekFrom::Start(at)).map_err(Error::io("read", &opened.path))?;
-        while at < end {
+/// Hands what was read to the sink, block by block.
+fn look_at(todo: &Receiver<Job>, shared: &Shared<'_>) -> Result<(), Error> {
+    for Job { piece, bytes } in todo {
+        let looked = (|| {
             shared.check()?;
-            let want = (range.to - at).min(buffer.len() as u64) as usize;
-            let piece = buffer.get_mut(..want).unwrap_or_default();
-            file.read_exact(piece).map_err(|error| opened.short_read(error))?;
-            for (index, block) in piece.chunks(BLOCK_BYTES).enumerate() {
-                shared.sink.block(opened.no, at / BLOCK_BYTES_U64 + index as u64, block)?;
+            let first = piece.from / BLOCK_BYTES_U64;
+            for (index, block) in bytes.filled().chunks(BLOCK_BYTES).enumerate() {
+                shared.sink.block(piece.opened.no, first + index as u64, block)?;
             }
-            at += want as u64;
-            shared.bytes.fetch_add(want as u64, Ordering::Relaxed);
+            drop(bytes);
+            shared.bytes.fetch_add(u64::from(piece.len), Ordering::Relaxed);
             shared.tell();
+            piece.opened.done_with_one(shared)
+        })();
+        if looked.is_err() {
+            shared.stop.store(true, Ordering::Relaxed);
+            return looked;
         }
-    }
-    if opened.ranges_left.fetch_sub(1, Ordering::AcqRel) == 1 {
-        opened.close(shared)?;
     }
     Ok(())
-}
-
-impl Opened {
-    fn short_read(&self, error: io::Error) -> Error {
-        if error.kind() == io::ErrorKind::UnexpectedEof {
-            return Error::Changed { path: self.path.clone(), what: "it became shorter".to_owned() };
-        }
-        Error::Io { doing: "read", path: self.path.clone(), source: error }
-    }
 }
 
 /// The first byte at or after `at` that is not in a hole; `None` from there to `to`.

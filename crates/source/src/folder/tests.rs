@@ -1,11 +1,14 @@
+use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 use crate::outcome::Warning;
-use crate::sink::FileKind;
+use crate::path::FilePath;
+use crate::sink::{FileKind, FileNo, FileSpec, FileState, SinkError};
 use crate::sinks::{FolderSink, MemorySink};
 use crate::source::{Progress, Unwatched};
 
@@ -189,4 +192,111 @@ fn a_folder_laid_out_again_equals_the_first() {
     sink.finish().unwrap();
     assert_eq!(fs::read(target.path().join("copy/d/f")).unwrap(), noise(200_000));
     assert!(!target.path().join("copy/.parts").exists());
+}
+
+/// Keeps the states that it is told, and takes every file from the copy before that has one.
+#[derive(Default)]
+struct Keeper {
+    memory: MemorySink,
+    names: Mutex<HashMap<FileNo, String>>,
+    before: HashMap<String, (u64, FileState)>,
+    states: Mutex<HashMap<String, FileState>>,
+    taken: Mutex<Vec<String>>,
+}
+
+impl Keeper {
+    fn after(copy: &Keeper, len: u64) -> Self {
+        let states = copy.states.lock().unwrap();
+        let before = states.iter().map(|(name, state)| (name.clone(), (len, *state))).collect();
+        Self { before, ..Self::default() }
+    }
+
+    fn taken(&self) -> Vec<String> {
+        let mut taken = self.taken.lock().unwrap().clone();
+        taken.sort_unstable();
+        taken
+    }
+}
+
+impl Sink for Keeper {
+    fn add_file(&self, spec: FileSpec) -> Result<FileNo, SinkError> {
+        let name = spec.path.to_string();
+        let no = self.memory.add_file(spec)?;
+        self.names.lock().unwrap().insert(no, name);
+        Ok(no)
+    }
+
+    fn block(&self, file: FileNo, block_no: u64, bytes: &[u8]) -> Result<(), SinkError> {
+        self.memory.block(file, block_no, bytes)
+    }
+
+    fn patch(&self, file: FileNo, offset: u64, bytes: &[u8]) -> Result<(), SinkError> {
+        self.memory.patch(file, offset, bytes)
+    }
+
+    fn barrier(&self) -> Result<(), SinkError> {
+        self.memory.barrier()
+    }
+
+    fn set_len(&self, file: FileNo, len: u64) -> Result<(), SinkError> {
+        self.memory.set_len(file, len)
+    }
+
+    fn unchanged(&self, file: FileNo, len: u64, state: FileState) -> Result<bool, SinkError> {
+        let name = self.names.lock().unwrap()[&file].clone();
+        let same = self.before.get(&name) == Some(&(len, state));
+        if same {
+            self.taken.lock().unwrap().push(name);
+        }
+        Ok(same)
+    }
+
+    fn state(&self, file: FileNo, state: FileState) -> Result<(), SinkError> {
+        let name = self.names.lock().unwrap()[&file].clone();
+        self.states.lock().unwrap().insert(name, state);
+        Ok(())
+    }
+
+    fn rename(&self, file: FileNo, path: FilePath) -> Result<(), SinkError> {
+        self.memory.rename(file, path)
+    }
+
+    fn remove(&self, file: FileNo) -> Result<(), SinkError> {
+        self.memory.remove(file)
+    }
+}
+
+#[test]
+fn only_files_whose_state_is_old_and_equal_are_taken_from_the_copy_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str| dir.path().join(name);
+    // One page of a tablespace is damaged.
+    let mut page = noise(16384 * 4);
+    page[..16384].fill(0);
+    for name in ["same", "written", "touched", "bad.ibd"] {
+        fs::write(file(name), &page).unwrap();
+    }
+    let source = || FolderSource::new(dir.path());
+    let young = Keeper::default();
+    source().copy(&young, &Unwatched).unwrap();
+    assert!(young.states.lock().unwrap().is_empty(), "times of this very moment vouch for nothing");
+
+    std::thread::sleep(std::time::Duration::from_millis(2100));
+    let first = Keeper::default();
+    let told = source().copy(&first, &Unwatched).unwrap();
+    let bad = told.warnings.iter().any(|w| matches!(w, Warning::BadPage { .. }));
+    assert_eq!(first.states.lock().unwrap().contains_key("bad.ibd"), !bad);
+    fs::OpenOptions::new().write(true).open(file("written")).unwrap().write_all_at(b"x", 9).unwrap();
+    fs::set_permissions(file("touched"), fs::Permissions::from_mode(0o604)).unwrap();
+    let second = Keeper::after(&first, page.len() as u64);
+    let outcome = source().copy(&second, &Unwatched).unwrap();
+    assert!(second.taken().contains(&"same".to_owned()), "{:?}", second.taken());
+    assert!(!second.taken().iter().any(|n| n == "written" || n == "touched"), "{:?}", second.taken());
+    assert_eq!(outcome.fact("unread_files"), Some(second.taken().len().to_string().as_str()));
+    assert_eq!(outcome.files, 4);
+    assert_eq!(second.memory.blocks("same"), Some(0));
+    assert_eq!(second.memory.blocks("written"), Some(1));
+    let forced = Keeper::after(&first, page.len() as u64);
+    source().force(true).copy(&forced, &Unwatched).unwrap();
+    assert_eq!((forced.taken().len(), forced.memory.blocks("same")), (0, Some(1)));
 }

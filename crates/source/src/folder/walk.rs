@@ -4,13 +4,19 @@ use std::fs::{self, Metadata};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::error::Error;
 use crate::outcome::Warning;
 use crate::path::FilePath;
+use crate::sink::FileState;
 
 /// Entries of a folder that we take: each costs about 200 bytes until the copy ends, so 2 GiB at the very most.
 const ENTRIES_MAX: u64 = 10_000_000;
+
+/// A file whose last change is younger than this has no state to trust: the times of file systems advance in steps, of
+/// two seconds at most (FAT), of some milliseconds on those that a server is kept on.
+const SETTLED: Duration = Duration::from_secs(2);
 
 /// Folders inside folders. A datadir has two levels.
 const DEPTH_MAX: usize = 64;
@@ -24,6 +30,8 @@ pub(super) struct Tree {
     pub(super) warnings: Vec<Warning>,
     /// Bytes of all files.
     pub(super) bytes: u64,
+    /// Before anything was looked at.
+    pub(super) begun: SystemTime,
     /// The folder itself.
     pub(super) root: PathBuf,
     root_stamp: Stamp,
@@ -66,6 +74,22 @@ impl Stamp {
         }
     }
 
+    /// What vouches for the content from now on; `None` if it was changed so shortly before `now` that a later change
+    /// may leave the same times behind, or, says a clock, after it.
+    pub(super) fn state(&self, now: SystemTime) -> Option<FileState> {
+        let settled = now.checked_sub(SETTLED)?.duration_since(UNIX_EPOCH).ok()?;
+        let settled = i64::try_from(settled.as_nanos()).ok()?;
+        let ns = |(seconds, rest): (i64, i64)| seconds.checked_mul(1_000_000_000)?.checked_add(rest);
+        let (modified_ns, changed_ns) = (ns(self.modified)?, ns(self.changed)?);
+        let old = modified_ns < settled && changed_ns < settled;
+        old.then_some(FileState { inode: self.inode, modified_ns, changed_ns })
+    }
+
+    /// Time of the last change of the content, microseconds since the Unix epoch.
+    pub(super) fn mtime_us(&self) -> i64 {
+        self.modified.0.saturating_mul(1_000_000).saturating_add(self.modified.1 / 1000)
+    }
+
     /// In words, what is different; `None` if nothing is.
     pub(super) fn difference(&self, now: &Self) -> Option<String> {
         if (self.device, self.inode) != (now.device, now.inode) {
@@ -94,6 +118,7 @@ pub(super) fn walk(root: &Path) -> Result<Tree, Error> {
             entries: Vec::new(),
             warnings: Vec::new(),
             bytes: 0,
+            begun: SystemTime::now(),
             root: root.to_path_buf(),
             root_stamp: Stamp::of(&metadata),
         },

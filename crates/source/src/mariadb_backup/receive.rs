@@ -140,7 +140,8 @@ impl Parsing<'_> {
         if let Some(known) = self.open.get(path) {
             return Ok(*known);
         }
-        let spec = FileSpec { path: path.clone(), kind: kind_of(path), expected_len: 0, mode: MODE };
+        let spec =
+            FileSpec { path: path.clone(), kind: kind_of(path), expected_len: 0, mode: MODE, mtime_us: None };
         let file = self.sink.add_file(spec)?;
         // Whoever has least to do.
         let idlest = self.senders.iter().enumerate().min_by_key(|(_, sender)| sender.len());

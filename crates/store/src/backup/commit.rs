@@ -48,14 +48,22 @@ impl MetaWriter<'_> {
             Some(segment) => segment,
             None => {
                 let inner = &shared.inner;
-                let session = shared.session.id();
-                SegmentWriter::create(inner.objects.as_ref(), &inner.keys, SegmentKind::Meta, session, true)?
+                let (objects, session) = (inner.objects.as_ref(), shared.session.id());
+                SegmentWriter::create_in(
+                    &shared.workshop,
+                    objects,
+                    &inner.keys,
+                    SegmentKind::Meta,
+                    session,
+                    true,
+                )?
             }
         };
         let (codec, payload) = self.coder.encode(plain, true)?;
         let id = block_id(&shared.inner.keys.block_id, plain);
         let plain_len = u32::try_from(plain.len()).unwrap_or(u32::MAX);
-        let slot = segment.append(NewFrame { kind, codec, depth: 0, base: None, id, plain_len, payload })?;
+        let (slot, _) =
+            segment.append(NewFrame { kind, codec, depth: 0, base: None, id, plain_len, payload })?;
         let address = Address { segment: segment.id(), slot };
         if segment.len() >= SEGMENT_BYTES {
             self.end(segment)?;

@@ -107,6 +107,21 @@ impl Content {
         before
     }
 
+    /// Takes a run from the parent's map.
+    pub(super) fn take_run(&mut self, start: u32, count: u32, kind: &RunKind) {
+        let further = |p: Place, k| Place { segment: p.segment, slot: p.slot.saturating_add(k) };
+        for k in 0..count {
+            let (packed, base) = match kind {
+                RunKind::Hole => return,
+                RunKind::Zero => (Packed::ZERO, None),
+                RunKind::Data { first, depth, base } => {
+                    (Packed::data(further(*first, k), *depth), base.map(|b| further(b, k)))
+                }
+            };
+            self.set(start.saturating_add(k), packed, base);
+        }
+    }
+
     fn set(&mut self, block: u32, packed: Packed, base: Option<Place>) {
         // A block behind the end was cut off while it was on its way.
         if u64::from(block) >= self.entry.blocks() {
@@ -160,7 +175,7 @@ pub(super) struct FileState {
 impl FileState {
     pub(super) fn new(spec: FileSpec, parent: Option<u32>) -> Self {
         let FileSpec { path, kind, len, mode, mtime_us } = spec;
-        let entry = FileEntry { path, kind, len, mode, mtime_us };
+        let entry = FileEntry { path, kind, len, mode, mtime_us, state: None };
         let content =
             Content { entry, removed: false, blocks: Vec::new(), bases: BTreeMap::new(), issued: Vec::new() };
         Self { parent, content: Mutex::new(content) }

@@ -1,8 +1,8 @@
-//! The threads behind a backup: workers hash, look up and compress; one writer seals frames into segments; one sealer
-//! ends segments, so that its syncs hold nobody up.
+//! The threads behind a backup: workers hash, look up and compress (`place.rs`); one writer seals frames into segments;
+//! one sealer ends segments (`sealing.rs`).
 //!
-//! Memory: 64 blocks on their way in, 64 payloads on their way out (8 MiB in all); the images of two segments, the one
-//! that is written and the one that is sealed, and the work space of its parity (64 MiB each).
+//! Memory: [`BLOCKS`] blocks on their way in, [`PAYLOADS`] payloads on their way out (6 MiB in all); the images of two
+//! segments, the one that is written and the one that is sealed, and the work space of its parity (64 MiB each).
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,33 +12,42 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use holdfast_format::ids::{Address, BlockId, SegmentId};
-use holdfast_format::keys::block_id;
-use holdfast_format::limits::{DEPTH_MAX, SEGMENT_BYTES};
-use holdfast_format::map::{Place, RunKind};
-use holdfast_format::segment::{Codec, FooterEntry, FrameKind, SegmentKind};
+use holdfast_format::limits::BLOCK_BYTES;
+use holdfast_format::map::{Place, Run, RunKind};
+use holdfast_format::segment::{FooterEntry, FrameKind};
 
-use super::files::{FileState, Packed, Stored, Table};
+use super::files::{FileState, Stored, Table};
+use super::place::work_on;
+use super::sealing::{Writing, seal};
 use crate::codec::Coder;
 use crate::error::{Error, Result};
 use crate::index::Index;
-use crate::map::{Parent, load_segments};
-use crate::reader::read_block;
+use crate::map::{MappedFile, Parent, load_segments};
+use crate::parity::Workshop;
+use crate::pool::Pool;
+use crate::reader::CoderHolder;
 use crate::repository::{Inner, VerifyWrite};
-use crate::segment::{Located, NewFrame, SealedSegment, SegmentWriter};
+use crate::segment::{NewFrame, SealedSegment, SegmentWriter};
 use crate::session::LiveSession;
 
-/// Blocks, and payloads, on their way.
-const QUEUE: usize = 64;
+/// Blocks on their way to the workers: enough that none of them waits for a single caller, few enough to stay in the
+/// processor's cache.
+const BLOCKS: usize = 16;
+
+/// Payloads on their way to the writer: what comes while it encrypts and writes a quarter of a MiB.
+const PAYLOADS: usize = 64;
+
+/// Workers at most.
+const WORKERS_MAX: usize = 64;
+
+/// Vectors that are kept to be used again: what is on its way, and one for each worker and caller.
+const POOL: usize = BLOCKS + PAYLOADS + 16;
 
 /// With `VerifyWrite::Sample`, one frame of this many is read back.
 const SAMPLE: u64 = 16;
 
 /// How often a waiting thread looks whether another one failed.
 const LOOK: Duration = Duration::from_millis(50);
-
-/// A delta below an eighth of its block is taken without compressing the whole block too: pages of InnoDB compress to
-/// a half or a third, so nothing else would win.
-const GOOD_DELTA_DIVISOR: usize = 8;
 
 /// Counts for the record.
 #[derive(Debug, Default)]
@@ -61,25 +70,30 @@ pub(super) struct Shared {
     pub(super) table: Mutex<Table>,
     pub(super) counters: Counters,
     /// Segments that garbage collection means to remove: nothing new may need them.
-    condemned: HashSet<SegmentId>,
+    pub(super) condemned: HashSet<SegmentId>,
     /// Blocks of segments that are not sealed yet.
-    fresh: Mutex<HashMap<BlockId, Stored>>,
+    pub(super) fresh: Mutex<HashMap<BlockId, Stored>>,
     /// Blocks of sealed segments, own ones and, once a block was not found at the parent, all of the repository.
-    index: Mutex<KnownBlocks>,
+    pub(super) index: Mutex<KnownBlocks>,
     outstanding: Mutex<usize>,
     settled: Condvar,
     error: Mutex<Option<Arc<Error>>>,
     sealed: Mutex<Vec<SegmentId>>,
     verified: AtomicU64,
+    /// Memory for blocks and payloads.
+    pub(super) pool: Pool,
+    coders: Mutex<Vec<CoderHolder>>,
+    /// Memory for segments and their parity.
+    pub(super) workshop: Arc<Workshop>,
 }
 
 #[derive(Debug)]
-struct KnownBlocks {
-    index: Index,
+pub(super) struct KnownBlocks {
+    pub(super) index: Index,
     loaded: bool,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -100,7 +114,22 @@ impl Shared {
             error: Mutex::default(),
             sealed: Mutex::default(),
             verified: AtomicU64::new(0),
+            pool: Pool::new(POOL),
+            coders: Mutex::default(),
+            workshop: Arc::default(),
         }
+    }
+
+    /// Lends a coder: of the thread's own last block, most of the time.
+    fn with_coder<T>(&self, work: impl FnOnce(&mut Coder) -> Result<T>) -> Result<T> {
+        let kept = lock(&self.coders).pop();
+        let mut coder = match kept {
+            Some(coder) => coder,
+            None => CoderHolder(Coder::new()?),
+        };
+        let done = work(&mut coder.0);
+        lock(&self.coders).push(coder);
+        done
     }
 
     pub(super) fn table(&self) -> MutexGuard<'_, Table> {
@@ -155,22 +184,56 @@ impl Shared {
     }
 
     /// Where the parent has the block at the same place of the same file.
-    fn parent_address(&self, file: &FileState, block: u32) -> Option<Address> {
+    pub(super) fn parent_address(&self, file: &FileState, block: u32) -> Option<Address> {
         let parent = self.parent.as_ref()?;
         let mapped = parent.map.files.get(file.parent? as usize)?;
         let RunKind::Data { first, .. } = mapped.block(block) else { return None };
         parent.map.address(first)
     }
 
+    /// The runs of a file of the parent, by this backup's places; `None` if any block of it can't be found.
+    pub(super) fn parent_runs(&self, file: &MappedFile) -> Option<Vec<(u32, Run)>> {
+        let parent = self.parent.as_ref()?;
+        let mut runs = Vec::with_capacity(file.runs().len());
+        let mut blocks = 0;
+        for (start, run) in file.runs() {
+            let RunKind::Data { first, depth, base } = run.kind else {
+                runs.push((*start, *run));
+                continue;
+            };
+            let (first, base) = (parent.map.address(first)?, base.map(|b| parent.map.address(b)));
+            let view = self.inner.cache.view(first.segment).ok()?;
+            for k in 0..run.count {
+                let further = |a: Address| Address { segment: a.segment, slot: a.slot.saturating_add(k) };
+                let entry = view.entry(further(first))?;
+                let is_it = entry.kind == FrameKind::Block
+                    && entry.depth == depth
+                    && entry.base == base.flatten().map(further)
+                    && self.inner.cache.has_bases(entry);
+                if !is_it {
+                    return None;
+                }
+            }
+            let mut table = self.table();
+            let mut place = |a: Address| Place { segment: table.place(a.segment, false), slot: a.slot };
+            let first = place(first);
+            let kind = RunKind::Data { first, depth, base: base.flatten().map(&mut place) };
+            runs.push((*start, Run { count: run.count, kind }));
+            blocks += u64::from(run.count);
+        }
+        self.counters.parent_blocks.fetch_add(blocks, Ordering::Relaxed);
+        Some(runs)
+    }
+
     /// Puts the segments of a frame that is known into the backup's table.
-    fn stored(&self, address: Address, entry: &FooterEntry) -> Stored {
+    pub(super) fn stored(&self, address: Address, entry: &FooterEntry) -> Stored {
         let mut table = self.table();
         let mut place = |a: Address| Place { segment: table.place(a.segment, false), slot: a.slot };
         Stored { place: place(address), depth: entry.depth, base: entry.base.map(place) }
     }
 
     /// The block anywhere else in the repository.
-    fn known(&self, id: &BlockId) -> Result<Option<Stored>> {
+    pub(super) fn known(&self, id: &BlockId) -> Result<Option<Stored>> {
         if let Some(stored) = lock(&self.fresh).get(id) {
             return Ok(Some(*stored));
         }
@@ -232,7 +295,7 @@ impl Ticket {
         Self { shared: Arc::clone(shared), done: false }
     }
 
-    fn done(mut self) {
+    pub(super) fn done(mut self) {
         self.done = true;
     }
 }
@@ -250,6 +313,7 @@ impl Drop for Ticket {
     }
 }
 
+/// A block on its way to a worker, in a vector of the pool.
 struct BlockJob {
     file: Arc<FileState>,
     block: u32,
@@ -257,12 +321,12 @@ struct BlockJob {
     ticket: Ticket,
 }
 
-enum WriterJob {
+pub(super) enum WriterJob {
     Store { file: Arc<FileState>, block: u32, frame: NewFrame, ticket: Ticket },
     Seal(Sender<()>),
 }
 
-enum SealerJob {
+pub(super) enum SealerJob {
     Seal { place: u32, segment: Box<SegmentWriter> },
     Flush(Sender<()>),
 }
@@ -283,8 +347,8 @@ impl std::fmt::Debug for Pipeline {
 
 impl Pipeline {
     pub(super) fn start(shared: &Arc<Shared>) -> Result<Self> {
-        let (blocks, block_jobs) = bounded::<BlockJob>(QUEUE);
-        let (writer, writer_jobs) = bounded::<WriterJob>(QUEUE);
+        let (blocks, block_jobs) = bounded::<BlockJob>(BLOCKS);
+        let (writer, writer_jobs) = bounded::<WriterJob>(PAYLOADS);
         let (sealer, sealer_jobs) = bounded::<SealerJob>(0);
         let mut threads = Vec::new();
         let mut spawn = |name: &str, work: Box<dyn FnOnce() + Send>| -> Result<()> {
@@ -293,7 +357,7 @@ impl Pipeline {
             threads.push(thread.map_err(refused)?);
             Ok(())
         };
-        for _ in 0..shared.inner.options.workers.clamp(1, 64) {
+        for _ in 0..shared.inner.options.workers.clamp(1, WORKERS_MAX) {
             let (shared, jobs, writer) = (Arc::clone(shared), block_jobs.clone(), writer.clone());
             spawn("hf-block", Box::new(move || work(&shared, &jobs, &writer)))?;
         }
@@ -307,14 +371,31 @@ impl Pipeline {
         Ok(Self { shared: Arc::clone(shared), blocks: Some(blocks), writer: Some(writer), threads })
     }
 
-    /// Hands a block to the workers; waits while they are busy.
-    pub(super) fn put(&self, file: Arc<FileState>, block: u32, data: Vec<u8>) -> Result<()> {
+    /// Hands a block to the workers; while they are busy, the caller does the work itself, on a block that its own core
+    /// has in its cache. So a single caller has all workers to help it, and many callers wait for nobody.
+    pub(super) fn put(&self, file: Arc<FileState>, block: u32, data: &[u8]) -> Result<()> {
         self.shared.check()?;
-        let job = BlockJob { file, block, data, ticket: Ticket::new(&self.shared) };
-        let sent = self.blocks.as_ref().map(|blocks| blocks.send(job));
-        match sent {
-            Some(Ok(())) => Ok(()),
-            _ => self.shared.check().and(Err(Error::SelfCheck { what: "the threads of a backup" })),
+        let (Some(blocks), Some(writer)) = (&self.blocks, &self.writer) else {
+            return Err(Error::SelfCheck { what: "the threads of a backup" });
+        };
+        let ticket = Ticket::new(&self.shared);
+        if blocks.is_full() {
+            let worked = self
+                .shared
+                .with_coder(|coder| work_on(&self.shared, coder, (file, block), data, ticket, writer));
+            return worked.or_else(|e| {
+                self.shared.fail(e);
+                self.shared.check()
+            });
+        }
+        let mut copy = self.shared.pool.take(BLOCK_BYTES as usize + 16);
+        copy.extend_from_slice(data);
+        match blocks.send(BlockJob { file, block, data: copy, ticket }) {
+            Ok(()) => Ok(()),
+            Err(lost) => {
+                lost.into_inner().ticket.done();
+                self.shared.check().and(Err(Error::SelfCheck { what: "the threads of a backup" }))
+            }
         }
     }
 
@@ -358,268 +439,15 @@ impl Drop for Pipeline {
 
 /// A worker: hash, known?, compress.
 fn work(shared: &Arc<Shared>, jobs: &Receiver<BlockJob>, writer: &Sender<WriterJob>) {
-    let mut coder = match Coder::new() {
-        Ok(coder) => Some(coder),
-        Err(e) => {
-            shared.fail(e);
-            None
-        }
-    };
-    for job in jobs {
-        let Some(coder) = coder.as_mut().filter(|_| shared.check().is_ok()) else {
-            job.ticket.done();
+    for BlockJob { file, block, data, ticket } in jobs {
+        if shared.check().is_err() {
+            ticket.done();
             continue;
-        };
-        if let Err(e) = work_on(shared, coder, job, writer) {
+        }
+        let worked = shared.with_coder(|coder| work_on(shared, coder, (file, block), &data, ticket, writer));
+        if let Err(e) = worked {
             shared.fail(e);
         }
-    }
-}
-
-fn work_on(shared: &Arc<Shared>, coder: &mut Coder, job: BlockJob, writer: &Sender<WriterJob>) -> Result<()> {
-    let BlockJob { file, block, data, ticket } = job;
-    if is_zero(&data) {
-        file.set(block, Packed::ZERO, None);
-        ticket.done();
-        return Ok(());
-    }
-    let id = block_id(&shared.inner.keys.block_id, &data);
-    let done = place_block(shared, coder, &file, block, &data, id);
-    match done {
-        Ok(Placed::Known(stored)) => {
-            file.set(block, stored.packed(), stored.base);
-            ticket.done();
-            Ok(())
-        }
-        Ok(Placed::New(frame)) => {
-            // The writer is gone only after it failed, and said so.
-            if let Err(lost) = writer.send(WriterJob::Store { file, block, frame, ticket })
-                && let WriterJob::Store { ticket, .. } = lost.into_inner()
-            {
-                ticket.done();
-            }
-            Ok(())
-        }
-        Err(e) => {
-            ticket.done();
-            Err(e)
-        }
-    }
-}
-
-/// What becomes of a block.
-enum Placed {
-    Known(Stored),
-    New(NewFrame),
-}
-
-/// Asks the parent, then the rest of the repository, then encodes.
-fn place_block(
-    shared: &Shared,
-    coder: &mut Coder,
-    file: &FileState,
-    block: u32,
-    data: &[u8],
-    id: BlockId,
-) -> Result<Placed> {
-    let count = |counter: &AtomicU64| counter.fetch_add(1, Ordering::Relaxed);
-    let before = shared.parent_address(file, block);
-    let before = before.and_then(|address| Some((address, shared.inner.cache.try_locate(address)?)));
-    if let Some((address, found)) = &before
-        && found.entry.id == id
-    {
-        count(&shared.counters.parent_blocks);
-        return Ok(Placed::Known(shared.stored(*address, &found.entry)));
-    }
-    if let Some(stored) = shared.known(&id)? {
-        count(&shared.counters.known_blocks);
-        return Ok(Placed::Known(stored));
-    }
-    let plain_len = u32::try_from(data.len()).unwrap_or(u32::MAX);
-    let verify = shared.verify();
-    let delta = match &before {
-        Some((address, found)) => shared.delta(coder, *address, found, data, verify)?,
-        None => None,
-    };
-    let frame = match delta {
-        Some(Delta { base, depth, payload, good: true }) => NewFrame {
-            kind: FrameKind::Block,
-            codec: Codec::Delta,
-            depth,
-            base: Some(base),
-            id,
-            plain_len,
-            payload,
-        },
-        delta => {
-            let (codec, whole) = coder.encode(data, verify)?;
-            match delta {
-                // A poor delta still wins if it is shorter by a quarter: it costs a read of its base later.
-                Some(Delta { base, depth, payload, .. }) if payload.len() < whole.len() / 4 * 3 => {
-                    let codec = Codec::Delta;
-                    NewFrame {
-                        kind: FrameKind::Block,
-                        codec,
-                        depth,
-                        base: Some(base),
-                        id,
-                        plain_len,
-                        payload,
-                    }
-                }
-                _ => NewFrame {
-                    kind: FrameKind::Block,
-                    codec,
-                    depth: 0,
-                    base: None,
-                    id,
-                    plain_len,
-                    payload: whole,
-                },
-            }
-        }
-    };
-    Ok(Placed::New(frame))
-}
-
-/// A block as a delta against the one it replaces.
-struct Delta {
-    base: Address,
-    depth: u8,
-    payload: Vec<u8>,
-    /// So short that the whole block need not be compressed to compare.
-    good: bool,
-}
-
-impl Shared {
-    /// Encodes a block against the one it replaces, unless that one is too deep, condemned or can't be read.
-    fn delta(
-        &self,
-        coder: &mut Coder,
-        base: Address,
-        found: &Located,
-        data: &[u8],
-        verify: bool,
-    ) -> Result<Option<Delta>> {
-        let depth = found.entry.depth.saturating_add(1);
-        let depth_max = self.inner.options.delta_depth_max.min(DEPTH_MAX);
-        if depth > depth_max || found.entry.kind != FrameKind::Block || self.condemned.contains(&base.segment)
-        {
-            return Ok(None);
-        }
-        // A base that can't be read costs a whole block, not the backup.
-        let Ok(plain) = read_block(&self.inner, coder, base) else { return Ok(None) };
-        let limit = data.len() / 2;
-        let Some(mut delta) = coder.encode_delta(data, &plain, limit, verify)? else { return Ok(None) };
-        let good = delta.len() < data.len() / GOOD_DELTA_DIVISOR;
-        let mut payload = base.to_bytes().to_vec();
-        payload.append(&mut delta);
-        Ok(Some(Delta { base, depth, payload, good }))
-    }
-}
-
-/// Whether a block is all zeros.
-pub(super) fn is_zero(data: &[u8]) -> bool {
-    let (head, words, tail) = (data.len() % 16, data.chunks_exact(16), data);
-    let rest = tail.get(tail.len() - head..).unwrap_or(&[]);
-    rest.iter().all(|b| *b == 0) && words.into_iter().all(|w| *w == [0; 16])
-}
-
-/// The writer's side: one segment at a time.
-struct Writing {
-    shared: Arc<Shared>,
-    current: Option<(u32, Box<SegmentWriter>)>,
-    sealer: Sender<SealerJob>,
-}
-
-impl Writing {
-    fn run(mut self, jobs: &Receiver<WriterJob>) {
-        for job in jobs {
-            match job {
-                WriterJob::Store { file, block, frame, ticket } => {
-                    if self.shared.check().is_ok() {
-                        match self.store(frame) {
-                            Ok(stored) => file.set(block, stored.packed(), stored.base),
-                            Err(e) => self.shared.fail(e),
-                        }
-                    }
-                    ticket.done();
-                }
-                WriterJob::Seal(reply) => {
-                    self.hand_over();
-                    let _ = self.sealer.send(SealerJob::Flush(reply));
-                }
-            }
-        }
-        if self.shared.check().is_ok() {
-            self.hand_over();
-        }
-    }
-
-    fn store(&mut self, frame: NewFrame) -> Result<Stored> {
-        if let Some(stored) = lock(&self.shared.fresh).get(&frame.id) {
-            self.shared.counters.known_blocks.fetch_add(1, Ordering::Relaxed);
-            return Ok(*stored);
-        }
-        let (place, mut segment) = match self.current.take() {
-            Some(current) => current,
-            None => {
-                let shared = &self.shared;
-                let verify = shared.inner.options.verify_write == VerifyWrite::Full;
-                let (objects, keys) = (shared.inner.objects.as_ref(), &shared.inner.keys);
-                let segment =
-                    SegmentWriter::create(objects, keys, SegmentKind::Data, shared.session.id(), verify)?;
-                let mut table = shared.table();
-                let place = table.place(segment.id(), true);
-                table.unsealed.insert(place);
-                (place, Box::new(segment))
-            }
-        };
-        let (id, depth, base) = (frame.id, frame.depth, frame.base);
-        let slot = segment.append(frame)?;
-        let base = base.map(|b| Place { segment: self.shared.table().place(b.segment, false), slot: b.slot });
-        let found = Stored { place: Place { segment: place, slot }, depth, base };
-        lock(&self.shared.fresh).insert(id, found);
-        self.shared.counters.delta_blocks.fetch_add(u64::from(depth > 0), Ordering::Relaxed);
-        self.shared.counters.new_blocks.fetch_add(1, Ordering::Relaxed);
-        let full = segment.len() >= SEGMENT_BYTES || !segment.has_slot();
-        self.current = Some((place, segment));
-        if full {
-            self.hand_over();
-        }
-        Ok(found)
-    }
-
-    fn hand_over(&mut self) {
-        if let Some((place, segment)) = self.current.take() {
-            // The sealer is gone only after it failed, and said so.
-            let _ = self.sealer.send(SealerJob::Seal { place, segment });
-        }
-    }
-}
-
-/// The sealer: footer, trailer, sync.
-fn seal(shared: &Arc<Shared>, jobs: &Receiver<SealerJob>) {
-    for job in jobs {
-        match job {
-            SealerJob::Seal { .. } if shared.check().is_err() => {}
-            SealerJob::Seal { place, segment } => match segment.seal() {
-                Ok(sealed) => {
-                    let mut known = lock(&shared.index);
-                    for entry in &sealed.footer.entries {
-                        known.index.insert(&entry.id, Place { segment: place, slot: entry.slot });
-                    }
-                    drop(known);
-                    shared.note_sealed(&sealed);
-                    shared.table().unsealed.remove(&place);
-                    let mut fresh = lock(&shared.fresh);
-                    fresh.retain(|_, stored| stored.place.segment != place);
-                }
-                Err(e) => shared.fail(e),
-            },
-            SealerJob::Flush(reply) => {
-                let _ = reply.send(());
-            }
-        }
+        shared.pool.give(data);
     }
 }

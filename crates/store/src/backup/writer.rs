@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use holdfast_format::ids::{Address, BackupId};
 use holdfast_format::limits::{BLOCK_BYTES, FILE_BYTES_MAX, FILES_MAX};
-use holdfast_format::map::{FileEntry, FileKind};
+use holdfast_format::map::{FileEntry, FileKind, SourceState};
 use holdfast_format::names;
 use holdfast_format::record::BackupStats;
 use holdfast_format::session::SessionKind;
@@ -98,6 +98,35 @@ impl BackupWriter {
         Ok(FileNo(number))
     }
 
+    /// Takes the content of a file from the parent instead of blocks, if the parent has it under the same path with the
+    /// same length and state, and every block of it can still be found in its segment. False: it has to be put.
+    ///
+    /// Whoever calls vouches that an equal state means equal bytes.
+    pub fn reuse_file(&self, file: FileNo, len: u64, state: SourceState) -> Result<bool> {
+        let own = self.file(file)?;
+        let Some(parent) = &self.shared.parent else { return Ok(false) };
+        let Some(mapped) = own.parent.and_then(|f| parent.map.files.get(f as usize)) else {
+            return Ok(false);
+        };
+        let there = &mapped.entry;
+        if there.kind != FileKind::Regular || there.len != len || there.state != Some(state) {
+            return Ok(false);
+        }
+        let Some(runs) = self.shared.parent_runs(mapped) else { return Ok(false) };
+        let mut content = own.content();
+        content.entry.len = len;
+        for (start, run) in runs {
+            content.take_run(start, run.count, &run.kind);
+        }
+        Ok(true)
+    }
+
+    /// Notes the state of a file whose whole content was put, for the next backup's [`BackupWriter::reuse_file`].
+    pub fn set_state(&self, file: FileNo, state: SourceState) -> Result<()> {
+        self.file(file)?.content().entry.state = Some(state);
+        Ok(())
+    }
+
     pub(super) fn file(&self, file: FileNo) -> Result<Arc<FileState>> {
         let files = self.files.read().unwrap_or_else(PoisonError::into_inner);
         match files.list.get(file.0 as usize) {
@@ -115,11 +144,11 @@ impl BackupWriter {
         }
         let state = self.file(file)?;
         self.dirty().remove(&(file.0, block));
-        self.issue(&state, block, data.to_vec(), true)
+        self.issue(&state, block, data, true)
     }
 
     /// Sends a block off; one that was sent before is waited for, so that the later content wins.
-    fn issue(&self, state: &Arc<FileState>, block: u32, data: Vec<u8>, grow: bool) -> Result<()> {
+    fn issue(&self, state: &Arc<FileState>, block: u32, data: &[u8], grow: bool) -> Result<()> {
         let again = {
             let mut content = state.content();
             let end = u64::from(block) * u64::from(BLOCK_BYTES) + data.len() as u64;
@@ -212,7 +241,7 @@ impl BackupWriter {
             if state.content().issue(block) {
                 self.count_superseded(&state, block);
             }
-            self.pipeline.put(state, block, data)?;
+            self.pipeline.put(state, block, &data)?;
         }
         Ok(())
     }
@@ -273,6 +302,14 @@ impl BackupWriter {
                 why: format!("a file can't have {len} bytes"),
             });
         }
+        {
+            let mut content = state.content();
+            if len >= content.entry.len {
+                // Nothing is cut off, so nothing that is on its way need be waited for.
+                content.entry.len = len;
+                return Ok(());
+            }
+        }
         let mut dirty = self.dirty();
         self.flush_dirty(&mut dirty)?;
         self.shared.drain()?;
@@ -289,7 +326,7 @@ impl BackupWriter {
         };
         state.content().set_len(len);
         match cut_block {
-            Some(plain) => self.issue(&state, last, plain, false),
+            Some(plain) => self.issue(&state, last, &plain, false),
             None => Ok(()),
         }
     }

@@ -218,14 +218,14 @@ impl LogFrames {
             if crc32c::crc32c(&payload) != header.payload_crc {
                 return Ok(Err("its checksum is wrong".to_owned()));
             }
-            let opened = match open_frame(&self.keys, &self.cipher, self.segment, &header, &payload) {
-                Ok(opened) => opened,
-                Err(why) => return Ok(Err(why.to_owned())),
-            };
-            plain = match self.coder.decode(header.codec, opened, header.plain_len) {
-                Some(plain) => plain,
-                None => return Ok(Err("it does not decompress to the length that it names".to_owned())),
-            };
+            let mut opened = payload.clone();
+            if let Err(why) = open_frame(&self.keys, &self.cipher, self.segment, &header, &mut opened) {
+                return Ok(Err(why.to_owned()));
+            }
+            plain = vec![0; header.plain_len as usize];
+            if !self.coder.decode(header.codec, &opened, &mut plain) {
+                return Ok(Err("it does not decompress to the length that it names".to_owned()));
+            }
             if self.keep {
                 self.keep_entry(&header, &plain, &payload);
             }

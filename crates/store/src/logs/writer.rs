@@ -132,7 +132,7 @@ impl LogWriter {
         let id = frame_id(&self.inner, plain);
         let done =
             self.segment.append(NewFrame { kind, codec, depth: 0, base: None, id, plain_len, payload });
-        done.inspect_err(|_| self.failed = true)
+        done.map(|(slot, _)| slot).inspect_err(|_| self.failed = true)
     }
 
     fn usable(&self) -> Result<()> {

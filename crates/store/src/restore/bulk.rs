@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use holdfast_format::limits::BLOCK_BYTES;
+use holdfast_format::segment::FooterEntry;
 use holdfast_io::engine::Direction;
 use holdfast_io::{Buffer, Completion, Engine, EngineChoice, EngineOptions, Request, Slab};
 
@@ -48,6 +49,8 @@ const WRITING: u64 = u64::MAX;
 struct Job {
     span: Span,
     bytes: Buffer,
+    /// Why `bytes` holds nothing.
+    failed: Option<Error>,
 }
 
 /// What a worker hands to the thread that owns the engine.
@@ -184,9 +187,9 @@ impl Pump<'_> {
         let Some(file) = span.view.file() else {
             // The place has no files, so the engine can't help.
             let bytes = buffer.whole_mut().get_mut(..span.len as usize).unwrap_or_default();
-            span.view.read_into(span.start, bytes).map_err(|e| self.blame(&span, 0, e))?;
-            buffer.set_filled(span.len);
-            return self.hand_over(span, buffer);
+            let failed = span.view.read_into(span.start, bytes).err();
+            buffer.set_filled(if failed.is_some() { 0 } else { span.len });
+            return self.hand_over(span, buffer, failed);
         };
         let token = self.next_token;
         self.next_token += 1;
@@ -211,22 +214,16 @@ impl Pump<'_> {
             return Ok(());
         }
         let span = self.reading.remove(&token).ok_or(Error::SelfCheck { what: "the plan of a restore" })?;
-        let got = result.map_err(|e| self.blame(&span, 0, e.into()))?;
-        if got < span.len {
-            let e = holdfast_io::Error::ShortRead {
-                what: span.view.name().to_string(),
-                offset: span.start,
-                expected: u64::from(span.len),
-                got: u64::from(got),
-            };
-            return Err(self.blame(&span, got, e.into()));
-        }
-        self.hand_over(span, buffer)
+        // What a read could not give (a segment cut short, a bad sector) is found missing by the worker, who asks the
+        // parity for it.
+        let failed = result.err().map(Error::from);
+        self.hand_over(span, buffer, failed)
     }
 
-    fn hand_over(&self, span: Span, bytes: Buffer) -> Result<()> {
+    fn hand_over(&self, span: Span, bytes: Buffer, failed: Option<Error>) -> Result<()> {
         // Never waits: there is room for every buffer that can hold a span.
-        self.jobs.send(Job { span, bytes }).map_err(|_| Error::SelfCheck { what: "a worker of the restore" })
+        let lost = Error::SelfCheck { what: "a worker of the restore" };
+        self.jobs.send(Job { span, bytes, failed }).map_err(|_| lost)
     }
 
     fn take(&mut self, out: Out) -> Result<()> {
@@ -241,13 +238,6 @@ impl Pump<'_> {
             }
         }
         Ok(())
-    }
-
-    fn blame(&self, span: &Span, got: u32, e: Error) -> Error {
-        match span.first_beyond(got) {
-            Some(task) => self.work.reader.blame(task.file, task.block, e),
-            None => e,
-        }
     }
 }
 
@@ -283,11 +273,14 @@ impl Worker<'_> {
             Ok(coder) => coder,
             Err(e) => return self.say(Out::Failed(e)),
         };
-        while let Ok(Job { span, bytes }) = todo.recv() {
+        while let Ok(Job { span, bytes, failed }) = todo.recv() {
             if self.stop.load(Ordering::Acquire) {
                 return;
             }
             if let Err(e) = self.span(&mut coder, &span, &bytes) {
+                // That nothing was there is only a consequence.
+                let first = span.blocks.first().map(|(_, task)| task).zip(failed);
+                let e = first.map_or(e, |(t, failed)| self.work.reader.blame(t.file, t.block, failed));
                 return self.say(Out::Failed(e));
             }
             drop(bytes);
@@ -304,13 +297,10 @@ impl Worker<'_> {
         let reader = self.work.reader;
         let mut filling: Option<Filling> = None;
         for (entry, task) in &span.blocks {
-            let opened = span.view.open(entry, span.frame(entry, bytes.filled()));
-            let plain =
-                opened.and_then(|payload| decode_block(&reader.inner, coder, &span.view, entry, payload));
-            let plain = plain.map_err(|e| reader.blame(task.file, task.block, e))?;
-            let plain = plain.get(..reader.len_of(task).min(plain.len())).unwrap_or(&plain);
+            let plain_len = entry.plain_len as usize;
+            let len = reader.len_of(task).min(plain_len);
             let offset = u64::from(task.block) * u64::from(BLOCK_BYTES);
-            if let Some(full) = filling.take_if(|f| !f.takes(task.file, offset, plain.len())) {
+            if let Some(full) = filling.take_if(|f| !f.takes(task.file, offset, plain_len)) {
                 self.write(full);
             }
             let to = match &mut filling {
@@ -320,17 +310,48 @@ impl Worker<'_> {
                     filling.insert(Filling { file: task.file, offset, buffer, blocks: 0 })
                 }
             };
-            if to.buffer.fill(plain) < plain.len() {
-                let place = format!("slot {}", entry.slot);
-                let e = Error::damaged(span.view.name(), place, "it is longer than any block");
+            let filled = to.buffer.filled_len();
+            let room = to.buffer.whole_mut().get_mut(filled as usize..);
+            let Some(room) = room.and_then(|room| room.get_mut(..plain_len)) else {
+                let e = span.view.wrong(entry, "it is longer than any block");
                 return Err(reader.blame(task.file, task.block, e));
-            }
+            };
+            let mut payload = std::mem::take(&mut coder.payload);
+            let frame = span.frame(entry, bytes.filled());
+            let decoded = span.view.open(entry, frame, &mut payload);
+            let decoded =
+                decoded.and_then(|()| decode_block(&reader.inner, coder, &span.view, entry, &payload, room));
+            coder.payload = payload;
+            let decoded = match decoded {
+                Err(e) if e.is_damage() => self.heal(coder, span, entry, room, e),
+                other => other,
+            };
+            decoded.map_err(|e| reader.blame(task.file, task.block, e))?;
+            to.buffer.set_filled(filled + u32::try_from(len).unwrap_or(0));
             to.blocks += 1;
         }
         if let Some(last) = filling {
             self.write(last);
         }
         Ok(())
+    }
+
+    /// Decodes a block again, from its segment as parity brings it back.
+    fn heal(
+        &self,
+        coder: &mut Coder,
+        span: &Span,
+        entry: &FooterEntry,
+        room: &mut [u8],
+        e: Error,
+    ) -> Result<()> {
+        let inner = &self.work.reader.inner;
+        let Some(view) = inner.cache.healed(&span.view)? else { return Err(e) };
+        let mut payload = std::mem::take(&mut coder.payload);
+        let read = view.read(entry, coder, &mut payload);
+        let read = read.and_then(|()| decode_block(inner, coder, &view, entry, &payload, room));
+        coder.payload = payload;
+        read
     }
 
     fn write(&self, full: Filling) {

@@ -26,13 +26,6 @@ impl Span {
         let len = FRAME_HEADER_BYTES + entry.stored_len as usize;
         at.and_then(|at| bytes.get(at..at.checked_add(len)?)).unwrap_or(&[])
     }
-
-    /// The block that a read of only `got` bytes leaves out first, else the first one.
-    pub(super) fn first_beyond(&self, got: u32) -> Option<&Task> {
-        let end = self.start + u64::from(got);
-        let beyond = self.blocks.iter().find(|(entry, _)| end_of(entry) > end);
-        beyond.or(self.blocks.first()).map(|(_, task)| task)
-    }
 }
 
 /// Where the blocks of one segment lie, and which of them were handed out.

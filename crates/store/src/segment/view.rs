@@ -1,10 +1,11 @@
 //! Reading sealed segments by address.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use holdfast_format::ids::{Address, SegmentId};
 use holdfast_format::keys;
+use holdfast_format::limits::{DEPTH_MAX, SEGMENT_BYTES_MAX};
 use holdfast_format::names;
 use holdfast_format::segment::{
     DELTA_PREFIX_BYTES, FRAME_HEADER_BYTES, Footer, FooterEntry, FrameHeader, PAGE_BYTES, SegmentHeader,
@@ -16,6 +17,7 @@ use crate::cipher::Cipher;
 use crate::codec::Coder;
 use crate::error::{Error, Result};
 use crate::keys::Keys;
+use crate::parity;
 
 /// Bytes of footers kept: 64 MiB are some 400 segments, so 25 GiB of stored blocks in reach at once.
 const CACHE_BYTES: u64 = 64 * 1024 * 1024;
@@ -30,6 +32,8 @@ pub(crate) struct SegmentView {
     header: SegmentHeader,
     ciphers: Vec<Cipher>,
     footer: Footer,
+    /// The whole segment as its parity brought it back; then nothing is read from the object.
+    healed: Option<Arc<Vec<u8>>>,
     /// For carriers: (birth, slot) to the place in the footer. Elsewhere slot and place are the same.
     carried: Option<HashMap<(u8, u32), u32>>,
 }
@@ -42,17 +46,27 @@ pub(crate) struct Located {
 }
 
 impl SegmentView {
-    fn load(objects: &Arc<dyn Objects>, keys: &Arc<Keys>, segment: SegmentId, log: bool) -> Result<Self> {
-        let name = ObjectName::new(if log { names::log(segment) } else { names::segment(segment) })?;
-        let len = objects.len(&name)?;
-        let header = objects.read(&name, 0, PAGE_BYTES as u64)?;
-        let header = SegmentHeader::decode(&header).map_err(Error::format(&name))?;
+    fn load(
+        objects: &Arc<dyn Objects>,
+        keys: &Arc<Keys>,
+        segment: SegmentId,
+        healed: Option<Arc<Vec<u8>>>,
+    ) -> Result<Self> {
+        let name = ObjectName::new(names::segment(segment))?;
+        let read = |offset, len| match &healed {
+            Some(bytes) => slice(&name, bytes, offset, len).map(<[u8]>::to_vec),
+            None => Ok(objects.read(&name, offset, len)?),
+        };
+        let len = match &healed {
+            Some(bytes) => bytes.len() as u64,
+            None => objects.len(&name)?,
+        };
+        let header = SegmentHeader::decode(&read(0, PAGE_BYTES as u64)?).map_err(Error::format(&name))?;
         if header.repo != keys.repo || header.segment != segment {
             return Err(Error::damaged(&name, "its header", "it belongs to another place"));
         }
         let at = len.checked_sub(PAGE_BYTES as u64).ok_or(Error::damaged(&name, "its length", len))?;
-        let trailer =
-            Trailer::decode(&objects.read(&name, at, PAGE_BYTES as u64)?).map_err(Error::format(&name))?;
+        let trailer = Trailer::decode(&read(at, PAGE_BYTES as u64)?).map_err(Error::format(&name))?;
         if trailer.repo != keys.repo || trailer.segment != segment || trailer.detached {
             return Err(Error::damaged(&name, "its trailer", "it belongs to another place"));
         }
@@ -66,7 +80,7 @@ impl SegmentView {
             }
         }
         let footers = footers.ok_or(Error::damaged(&name, "its header", "it names no key"))?;
-        let sealed = objects.read(&name, trailer.footer_offset, trailer.footer_len)?;
+        let sealed = read(trailer.footer_offset, trailer.footer_len)?;
         let footer = open_footer(&name, keys, &footers, &trailer, &sealed)?;
         let plain = footer.entries.iter().enumerate().all(|(at, e)| e.birth == 0 && e.slot as usize == at);
         let carried = (!plain).then(|| {
@@ -74,7 +88,7 @@ impl SegmentView {
                 |(at, e): (usize, &FooterEntry)| ((e.birth, e.slot), u32::try_from(at).unwrap_or(u32::MAX));
             footer.entries.iter().enumerate().map(place).collect()
         });
-        let file = objects.file(&name)?;
+        let file = if healed.is_some() { None } else { objects.file(&name)? };
         Ok(Self {
             name,
             objects: Arc::clone(objects),
@@ -83,6 +97,7 @@ impl SegmentView {
             header,
             ciphers,
             footer,
+            healed,
             carried,
         })
     }
@@ -115,14 +130,18 @@ impl SegmentView {
 
     /// Reads bytes of the segment.
     pub(crate) fn read_into(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
-        match &self.file {
-            Some(file) => Ok(file.read_exact_at(offset, buf)?),
-            None => Ok(self.objects.read_into(&self.name, offset, buf)?),
+        match (&self.healed, &self.file) {
+            (Some(bytes), _) => {
+                buf.copy_from_slice(slice(&self.name, bytes, offset, buf.len() as u64)?);
+                Ok(())
+            }
+            (None, Some(file)) => Ok(file.read_exact_at(offset, buf)?),
+            (None, None) => Ok(self.objects.read_into(&self.name, offset, buf)?),
         }
     }
 
-    /// Opens a frame whose header and payload are `frame`: gives the encoded payload.
-    pub(crate) fn open(&self, entry: &FooterEntry, frame: &[u8]) -> Result<Vec<u8>> {
+    /// Opens a frame whose header and payload are `frame`; `payload` is then its encoded payload.
+    pub(crate) fn open(&self, entry: &FooterEntry, frame: &[u8], payload: &mut Vec<u8>) -> Result<()> {
         let place = || format!("slot {} (offset {})", entry.slot, entry.offset);
         let header = FrameHeader::decode(frame).map_err(|e| Error::damaged(&self.name, place(), e))?;
         let same = header.slot == entry.slot
@@ -143,73 +162,99 @@ impl SegmentView {
         let (Some(birth), Some(cipher)) = (birth, self.ciphers.get(usize::from(entry.birth))) else {
             return Err(Error::damaged(&self.name, place(), "the header lists no such birth"));
         };
-        let payload = frame.get(FRAME_HEADER_BYTES..).unwrap_or(&[]);
+        payload.clear();
+        payload.extend_from_slice(frame.get(FRAME_HEADER_BYTES..).unwrap_or(&[]));
         open_frame(&self.keys, cipher, birth.segment, &header, payload)
             .map_err(|why| Error::damaged(&self.name, place(), why))
     }
 
-    /// Reads and opens a frame.
-    pub(crate) fn read(&self, entry: &FooterEntry) -> Result<Vec<u8>> {
-        let mut frame = vec![0; FRAME_HEADER_BYTES.saturating_add(entry.stored_len as usize)];
-        self.read_into(u64::from(entry.offset), &mut frame)?;
-        self.open(entry, &frame)
+    /// Reads and opens a frame; `payload` is then its encoded payload.
+    pub(crate) fn read(&self, entry: &FooterEntry, coder: &mut Coder, payload: &mut Vec<u8>) -> Result<()> {
+        let len = FRAME_HEADER_BYTES.saturating_add(entry.stored_len as usize);
+        let mut frame = std::mem::take(&mut coder.frame);
+        frame.resize(frame.len().max(len), 0);
+        let part = frame.get_mut(..len).unwrap_or_default();
+        let opened =
+            self.read_into(u64::from(entry.offset), part).and_then(|()| self.open(entry, part, payload));
+        coder.frame = frame;
+        opened
     }
 
-    /// Decodes an opened payload that is no delta, and checks its id.
-    pub(crate) fn decode(&self, coder: &mut Coder, entry: &FooterEntry, payload: Vec<u8>) -> Result<Vec<u8>> {
-        let wrong = |why: &str| Error::damaged(&self.name, format!("slot {}", entry.slot), why);
-        let plain = coder.decode(entry.codec, payload, entry.plain_len);
-        let plain = plain.ok_or_else(|| wrong("it does not decompress to the length that it names"))?;
-        if keys::block_id(&self.keys.block_id, &plain) != entry.id {
-            return Err(wrong("its content is not what its id says"));
+    /// Decodes an opened payload that is no delta into `plain`, of the length that its entry names, and checks its id.
+    pub(crate) fn decode(
+        &self,
+        coder: &mut Coder,
+        entry: &FooterEntry,
+        payload: &[u8],
+        plain: &mut [u8],
+    ) -> Result<()> {
+        if !coder.decode(entry.codec, payload, plain) {
+            return Err(self.wrong(entry, "it does not decompress to the length that it names"));
         }
-        Ok(plain)
+        self.check_id(entry, plain)
     }
 
-    /// Decodes an opened delta against its base's plaintext, and checks its id.
+    /// Decodes an opened delta against its base's plaintext, as [`SegmentView::decode`].
     pub(crate) fn decode_delta(
         &self,
         coder: &mut Coder,
         entry: &FooterEntry,
         payload: &[u8],
         base: &[u8],
-    ) -> Result<Vec<u8>> {
-        let wrong = |why: &str| Error::damaged(&self.name, format!("slot {}", entry.slot), why);
-        let (head, delta) =
-            payload.split_at_checked(DELTA_PREFIX_BYTES).ok_or_else(|| wrong("it is cut short"))?;
+        plain: &mut [u8],
+    ) -> Result<()> {
+        let (head, delta) = payload
+            .split_at_checked(DELTA_PREFIX_BYTES)
+            .ok_or_else(|| self.wrong(entry, "it is cut short"))?;
         if entry.base.is_none_or(|base| base.to_bytes() != head) {
-            return Err(wrong("it names another base than the footer"));
+            return Err(self.wrong(entry, "it names another base than the footer"));
         }
-        let plain = coder.decode_delta(delta, base, entry.plain_len as usize);
-        let plain = plain.ok_or_else(|| wrong("it is no delta of its base"))?;
-        if keys::block_id(&self.keys.block_id, &plain) != entry.id {
-            return Err(wrong("its content is not what its id says"));
+        if !coder.decode_delta(delta, base, plain) {
+            return Err(self.wrong(entry, "it is no delta of its base"));
         }
-        Ok(plain)
+        self.check_id(entry, plain)
+    }
+
+    fn check_id(&self, entry: &FooterEntry, plain: &[u8]) -> Result<()> {
+        if keys::block_id(&self.keys.block_id, plain) != entry.id {
+            return Err(self.wrong(entry, "its content is not what its id says"));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn wrong(&self, entry: &FooterEntry, why: &str) -> Error {
+        Error::damaged(&self.name, format!("slot {}", entry.slot), why)
     }
 
     fn cost(&self) -> u64 {
+        let healed = self.healed.as_ref().map_or(0, |bytes| bytes.len() as u64);
         (self.footer.entries.len() as u64).saturating_mul(if self.carried.is_some() { 110 } else { 88 })
+            + healed
             + 2048
     }
 }
 
-/// Checks and decrypts the payload of a frame.
+fn slice<'b>(name: &ObjectName, bytes: &'b [u8], offset: u64, len: u64) -> Result<&'b [u8]> {
+    let range =
+        usize::try_from(offset).ok().zip(offset.checked_add(len).and_then(|e| usize::try_from(e).ok()));
+    let part = range.and_then(|(from, to)| bytes.get(from..to));
+    part.ok_or_else(|| Error::damaged(name, format!("offset {offset}"), "it ends before"))
+}
+
+/// Checks and decrypts the payload of a frame in place.
 pub(crate) fn open_frame(
     keys: &Keys,
     cipher: &Cipher,
     birth: SegmentId,
     header: &FrameHeader,
-    payload: &[u8],
-) -> std::result::Result<Vec<u8>, &'static str> {
+    payload: &mut Vec<u8>,
+) -> std::result::Result<(), &'static str> {
     if payload.len() != header.stored_len as usize {
         return Err("it is cut short");
     }
-    let mut payload = payload.to_vec();
     cipher
-        .open(keys::frame_nonce(header.slot), &header.aad(keys.repo, birth), &mut payload)
-        .map_err(|_| "its tag is wrong")?;
-    Ok(payload)
+        .open(keys::frame_nonce(header.slot), &header.aad(keys.repo, birth), payload)
+        .map_err(|_| "its tag is wrong")
 }
 
 fn open_footer(
@@ -238,19 +283,37 @@ struct Cached {
     tick: u64,
 }
 
+/// What became of segments that were found damaged.
+#[derive(Debug, Default)]
+struct Heals {
+    healed: Vec<Healing>,
+    hopeless: HashSet<SegmentId>,
+}
+
+/// A segment that was damaged where it lies, and was read all the same by its parity.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Healing {
+    /// The segment's object.
+    pub object: String,
+    /// How many pages of 4 KiB were not as they were written.
+    pub bad_pages: u32,
+}
+
 /// Views of segments, the least recently used ones forgotten.
 #[derive(Debug)]
 pub(crate) struct FooterCache {
     objects: Arc<dyn Objects>,
     keys: Arc<Keys>,
     cached: Mutex<Cached>,
+    /// Held while a segment is healed: that takes some five times its size of memory.
+    heals: Mutex<Heals>,
     /// Births that compaction moved, and where they are now.
     carriers: RwLock<HashMap<SegmentId, SegmentId>>,
 }
 
 impl FooterCache {
     pub(crate) fn new(objects: Arc<dyn Objects>, keys: Arc<Keys>) -> Self {
-        Self { objects, keys, cached: Mutex::default(), carriers: RwLock::default() }
+        Self { objects, keys, cached: Mutex::default(), heals: Mutex::default(), carriers: RwLock::default() }
     }
 
     /// Learns where births are now.
@@ -276,11 +339,81 @@ impl FooterCache {
             }
         }
         // Loaded outside of the lock: other threads go on, at worst it is loaded twice.
-        let view = Arc::new(SegmentView::load(&self.objects, &self.keys, segment, false)?);
+        match SegmentView::load(&self.objects, &self.keys, segment, None) {
+            Ok(view) => Ok(self.keep(segment, Arc::new(view))),
+            Err(e) if e.is_damage() => self.heal(segment)?.ok_or(e),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// The view to read from after this one gave something that is damaged; `None` if parity can't help.
+    pub(crate) fn healed(&self, broken: &SegmentView) -> Result<Option<Arc<SegmentView>>> {
+        if broken.healed.is_some() { Ok(None) } else { self.heal(broken.header.segment) }
+    }
+
+    /// What was healed so far.
+    pub(crate) fn healings(&self) -> Vec<Healing> {
+        self.heals.lock().unwrap_or_else(PoisonError::into_inner).healed.clone()
+    }
+
+    /// Reads a segment whole and brings it back by its parity, in memory. The object is left as it is: mending it is the
+    /// scrub's work.
+    fn heal(&self, segment: SegmentId) -> Result<Option<Arc<SegmentView>>> {
+        let mut heals = self.heals.lock().unwrap_or_else(PoisonError::into_inner);
+        if heals.hopeless.contains(&segment) {
+            return Ok(None);
+        }
+        {
+            let cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some((view, _)) = cached.views.get(&segment).filter(|(v, _)| v.healed.is_some()) {
+                return Ok(Some(Arc::clone(view)));
+            }
+        }
+        let name = ObjectName::new(names::segment(segment))?;
+        let healed = match self.whole(&name) {
+            Some(whole) => parity::heal(self.keys.repo, segment, &whole)?,
+            None => parity::Healed::NoParity,
+        };
+        let view = match healed {
+            parity::Healed::Repaired { bytes, bad_pages } => {
+                let view = SegmentView::load(&self.objects, &self.keys, segment, Some(Arc::new(bytes)));
+                view.ok().map(|view| (view, bad_pages))
+            }
+            _ => None,
+        };
+        let Some((view, bad_pages)) = view else {
+            heals.hopeless.insert(segment);
+            return Ok(None);
+        };
+        let healing = Healing { object: name.to_string(), bad_pages };
+        if !heals.healed.contains(&healing) {
+            heals.healed.push(healing);
+        }
+        Ok(Some(self.keep(segment, Arc::new(view))))
+    }
+
+    /// The bytes of a segment, with zeros where they can't be read; `None` if it isn't there.
+    fn whole(&self, name: &ObjectName) -> Option<Vec<u8>> {
+        const PIECE_BYTES: usize = 64 * 1024;
+        let len = self.objects.len(name).ok().filter(|len| *len <= SEGMENT_BYTES_MAX * 2)?;
+        let mut whole = vec![0; usize::try_from(len).ok()?];
+        if self.objects.read_into(name, 0, &mut whole).is_err() {
+            for (at, piece) in whole.chunks_mut(PIECE_BYTES).enumerate() {
+                if self.objects.read_into(name, (at * PIECE_BYTES) as u64, piece).is_err() {
+                    piece.fill(0);
+                }
+            }
+        }
+        Some(whole)
+    }
+
+    /// Puts a view into the cache, in place of another one of the same segment.
+    fn keep(&self, segment: SegmentId, view: Arc<SegmentView>) -> Arc<SegmentView> {
         let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
         let tick = cached.tick;
-        if cached.views.insert(segment, (Arc::clone(&view), tick)).is_none() {
-            cached.bytes += view.cost();
+        cached.bytes += view.cost();
+        if let Some((old, _)) = cached.views.insert(segment, (Arc::clone(&view), tick)) {
+            cached.bytes = cached.bytes.saturating_sub(old.cost());
         }
         while cached.bytes > CACHE_BYTES && cached.views.len() > 1 {
             let oldest =
@@ -290,7 +423,7 @@ impl FooterCache {
                 cached.bytes = cached.bytes.saturating_sub(old.cost());
             }
         }
-        Ok(view)
+        view
     }
 
     /// Finds a frame.
@@ -306,15 +439,40 @@ impl FooterCache {
         Ok(Located { view, entry })
     }
 
-    /// The view of a segment and the entry of a frame of it, if both are readable.
+    /// The view of a segment and the entry of a frame of it, if both are readable and every base below it can be found
+    /// as well: only then may something new rely on it.
     pub(crate) fn try_locate(&self, address: Address) -> Option<Located> {
-        self.locate(address).ok()
+        let found = self.locate(address).ok()?;
+        self.has_bases(&found.entry).then_some(found)
+    }
+
+    /// Whether every base below a frame can be found.
+    pub(crate) fn has_bases(&self, entry: &FooterEntry) -> bool {
+        let mut base = entry.base;
+        for _ in 0..=DEPTH_MAX {
+            let Some(address) = base else { return true };
+            let Ok(found) = self.locate(address) else { return false };
+            base = found.entry.base;
+        }
+        false
     }
 
     /// Reads a frame that is no block.
     pub(crate) fn read(&self, coder: &mut Coder, address: Address) -> Result<Vec<u8>> {
-        let found = self.locate(address)?;
-        let payload = found.view.read(&found.entry)?;
-        found.view.decode(coder, &found.entry, payload)
+        let Located { view, entry } = self.locate(address)?;
+        let read = |view: &SegmentView, coder: &mut Coder| -> Result<Vec<u8>> {
+            let mut payload = Vec::new();
+            view.read(&entry, coder, &mut payload)?;
+            let mut plain = vec![0; entry.plain_len as usize];
+            view.decode(coder, &entry, &payload, &mut plain)?;
+            Ok(plain)
+        };
+        match read(&view, coder) {
+            Err(e) if e.is_damage() => match self.healed(&view)? {
+                Some(healed) => read(&healed, coder),
+                None => Err(e),
+            },
+            other => other,
+        }
     }
 }

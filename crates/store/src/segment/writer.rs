@@ -15,7 +15,7 @@ use holdfast_io::{ObjectName, ObjectWriter, Objects};
 use crate::cipher::Cipher;
 use crate::error::{Error, Result};
 use crate::keys::Keys;
-use crate::parity::{self, Image};
+use crate::parity::{self, Image, Workshop};
 use crate::random;
 
 /// A frame before it has a slot.
@@ -56,6 +56,8 @@ pub(crate) struct SegmentWriter {
     offset: u64,
     /// Open each frame again after sealing it.
     verify: bool,
+    /// A payload before it was sealed and after it was opened again.
+    checks: (Vec<u8>, Vec<u8>),
     /// Everything written so far, for the parity; none where there will be no parity.
     image: Option<Image>,
 }
@@ -69,6 +71,18 @@ impl SegmentWriter {
         session: SessionId,
         verify: bool,
     ) -> Result<Self> {
+        Self::create_in(&Arc::default(), objects, keys, kind, session, verify)
+    }
+
+    /// As [`SegmentWriter::create`], with the memory of the segments before.
+    pub(crate) fn create_in(
+        workshop: &Arc<Workshop>,
+        objects: &dyn Objects,
+        keys: &Arc<Keys>,
+        kind: SegmentKind,
+        session: SessionId,
+        verify: bool,
+    ) -> Result<Self> {
         let id = SegmentId(random::bytes()?);
         let data_key = zeroize::Zeroizing::new(random::bytes::<32>()?);
         let birth = keys.wrap(id, &data_key)?;
@@ -76,7 +90,7 @@ impl SegmentWriter {
         let name = if kind == SegmentKind::Log { names::log(id) } else { names::segment(id) };
         let object = objects.create(&ObjectName::new(name)?)?;
         // What is in a log was acknowledged long before its end, so parity there would promise what it can't keep.
-        let image = (kind != SegmentKind::Log).then(Image::default);
+        let image = (kind != SegmentKind::Log).then(|| Image::new(workshop));
         let mut segment = Self {
             object,
             keys: Arc::clone(keys),
@@ -87,6 +101,7 @@ impl SegmentWriter {
             root: blake3::Hasher::new(),
             offset: 0,
             verify,
+            checks: Default::default(),
             image,
         };
         segment.write(&header.encode())?;
@@ -107,8 +122,8 @@ impl SegmentWriter {
         self.footer.entries.len() < SLOTS_MAX as usize
     }
 
-    /// Seals and appends a frame; gives its slot.
-    pub(crate) fn append(&mut self, frame: NewFrame) -> Result<u32> {
+    /// Seals and appends a frame; gives its slot, and the payload's memory back.
+    pub(crate) fn append(&mut self, frame: NewFrame) -> Result<(u32, Vec<u8>)> {
         let slot =
             u32::try_from(self.footer.entries.len()).ok().filter(|s| *s < SLOTS_MAX).ok_or(Error::LogFull)?;
         let mut payload = frame.payload;
@@ -124,15 +139,21 @@ impl SegmentWriter {
             payload_crc: 0,
         };
         let aad = header.aad(self.keys.repo, self.id);
-        let before = if self.verify { payload.clone() } else { Vec::new() };
+        let (mut before, mut again) = std::mem::take(&mut self.checks);
+        before.clear();
+        again.clear();
+        if self.verify {
+            before.extend_from_slice(&payload);
+        }
         self.frames.seal(keys::frame_nonce(slot), &aad, &mut payload)?;
         if self.verify {
-            let mut again = payload.clone();
+            again.extend_from_slice(&payload);
             let opened = self.frames.open(keys::frame_nonce(slot), &aad, &mut again);
             if opened.is_err() || again != before {
                 return Err(Error::SelfCheck { what: "encryption" });
             }
         }
+        self.checks = (before, again);
         header.payload_crc = crc32c::crc32c(&payload);
         let head = header.encode();
         let tag = payload.last_chunk::<{ keys::TAG_BYTES }>().ok_or(Error::SelfCheck { what: "a tag" })?;
@@ -152,7 +173,7 @@ impl SegmentWriter {
             codec: frame.codec,
             depth: frame.depth,
         });
-        Ok(slot)
+        Ok((slot, payload))
     }
 
     /// Makes everything appended so far durable.

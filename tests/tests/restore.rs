@@ -163,7 +163,6 @@ impl Bed {
     ) -> Result<Restored, Error> {
         let programs = self.source.engine().programs();
         run(&Request {
-            mode: holdfast_replay::net::Mode::Net,
             server: "shop",
             base: &self.base,
             log: Some(&self.log),

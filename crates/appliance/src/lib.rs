@@ -17,7 +17,6 @@ pub mod login;
 pub mod policy;
 pub mod progress;
 pub mod restore;
-pub mod scrub;
 pub mod server;
 pub mod settings;
 pub mod status;

@@ -1,8 +1,8 @@
 //! The target folder: taken, filled, made ready for the first start.
 //!
 //! A folder is taken only if it is empty, or holds an unfinished restore of the same base to the
-//! same target: then what is there is removed and the work starts over. Nothing is written before
-//! the space is known to suffice.
+//! same target: then it goes on, and the base keeps the blocks that are as they should be. Nothing is
+//! written before the space is known to suffice.
 //!
 //! A clone's files need a few more to be recovered as a clone (observed on MySQL 9.7.4): the
 //! folder `mysql/`; `#clone/#status_fix`, by which the server makes schemas and tables that were
@@ -11,7 +11,7 @@
 //! No `auto.cnf` is laid out, so that the restored server gives itself an identity of its own.
 
 use std::fs::{self, File};
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use holdfast_format::record::SourceKind;
@@ -20,8 +20,8 @@ use crate::error::{Error, Result};
 use crate::marker::{FolderLock, LOCK, MARKER, Marker, State};
 use crate::seam::{Base, LaidOut, LayingOut};
 
-/// Names of the files by which clone recovery is steered, in `#clone/`.
-const CLONE_DIR: &str = "#clone";
+/// The folder of the files by which clone recovery is steered.
+pub const CLONE_DIR: &str = "#clone";
 const IN_PROGRESS: &str = "#status_in_progress";
 const FIX: &str = "#status_fix";
 const REPLACE: &str = "#replace_files";
@@ -51,11 +51,11 @@ impl Target {
             folder.canonicalize().map_err(|source| Error::file("open the folder", folder, source))?;
         let lock = FolderLock::take(&folder)?;
         if Marker::read(&folder)?.is_some() {
-            // A killed restore leaves its server behind; it must be gone before its files are.
+            // A killed restore leaves its server behind; it must be gone before its files are rewritten.
             holdfast_engine::kill_server_on(&folder)?;
-            wipe(&folder)?;
         }
-        if existed && let Err(error) = check_space(&folder, space_needed) {
+        let there = if existed { bytes_below(&folder)? } else { 0 };
+        if existed && let Err(error) = check_space(&folder, space_needed.saturating_sub(there)) {
             // Left as it was found.
             let _ = fs::remove_file(folder.join(LOCK));
             return Err(error);
@@ -78,6 +78,13 @@ impl Target {
         let clone = base.kind() == SourceKind::Clone;
         let steer = self.folder.join(CLONE_DIR);
         if clone {
+            // Left by an unfinished restore, whose server may have begun its recovery.
+            match fs::remove_dir_all(&steer) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Error::file("remove", &steer, error));
+                }
+                _ => {}
+            }
             make_dir(&steer)?;
             touch(&steer.join(IN_PROGRESS))?;
         }
@@ -110,7 +117,7 @@ pub fn check(folder: &Path, marker: &Marker, space_needed: u64) -> Result<()> {
         return check_space(nearest_above(folder), space_needed);
     }
     refuse_if_taken(folder, marker)?;
-    check_space(folder, space_needed)
+    check_space(folder, space_needed.saturating_sub(bytes_below(folder)?))
 }
 
 fn refuse_if_taken(folder: &Path, marker: &Marker) -> Result<()> {
@@ -146,22 +153,20 @@ fn refuse_if_taken(folder: &Path, marker: &Marker) -> Result<()> {
     Ok(())
 }
 
-/// Removes everything but marker and lock. Only ever called on a folder whose marker says that it
-/// was empty when an unfinished restore of ours began in it.
-fn wipe(folder: &Path) -> Result<()> {
+/// Bytes that an unfinished restore takes already.
+fn bytes_below(folder: &Path) -> Result<u64> {
+    let mut bytes = 0_u64;
     let entries = fs::read_dir(folder).map_err(|source| Error::file("list", folder, source))?;
     for entry in entries {
         let entry = entry.map_err(|source| Error::file("list", folder, source))?;
-        let name = entry.file_name();
-        if name == MARKER || name == LOCK {
-            continue;
-        }
         let path = entry.path();
-        let kind = entry.file_type().map_err(|source| Error::file("look at", &path, source))?;
-        let removed = if kind.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-        removed.map_err(|source| Error::file("remove", &path, source))?;
+        let facts = entry.metadata().map_err(|source| Error::file("look at", &path, source))?;
+        bytes = bytes.saturating_add(match facts.is_dir() {
+            true => bytes_below(&path)?,
+            false => facts.blocks().saturating_mul(512),
+        });
     }
-    Ok(())
+    Ok(bytes)
 }
 
 /// The nearest folder above that is there: what is missing in between will be made.
@@ -250,7 +255,7 @@ mod tests {
             fs::write(dir.join("ibdata1"), "pages")?;
             fs::write(dir.join("auto.cnf"), "the source's identity")?;
             progress(LayingOut { bytes: 5, bytes_total: 5 });
-            Ok(LaidOut { files: 2, bytes: 5, blocks: 1 })
+            Ok(LaidOut { files: 2, bytes: 5, blocks: 1, healed_segments: 0 })
         }
     }
 
@@ -285,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unfinished_restore_of_the_same_thing_starts_over_and_of_another_one_is_refused() {
+    fn an_unfinished_restore_of_the_same_thing_goes_on_and_of_another_one_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let target = Target::take(dir.path(), &marker("b"), 0).unwrap();
         target.fill(&Files(SourceKind::Clone), &|_| ()).unwrap();
@@ -295,8 +300,10 @@ mod tests {
         assert!(matches!(error, Error::OtherRestore { .. }), "{error}");
         assert!(dir.path().join("ibdata1").exists());
         let again = Target::take(dir.path(), &marker("b"), 0).unwrap();
-        assert!(!again.folder().join("ibdata1").exists(), "it starts over");
-        assert!(!again.folder().join("#clone").exists());
+        assert!(again.folder().join("ibdata1").exists(), "it goes on");
+        fs::write(dir.path().join("#clone/left"), "x").unwrap();
+        again.fill(&Files(SourceKind::Clone), &|_| ()).unwrap();
+        assert!(!again.folder().join("#clone/left").exists(), "the recovery begins anew");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The marker in the target folder: `holdfast-restore.json`.
 //!
 //! It is the first file that a restore makes there and says what the folder is: a restore under
-//! way, which the same command starts over after a crash, or a restored server that waits for
+//! way, which the same command goes on with after a crash, or a restored server that waits for
 //! `restore finish`. It is replaced as a whole, so that it is never half written, and locked for
 //! as long as a restore is at work.
 

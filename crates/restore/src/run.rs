@@ -2,7 +2,7 @@
 //!
 //! Nothing of it is visible to anybody before the proof: the server has no network and an account
 //! that only we know. A process that dies leaves the marker "under way" behind, and the same
-//! command starts over. Order of the steps, and why:
+//! command goes on. Order of the steps, and why:
 //!
 //! 1. Lay out, every block verified against its id; `mariadb-backup --prepare` where that is due.
 //! 2. First start: the server's own recovery. Where it stands is read before anything is written,
@@ -21,10 +21,10 @@ use holdfast_engine::{Listen, PrivateServer, Programs, RecoveredCoordinates, Sta
 use holdfast_format::gtid::{Flavor as GtidFlavor, GtidSet};
 use holdfast_format::record::{Position, SourceKind};
 use holdfast_mysql::{Conn, Flavor};
-use holdfast_replay::{net, scan, serial};
+use holdfast_replay::{scan, serial};
 
 use crate::catalog::{Catalog, count_rows};
-use crate::error::{Error, Foreign, Result};
+use crate::error::{Error, Result};
 use crate::layout;
 use crate::marker::{Marker, State};
 use crate::plan::Plan;
@@ -95,8 +95,6 @@ pub struct Request<'a> {
     pub programs: Option<&'a Programs>,
     /// How much to check.
     pub level: Prove,
-    /// How the log is replayed.
-    pub mode: net::Mode,
     /// Leaves the server running on this port, fenced.
     pub start: Option<u16>,
     /// Whoever waits.
@@ -162,7 +160,6 @@ pub fn run(request: &Request<'_>) -> Result<Restored> {
         recovered_at: String::new(),
         transactions_replayed: 0,
         transactions_in_base: 0,
-        replayed_in_order: Vec::new(),
         tables: 0,
         checks: vec![blocks_check(laid_out)],
         seconds,
@@ -213,10 +210,17 @@ fn conclude(report: &mut Report, began: Instant) {
 }
 
 fn blocks_check(laid_out: LaidOut) -> Check {
-    let detail = format!(
+    let mut detail = format!(
         "{} blocks of {} files were verified against their ids when they were written, {} bytes",
         laid_out.blocks, laid_out.files, laid_out.bytes
     );
+    if laid_out.healed_segments > 0 {
+        detail.push_str(&format!(
+            "; {} segments of the repository are damaged and were read by their parity: run \
+             `holdfast-fsck --full --repair`",
+            laid_out.healed_segments
+        ));
+    }
     Check::new("blocks", detail, Vec::new(), Vec::new())
 }
 
@@ -242,15 +246,13 @@ impl Restore<'_, '_> {
             (Some(range), Some(log)) => Some(RangeLog::new(log, range, &held, self.request.base)?),
             _ => None,
         };
-        let mut summary = scan::Summary::default();
         if let Some(log) = &log {
-            summary = scan::scan(log).map_err(Error::of_scan)?;
-            summary.check()?;
+            scan::scan(log).map_err(Error::of_scan)?.check()?;
             self.count_changed(&mut conn, log, &held, &mut before)?;
         }
         let started = Instant::now();
         if let Some(log) = &log {
-            self.replay(&server, &mut conn, log, &held, &summary)?;
+            self.replay(&mut conn, log, &held)?;
         }
         self.report.seconds.replay = started.elapsed().as_secs_f64();
         drop(conn);
@@ -360,22 +362,13 @@ impl Restore<'_, '_> {
         Ok(())
     }
 
-    fn replay(
-        &mut self,
-        server: &PrivateServer,
-        conn: &mut Conn,
-        log: &RangeLog<'_>,
-        held: &recovered::Held,
-        summary: &scan::Summary,
-    ) -> Result<()> {
+    fn replay(&mut self, conn: &mut Conn, log: &RangeLog<'_>, held: &recovered::Held) -> Result<()> {
         let options = serial::Options {
             plan: format!("{} {}", self.request.plan.base, self.request.plan.target),
             boot_id: std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default(),
             base: held.executed.clone().unwrap_or_else(|| GtidSet::empty(self.gtid_flavor())),
         };
-        let connect = || server.connect().map_err(|error| Box::new(error) as Foreign);
-        let how = net::Options { mode: self.request.mode, ..net::Options::default() };
-        let outcome = net::run(conn, &connect, log, &options, &how, summary, &mut |progress| {
+        let outcome = serial::replay(conn, log, &options, &mut |progress| {
             self.request.watch.step(Step::Replay {
                 transactions: progress.transactions,
                 bytes: progress.bytes,
@@ -388,8 +381,6 @@ impl Restore<'_, '_> {
             other => other?,
         };
         self.report.transactions_replayed = outcome.applied;
-        let in_order = outcome.classes.iter().filter(|(_, class)| **class != net::Class::Net);
-        self.report.replayed_in_order = in_order.map(|(table, class)| format!("{table}: {class}")).collect();
         holdfast_replay::finish::finish(conn, &outcome.gtids, &outcome.binlog_state)?;
         Ok(())
     }

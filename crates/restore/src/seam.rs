@@ -139,6 +139,8 @@ pub struct LaidOut {
     pub bytes: u64,
     /// Blocks that were read and verified against their ids.
     pub blocks: u64,
+    /// Damaged segments of the repository that were read all the same, by their parity.
+    pub healed_segments: u64,
 }
 
 /// One physical copy of a server.
@@ -163,8 +165,9 @@ pub trait Base {
     fn bytes(&self) -> u64;
     /// Files.
     fn files(&self) -> u64;
-    /// Writes all files into `dir`, which holds nothing but the marker of this restore, every block
-    /// verified against its id, and syncs them. `progress` may be called from any thread.
+    /// Writes all files into `dir`, every block verified against its id, and syncs them. `dir` holds the marker and the
+    /// lock of this restore and, for a clone, the folder `#clone`, which all stay; whatever else an unfinished restore
+    /// left is kept where it is right, and rewritten or removed where it is not. `progress` may be called from any thread.
     fn restore_into(&self, dir: &Path, progress: &(dyn Fn(LayingOut) + Sync)) -> Result<LaidOut, Foreign>;
 }
 

@@ -1,15 +1,12 @@
 //! A backup of the repository as the base of a restore.
 
-use holdfast_format::map::FileEntry;
 use holdfast_format::record::{BackupRecord, Coordinates, SourceKind};
 use holdfast_io::RealDisk;
 use holdfast_restore::error::Foreign;
+use holdfast_restore::layout::CLONE_DIR;
+use holdfast_restore::marker::{LOCK, MARKER};
 use holdfast_restore::{Base, LaidOut, LayingOut};
-use holdfast_store::{Repository, RestoreOptions};
-use std::ffi::OsStr;
-use std::fs::{File, Permissions};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
+use holdfast_store::{Existing, Repository, RestoreOptions};
 use std::path::Path;
 
 /// A backup, with the coordinates as far as they are known.
@@ -63,31 +60,20 @@ impl Base for StoredBase {
             progress(LayingOut { bytes: p.bytes_done, bytes_total: p.bytes_total });
         };
         let disk = RealDisk::shared();
-        let done = reader.restore_into(disk.as_ref(), dir, &report, &RestoreOptions::default())?;
-        // The modes of a folder are its owner's choice; a copy that a server streamed has none.
-        if self.record.source == SourceKind::Folder {
-            give_modes(dir, reader.files())?;
+        // The modes and times of a folder are its owner's choice; a copy that a server streamed has none.
+        let facts = self.record.source == SourceKind::Folder;
+        let mut keep = vec![MARKER.into(), format!("{MARKER}.new").into(), LOCK.into()];
+        if self.record.source == SourceKind::Clone {
+            keep.push(CLONE_DIR.into());
         }
-        Ok(LaidOut { files: done.files, bytes: done.bytes_written, blocks: done.blocks })
+        let existing = Existing::Rewritten { keep };
+        let options = RestoreOptions { facts, existing, ..RestoreOptions::default() };
+        let done = reader.restore_into(disk.as_ref(), dir, &report, &options)?;
+        Ok(LaidOut {
+            files: done.files,
+            bytes: done.bytes_written,
+            blocks: done.blocks,
+            healed_segments: done.healed_segments,
+        })
     }
-}
-
-/// Gives files and folders below `dir` the permission bits they had, durably.
-fn give_modes<'e>(dir: &Path, entries: impl Iterator<Item = &'e FileEntry>) -> std::io::Result<()> {
-    let mut entries: Vec<&FileEntry> = entries.collect();
-    // What lies in a folder first: the folder's own bits may lock us out.
-    entries.sort_by(|a, b| b.path.cmp(&a.path));
-    for entry in entries {
-        let path = dir.join(OsStr::from_bytes(&entry.path));
-        let named = |e: std::io::Error| {
-            std::io::Error::new(e.kind(), format!("the mode of {} can't be set: {e}", path.display()))
-        };
-        let file = File::open(&path).map_err(named)?;
-        let now = file.metadata().map_err(named)?.permissions().mode() & 0o7777;
-        if now != entry.mode & 0o7777 {
-            file.set_permissions(Permissions::from_mode(entry.mode & 0o7777)).map_err(named)?;
-            file.sync_all().map_err(named)?;
-        }
-    }
-    Ok(())
 }

@@ -101,7 +101,7 @@ impl Base for Copied {
             copy(&entry.path(), &dir.join(entry.file_name()));
         }
         progress(LayingOut { bytes: self.outcome.bytes, bytes_total: self.outcome.bytes });
-        Ok(LaidOut { files: self.outcome.files, bytes: self.outcome.bytes, blocks: 1 })
+        Ok(LaidOut { files: self.outcome.files, bytes: self.outcome.bytes, blocks: 1, healed_segments: 0 })
     }
 }
 
@@ -163,6 +163,7 @@ impl Bed {
     ) -> Result<Restored, Error> {
         let programs = self.source.engine().programs();
         run(&Request {
+            mode: holdfast_replay::net::Mode::Net,
             server: "shop",
             base: &self.base,
             log: Some(&self.log),

@@ -17,6 +17,7 @@ pub mod login;
 pub mod policy;
 pub mod progress;
 pub mod restore;
+pub mod scrub;
 pub mod server;
 pub mod settings;
 pub mod status;

@@ -50,7 +50,11 @@ pub struct Options {
     pub port: Option<u16>,
     /// How much to prove.
     pub prove: ProveLevel,
+    /// How the log is replayed.
+    pub mode: ReplayMode,
 }
+
+pub use holdfast_replay::Mode as ReplayMode;
 
 /// A plan for people.
 #[derive(Clone, Debug, Serialize)]
@@ -155,6 +159,7 @@ pub fn restore(
             ProveLevel::Standard => Prove::Standard,
             ProveLevel::Full => Prove::Full,
         },
+        mode: options.mode,
         start: options.start.then(|| options.port.map_or_else(free_port, Ok)).transpose()?,
         watch: &Watch(watcher),
     };

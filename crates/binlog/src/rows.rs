@@ -192,6 +192,29 @@ impl ImagePlan {
         }
     }
 
+    /// Do two images, `a` of this plan and `b` of another, differ in one of the columns? A
+    /// column that one of them does not carry counts as a difference.
+    #[must_use]
+    pub fn differ(&self, a: &[u8], other: &Self, b: &[u8], columns: &[u16]) -> bool {
+        columns.iter().any(|column| match (self.cell(a, *column), other.cell(b, *column)) {
+            (Some(a), Some(b)) => a != b,
+            _ => true,
+        })
+    }
+
+    /// The cell of a column: `None` if the image does not carry it, `Some(None)` for NULL.
+    #[must_use]
+    pub fn cell<'a>(&self, image: &'a [u8], wanted: u16) -> Option<Option<&'a [u8]>> {
+        let mut found = None;
+        self.visit(image, |column, cell| {
+            if column == wanted {
+                found = Some(cell);
+            }
+            column != wanted
+        });
+        found
+    }
+
     /// The way to extract the key of the `key` columns (in the key's order) from images of
     /// this plan; `None` when the image does not carry them all.
     #[must_use]
@@ -300,6 +323,12 @@ pub struct Row<'a> {
 }
 
 impl RowPlan {
+    /// What happens to the rows.
+    #[must_use]
+    pub fn change(&self) -> RowChange {
+        self.change
+    }
+
     /// The rows in `data`. Ends behind the first error.
     pub fn rows<'p, 'a>(&'p self, data: &'a [u8]) -> RowIter<'p, 'a> {
         RowIter { plan: self, data, at: 0 }

@@ -112,6 +112,16 @@ pub enum Verb {
     /// Check or repair the repository with the second reader (the same as holdfast-fsck)
     Fsck(FsckArgs),
 
+    /// Read the repository again where the last scrub stopped, and heal what rotted from parity
+    Scrub {
+        /// MiB a second at most
+        #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+        rate: Option<u64>,
+        /// Stop after this time: 30s, 15m, 8h; without it, at the end of the round
+        #[arg(long = "for", value_name = "DURATION", value_parser = time_span)]
+        time_max: Option<std::time::Duration>,
+    },
+
     /// Print a shell's completion script
     Completion {
         /// The shell
@@ -282,9 +292,25 @@ pub struct Restore {
     /// How much to prove at the end
     #[arg(long, value_enum, default_value_t = Prove::Standard)]
     pub prove: Prove,
+    /// How to replay the log
+    #[arg(long, value_enum, default_value_t = Mode::Auto)]
+    pub mode: Mode,
     /// Print the plan and change nothing
     #[arg(long)]
     pub dry_run: bool,
+}
+
+/// `--mode`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Mode {
+    /// One transaction after the other, on one connection
+    Serial,
+    /// In order within each table, tables side by side
+    Ordered,
+    /// Only what came of each row, on many connections; in order where that would not be exact
+    Net,
+    /// net, or serial where there is little to do
+    Auto,
 }
 
 /// `--prove`.
@@ -316,4 +342,22 @@ mod tests {
         assert!(parse("holdfast restore shop --before drop:orders --into d").is_ok());
         assert!(parse("holdfast restore finish d").is_ok());
     }
+}
+
+/// `90`, `30s`, `15m`, `8h`, `2d`.
+fn time_span(text: &str) -> std::result::Result<std::time::Duration, String> {
+    let (digits, unit) = match text.find(|c: char| !c.is_ascii_digit()) {
+        Some(at) => text.split_at(at),
+        None => (text, "s"),
+    };
+    let seconds: u64 = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return Err("a number and s, m, h or d are expected, as in 30m".to_owned()),
+    };
+    let count: u64 = digits.parse().map_err(|_| "a number is expected first, as in 30m".to_owned())?;
+    let all = count.checked_mul(seconds).ok_or("this is longer than anybody waits")?;
+    Ok(std::time::Duration::from_secs(all))
 }

@@ -40,6 +40,9 @@ const DONE: u8 = 0;
 /// Exit status when it was done, and the user should read the warnings.
 const DONE_WITH_WARNINGS: u8 = 3;
 
+/// Exit status when something is damaged past repair.
+const DAMAGED: u8 = 21;
+
 /// Runs the verb to its exit status.
 ///
 /// # Errors
@@ -59,6 +62,7 @@ pub fn run(cli: Cli) -> std::result::Result<ExitCode, Stop> {
         Verb::Find(find) => look::find(&common, output, &find),
         Verb::Restore(command) => jobs::restore(&common, output, command),
         Verb::Fsck(args) => return jobs::fsck(&common, &args, output),
+        Verb::Scrub { rate, time_max } => jobs::scrub(&common, output, rate, time_max),
         Verb::Completion { .. } => Ok(DONE),
     };
     status.map(ExitCode::from)

@@ -1,5 +1,7 @@
 //! Row events gathered into `BINLOG '..'` statements.
 //!
+//! [`Batch`] gives the events of each statement, [`statement`] makes its text.
+//!
 //! A BINLOG statement holds whole events: the table maps that its rows need come first.
 //! It should end with the end of a source statement (STMT_END_F); where a statement is too
 //! long for a packet it is cut between rows, each part with its table maps and an end.
@@ -37,6 +39,31 @@ impl Batch {
         self.events.is_empty()
     }
 
+    /// Bytes that wait to be sent.
+    pub(crate) fn len(&self) -> usize {
+        self.events.len()
+    }
+
+    /// Are the tables of the statement under way known?
+    pub(crate) fn has_maps(&self) -> bool {
+        !self.maps.is_empty()
+    }
+
+    /// Takes a TABLE_MAP event whose checksum is stripped already.
+    pub(crate) fn raw_map(&mut self, event: &[u8]) {
+        self.maps.extend_from_slice(event);
+        self.events.extend_from_slice(event);
+    }
+
+    /// The source's statement ended, with rows of a table that is not in this batch.
+    pub(crate) fn end_statement(&mut self) {
+        if self.open {
+            self.end_last();
+            self.open = false;
+        }
+        self.maps.clear();
+    }
+
     /// Takes a TABLE_MAP event.
     pub(crate) fn table_map(&mut self, event: &Event<'_>) -> Result<(), Flaw> {
         let before = self.maps.len();
@@ -51,7 +78,7 @@ impl Batch {
         header: &Header,
         rows: &Rows<'_>,
         tables: &mut TableCache,
-        send: &mut impl FnMut(&str) -> Result<(), E>,
+        send: &mut impl FnMut(&[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut scratch = std::mem::take(&mut self.scratch);
         let done = self.rows_inflated(header, rows, &mut scratch, tables, send);
@@ -65,7 +92,7 @@ impl Batch {
         rows: &Rows<'_>,
         scratch: &mut Vec<u8>,
         tables: &mut TableCache,
-        send: &mut impl FnMut(&str) -> Result<(), E>,
+        send: &mut impl FnMut(&[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
         let rows = rows.inflated(scratch)?;
         if rows.data.len() + self.events.len() <= CUT_BYTES || rows.is_dummy() {
@@ -100,7 +127,7 @@ impl Batch {
     }
 
     /// Sends what is there although its source statement goes on.
-    fn cut<E: From<Flaw>>(&mut self, send: &mut impl FnMut(&str) -> Result<(), E>) -> Result<(), E> {
+    fn cut<E: From<Flaw>>(&mut self, send: &mut impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
         self.end_last();
         self.send(send)?;
         self.events.extend_from_slice(&self.maps);
@@ -110,7 +137,7 @@ impl Batch {
     /// Sends what is there.
     pub(crate) fn flush<E: From<Flaw>>(
         &mut self,
-        send: &mut impl FnMut(&str) -> Result<(), E>,
+        send: &mut impl FnMut(&[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
         if self.open {
             self.end_last();
@@ -120,9 +147,9 @@ impl Batch {
         self.send(send)
     }
 
-    fn send<E>(&mut self, send: &mut impl FnMut(&str) -> Result<(), E>) -> Result<(), E> {
+    fn send<E>(&mut self, send: &mut impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
         if self.last_rows.take().is_some() {
-            let sent = send(&statement(&self.events));
+            let sent = send(&self.events);
             self.events.clear();
             return sent;
         }

@@ -1,7 +1,10 @@
 //! What is applied, kept in the restored server itself, in the same transactions as the rows.
 //!
 //! Schema `__holdfast`, table `replay`, one row: the plan, the boot of the host, how many
-//! transactions of the log are applied, and the statement that is under way.
+//! transactions of the log are applied (and how many row events of the next one), the statement
+//! that is under way, the window of net change that is under way and the tables that are
+//! replayed in order although net change was tried. Table `chunk`: the chunks of that
+//! window which are committed.
 
 use holdfast_mysql::Conn;
 
@@ -16,8 +19,28 @@ pub const SCHEMA: &str = "__holdfast";
 pub struct Checkpoint {
     /// Transactions of the log that are applied (or found in the base already).
     pub done: u64,
+    /// Row events of the transaction behind them that are applied too: a window of net change
+    /// may end inside a transaction that does not fit into memory.
+    pub inside: u64,
     /// A statement that was begun, and what it was about before it.
     pub intent: Option<Intent>,
+    /// A window of net change that was begun.
+    pub window: Option<WindowNote>,
+    /// Tables that are not replayed as net change although it was tried: what `net` wrote.
+    pub ordered: Vec<u8>,
+}
+
+/// A window of net change under way: from the checkpoint to here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WindowNote {
+    /// Transactions before its end.
+    pub until: u64,
+    /// Row events of the next one that belong to it.
+    pub inside: u64,
+    /// A number that another plan for the same stretch would not have.
+    pub print: u64,
+    /// Bytes in a chunk.
+    pub chunk_bytes: u64,
 }
 
 /// A DDL statement under way. It commits by itself, so it can't be in one transaction with
@@ -43,10 +66,34 @@ const END_MAX_SECONDS: u32 = 600;
 /// # Errors
 /// Fails when such a session does not end.
 pub(crate) fn alone(conn: &mut Conn) -> Result<(), Error> {
+    take_lock(conn, LOCK)?;
+    // Its appliers too. Whoever comes later starts none before it has the lock above.
+    for number in 0..APPLIERS_MAX {
+        let lock = applier_lock(number);
+        let used = format!("SELECT IS_USED_LOCK('{lock}')");
+        if conn.query_text(used).map_err(Error::server("looking for an earlier replay"))?.is_some() {
+            take_lock(conn, &lock)?;
+            conn.execute(format!("DO RELEASE_LOCK('{lock}')"))
+                .map_err(Error::server("looking for an earlier replay"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Most appliers of one replay.
+pub(crate) const APPLIERS_MAX: usize = 64;
+
+/// Name of the lock that an applier's session holds for as long as it lives.
+pub(crate) fn applier_lock(number: usize) -> String {
+    format!("{LOCK}.{number}")
+}
+
+/// Takes a lock; kills the session that has it.
+pub(crate) fn take_lock(conn: &mut Conn, lock: &str) -> Result<(), Error> {
     let doing = || Error::server("looking for an earlier replay");
     let held = conn
         .query_text(format!(
-            "SELECT IF(IS_USED_LOCK('{LOCK}') = CONNECTION_ID(), NULL, IS_USED_LOCK('{LOCK}'))"
+            "SELECT IF(IS_USED_LOCK('{lock}') = CONNECTION_ID(), NULL, IS_USED_LOCK('{lock}'))"
         ))
         .map_err(doing())?;
     if let Some(id) = &held {
@@ -56,7 +103,7 @@ pub(crate) fn alone(conn: &mut Conn) -> Result<(), Error> {
             Err(source) => return Err(doing()(source)),
         }
     }
-    let got = conn.query_text(format!("SELECT GET_LOCK('{LOCK}', {END_MAX_SECONDS})")).map_err(doing())?;
+    let got = conn.query_text(format!("SELECT GET_LOCK('{lock}', {END_MAX_SECONDS})")).map_err(doing())?;
     if got.as_deref() == Some("1") { Ok(()) } else { Err(Error::StillRunning(held.unwrap_or_default())) }
 }
 
@@ -68,19 +115,22 @@ pub fn open(conn: &mut Conn, plan: &str, boot: &str) -> Result<Checkpoint, Error
     let doing = || Error::server("reading the checkpoint");
     let found = conn
         .query(format!(
-            "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = '{SCHEMA}' AND table_name = 'replay'"
+            "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = '{SCHEMA}' AND table_name IN ('replay', 'chunk')"
         ))
         .map_err(doing())?;
-    if found.text(0, 0).as_deref() == Some("0") {
+    if found.text(0, 0).as_deref() != Some("2") {
         create(conn)?;
     }
     let row = conn
-        .query(format!("SELECT plan, boot, done, intent, intent_before FROM {SCHEMA}.replay WHERE id = 1"))
+        .query(format!(
+            "SELECT plan, boot, done, intent, intent_before, inside, window_until, window_inside, window_print, \
+             window_chunk, ordered FROM {SCHEMA}.replay WHERE id = 1"
+        ))
         .map_err(doing())?;
     let text = |column| row.value(0, column).map(|v| String::from_utf8_lossy(v).into_owned());
     let Some(found) = text(0) else {
         conn.execute(format!(
-            "INSERT INTO {SCHEMA}.replay (id, plan, boot, done) VALUES (1, {}, {}, 0)",
+            "INSERT INTO {SCHEMA}.replay (id, plan, boot, done, ordered) VALUES (1, {}, {}, 0, '')",
             sql::hex(plan.as_bytes()),
             sql::hex(boot.as_bytes())
         ))
@@ -96,7 +146,19 @@ pub fn open(conn: &mut Conn, plan: &str, boot: &str) -> Result<Checkpoint, Error
     let number = |column| text(column).and_then(|n| n.parse::<u64>().ok());
     let intent =
         number(3).map(|number| Intent { number, before: row.value(0, 4).unwrap_or_default().to_vec() });
-    Ok(Checkpoint { done: number(2).unwrap_or(0), intent })
+    let window = number(6).map(|until| WindowNote {
+        until,
+        inside: number(7).unwrap_or(0),
+        print: number(8).unwrap_or(0),
+        chunk_bytes: number(9).unwrap_or(0),
+    });
+    Ok(Checkpoint {
+        done: number(2).unwrap_or(0),
+        inside: number(5).unwrap_or(0),
+        intent,
+        window,
+        ordered: row.value(0, 10).unwrap_or_default().to_vec(),
+    })
 }
 
 fn create(conn: &mut Conn) -> Result<(), Error> {
@@ -105,15 +167,72 @@ fn create(conn: &mut Conn) -> Result<(), Error> {
     conn.execute(format!(
         "CREATE TABLE IF NOT EXISTS {SCHEMA}.replay (\
          id TINYINT NOT NULL PRIMARY KEY, plan VARBINARY(4096) NOT NULL, boot VARBINARY(64) NOT NULL, \
-         done BIGINT UNSIGNED NOT NULL, intent BIGINT UNSIGNED NULL, intent_before LONGBLOB NULL) ENGINE=InnoDB"
+         done BIGINT UNSIGNED NOT NULL, intent BIGINT UNSIGNED NULL, intent_before LONGBLOB NULL, \
+         inside BIGINT UNSIGNED NOT NULL DEFAULT 0, window_until BIGINT UNSIGNED NULL, \
+         window_inside BIGINT UNSIGNED NULL, window_print BIGINT UNSIGNED NULL, window_chunk BIGINT UNSIGNED NULL, \
+         ordered LONGBLOB NULL) ENGINE=InnoDB"
+    ))
+    .map_err(doing())?;
+    conn.execute(format!(
+        "CREATE TABLE IF NOT EXISTS {SCHEMA}.chunk (id INT UNSIGNED NOT NULL PRIMARY KEY) ENGINE=InnoDB"
     ))
     .map_err(doing())?;
     Ok(())
 }
 
+/// The statement that notes that everything up to a place is applied, and no window is under way.
+pub(crate) fn advance_inside(done: u64, inside: u64) -> String {
+    format!(
+        "UPDATE {SCHEMA}.replay SET done={done}, inside={inside}, intent=NULL, intent_before=NULL, \
+         window_until=NULL, window_inside=NULL, window_print=NULL, window_chunk=NULL WHERE id=1"
+    )
+}
+
+/// Notes that a window is about to be applied.
+pub(crate) fn note_window(conn: &mut Conn, note: &WindowNote) -> Result<(), Error> {
+    conn.execute(format!(
+        "UPDATE {SCHEMA}.replay SET window_until={}, window_inside={}, window_print={}, window_chunk={} WHERE id=1",
+        note.until, note.inside, note.print, note.chunk_bytes
+    ))
+    .map_err(Error::server("noting a window"))?;
+    Ok(())
+}
+
+/// Forgets a window of which nothing is committed, and notes the tables that are to be replayed in order.
+pub(crate) fn step_down(conn: &mut Conn, ordered: &[u8]) -> Result<(), Error> {
+    conn.execute(format!(
+        "UPDATE {SCHEMA}.replay SET window_until=NULL, window_inside=NULL, window_print=NULL, window_chunk=NULL, \
+         ordered={} WHERE id=1",
+        sql::hex(ordered)
+    ))
+    .map_err(Error::server("noting a table"))?;
+    Ok(())
+}
+
+/// The statement that notes a chunk; for the chunk's own transaction.
+pub(crate) fn mark_chunk(chunk: u32) -> String {
+    format!("INSERT INTO {SCHEMA}.chunk VALUES ({chunk})")
+}
+
+/// The chunks of the window under way that are committed.
+pub(crate) fn chunks(conn: &mut Conn) -> Result<std::collections::HashSet<u32>, Error> {
+    let mut out = std::collections::HashSet::new();
+    conn.query_each::<holdfast_mysql::Error>(format!("SELECT id FROM {SCHEMA}.chunk"), |row| {
+        out.extend(row.text(0).and_then(|text| text.parse::<u32>().ok()));
+        Ok(())
+    })
+    .map_err(Error::server("reading the checkpoint"))?;
+    Ok(out)
+}
+
+/// The statement that forgets the chunks of a window that is done.
+pub(crate) fn forget_chunks() -> String {
+    format!("DELETE FROM {SCHEMA}.chunk")
+}
+
 /// The statement that notes `done` transactions; for the transaction of the last one.
 pub(crate) fn advance(done: u64) -> String {
-    format!("UPDATE {SCHEMA}.replay SET done={done}, intent=NULL, intent_before=NULL WHERE id=1")
+    format!("UPDATE {SCHEMA}.replay SET done={done}, inside=0, intent=NULL, intent_before=NULL WHERE id=1")
 }
 
 /// Notes that the statement behind `number` transactions is about to run.

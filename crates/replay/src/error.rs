@@ -1,5 +1,6 @@
 //! Why a replay can't go on.
 
+use holdfast_binlog::tables::TableKey;
 use holdfast_format::gtid::GtidError;
 
 use crate::log::EventPlace;
@@ -108,6 +109,35 @@ pub enum Error {
         /// Where.
         place: EventPlace,
     },
+    /// No further connection.
+    #[error("a further connection to the private server can't be opened: {0}")]
+    Connect(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Net change does not fit a table after all. Tables step down by themselves while nothing of
+    /// a window is committed; this one could not.
+    #[error(
+        "the net change of {table} does not fit the copy: {why}. A part of it is applied already: lay the base out \
+         anew and replay with --mode serial"
+    )]
+    Surprise {
+        /// The table.
+        table: TableKey,
+        /// Why.
+        why: String,
+        /// The tables that it is joined with by foreign keys must be replayed with it.
+        together: bool,
+    },
+    /// A window of net change is under way, which only a replay of net change can finish.
+    #[error(
+        "the last replay was killed in the middle of a window of net change, which a serial replay can't finish: use \
+         another mode"
+    )]
+    WindowUnderWay,
+    /// A window of net change was under way at a crash, and the log does not give it again.
+    #[error(
+        "the stretch of log that was under way when the last replay was killed is not what it was: lay the base out \
+         anew and start again"
+    )]
+    OtherWindow,
     /// GTIDs that don't go together.
     #[error("the GTIDs of base and log don't go together: {0}")]
     Gtid(#[from] GtidError),

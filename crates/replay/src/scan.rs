@@ -1,7 +1,7 @@
 //! The look at the whole range before the first write: what is in it, and whether all of it
 //! can be replayed exactly.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use holdfast_binlog::Walker;
@@ -12,6 +12,7 @@ use holdfast_format::gtid::Gtid;
 
 use crate::error::Error;
 use crate::log::{EventPlace, Log};
+use crate::survey::{RowShape, Survey};
 
 /// Refusals that are listed; the rest is counted.
 const LISTED: usize = 20;
@@ -55,6 +56,11 @@ pub struct Summary {
     pub ddl: u64,
     /// Statements about accounts.
     pub acl: u64,
+    /// What the row events of each table are like.
+    pub shapes: BTreeMap<TableKey, RowShape>,
+    /// Transactions, counted from 0, that must be replayed statement by statement, since a part
+    /// of them was rolled back.
+    pub one_by_one: BTreeSet<u64>,
 }
 
 impl Summary {
@@ -250,13 +256,18 @@ pub fn scan(log: &dyn Log) -> Result<Summary, Error> {
     let mut reader = log.read().map_err(Error::Log)?;
     let (mut walker, mut assembler) = (Walker::default(), Assembler::new());
     let (mut summary, mut event) = (Summary::default(), Vec::new());
+    let mut survey = Survey::default();
     let mut last = EventPlace::default();
     while let Some(place) = reader.next(&mut event).map_err(Error::Log)? {
         walker.set_position(place.position);
         let found = walker.whole(&event).map_err(Error::binlog(&place))?;
         summary.bytes += event.len() as u64;
         let Some(format) = walker.format() else { continue };
+        survey.event(&found, format).map_err(Error::binlog(&place))?;
         if let Pushed::End(transaction) = assembler.push(&found, format).map_err(Error::binlog(&place))? {
+            if survey.end() || transaction.rolled_back {
+                summary.one_by_one.insert(summary.transactions);
+            }
             summary.add(&transaction, &place.file);
         }
         last = place;
@@ -264,5 +275,11 @@ pub fn scan(log: &dyn Log) -> Result<Summary, Error> {
     if assembler.is_open() {
         return Err(Error::Refused(format!("the log ends at {last} in the middle of a transaction")));
     }
+    for (table, shape) in &survey.shapes {
+        if let Some(changes) = summary.tables.get_mut(table) {
+            changes.unlogged_cascades = shape.unlogged_deletes || shape.unlogged_updates;
+        }
+    }
+    summary.shapes = survey.shapes;
     Ok(summary)
 }

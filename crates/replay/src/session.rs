@@ -60,6 +60,15 @@ impl Session {
         Ok(())
     }
 
+    /// Makes our session one that [`rows_text`] described.
+    pub(crate) fn apply_text(&mut self, conn: &mut Conn, set: &str) -> Result<(), Error> {
+        if set != self.current {
+            conn.execute(set).map_err(Error::server("setting the session of a statement"))?;
+            set.clone_into(&mut self.current);
+        }
+        Ok(())
+    }
+
     /// Sets the clock of the session.
     ///
     /// # Errors
@@ -93,6 +102,21 @@ impl Session {
     pub fn forget_database(&mut self) {
         self.database.clear();
     }
+}
+
+/// The session of a change of rows, as far as it can matter to what is computed or checked
+/// when the rows are applied: keys are the flags' business, counters nobody's.
+pub(crate) fn rows_text(vars: &StatusVars<'_>, mariadb: bool) -> String {
+    let kept = StatusVars {
+        sql_mode: vars.sql_mode,
+        charset: vars.charset,
+        time_zone: vars.time_zone,
+        lc_time_names: vars.lc_time_names,
+        collation_database: vars.collation_database,
+        default_collation_for_utf8mb4: vars.default_collation_for_utf8mb4,
+        ..StatusVars::default()
+    };
+    statement(&kept, mariadb)
 }
 
 /// One SET for all variables, so that nothing of an earlier statement stays behind.

@@ -110,6 +110,9 @@ pub struct Report {
     pub transactions_replayed: u64,
     /// Transactions of the range that the base held already.
     pub transactions_in_base: u64,
+    /// Tables whose changes were replayed in the source's order, where others got their net
+    /// change, and why; empty after a serial replay.
+    pub replayed_in_order: Vec<String>,
     /// Tables of the restored server.
     pub tables: u64,
     /// The checks.

@@ -21,10 +21,10 @@ use holdfast_engine::{Listen, PrivateServer, Programs, RecoveredCoordinates, Sta
 use holdfast_format::gtid::{Flavor as GtidFlavor, GtidSet};
 use holdfast_format::record::{Position, SourceKind};
 use holdfast_mysql::{Conn, Flavor};
-use holdfast_replay::{scan, serial};
+use holdfast_replay::{net, scan, serial};
 
 use crate::catalog::{Catalog, count_rows};
-use crate::error::{Error, Result};
+use crate::error::{Error, Foreign, Result};
 use crate::layout;
 use crate::marker::{Marker, State};
 use crate::plan::Plan;
@@ -95,6 +95,8 @@ pub struct Request<'a> {
     pub programs: Option<&'a Programs>,
     /// How much to check.
     pub level: Prove,
+    /// How the log is replayed.
+    pub mode: net::Mode,
     /// Leaves the server running on this port, fenced.
     pub start: Option<u16>,
     /// Whoever waits.
@@ -160,6 +162,7 @@ pub fn run(request: &Request<'_>) -> Result<Restored> {
         recovered_at: String::new(),
         transactions_replayed: 0,
         transactions_in_base: 0,
+        replayed_in_order: Vec::new(),
         tables: 0,
         checks: vec![blocks_check(laid_out)],
         seconds,
@@ -246,13 +249,15 @@ impl Restore<'_, '_> {
             (Some(range), Some(log)) => Some(RangeLog::new(log, range, &held, self.request.base)?),
             _ => None,
         };
+        let mut summary = scan::Summary::default();
         if let Some(log) = &log {
-            scan::scan(log).map_err(Error::of_scan)?.check()?;
+            summary = scan::scan(log).map_err(Error::of_scan)?;
+            summary.check()?;
             self.count_changed(&mut conn, log, &held, &mut before)?;
         }
         let started = Instant::now();
         if let Some(log) = &log {
-            self.replay(&mut conn, log, &held)?;
+            self.replay(&server, &mut conn, log, &held, &summary)?;
         }
         self.report.seconds.replay = started.elapsed().as_secs_f64();
         drop(conn);
@@ -362,13 +367,22 @@ impl Restore<'_, '_> {
         Ok(())
     }
 
-    fn replay(&mut self, conn: &mut Conn, log: &RangeLog<'_>, held: &recovered::Held) -> Result<()> {
+    fn replay(
+        &mut self,
+        server: &PrivateServer,
+        conn: &mut Conn,
+        log: &RangeLog<'_>,
+        held: &recovered::Held,
+        summary: &scan::Summary,
+    ) -> Result<()> {
         let options = serial::Options {
             plan: format!("{} {}", self.request.plan.base, self.request.plan.target),
             boot_id: std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default(),
             base: held.executed.clone().unwrap_or_else(|| GtidSet::empty(self.gtid_flavor())),
         };
-        let outcome = serial::replay(conn, log, &options, &mut |progress| {
+        let connect = || server.connect().map_err(|error| Box::new(error) as Foreign);
+        let how = net::Options { mode: self.request.mode, ..net::Options::default() };
+        let outcome = net::run(conn, &connect, log, &options, &how, summary, &mut |progress| {
             self.request.watch.step(Step::Replay {
                 transactions: progress.transactions,
                 bytes: progress.bytes,
@@ -381,6 +395,8 @@ impl Restore<'_, '_> {
             other => other?,
         };
         self.report.transactions_replayed = outcome.applied;
+        let in_order = outcome.classes.iter().filter(|(_, class)| **class != net::Class::Net);
+        self.report.replayed_in_order = in_order.map(|(table, class)| format!("{table}: {class}")).collect();
         holdfast_replay::finish::finish(conn, &outcome.gtids, &outcome.binlog_state)?;
         Ok(())
     }

@@ -24,6 +24,7 @@ mod random;
 mod reader;
 mod repository;
 mod restore;
+mod scrub;
 mod segment;
 mod session;
 
@@ -37,4 +38,5 @@ pub use logs::{LogFrame, LogFrames, LogKind, LogSegment, LogState, LogWriter};
 pub use reader::{BackupReader, BlockKind};
 pub use repository::{CreateOptions, OpenOptions, Repository, VerifyWrite};
 pub use restore::{Existing, RestoreOptions, RestoreProgress, RestoreSummary};
+pub use scrub::{ScrubOptions, ScrubProgress, ScrubSummary};
 pub use segment::Healing;

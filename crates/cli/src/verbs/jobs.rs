@@ -1,15 +1,17 @@
 //! `backup`, `archive`, `restore`, `fsck`: what takes time.
 
-use super::{DONE, DONE_WITH_WARNINGS, Stop, open, place};
-use crate::args::{Common, FsckArgs, Prove, Restore, RestoreCommand, RestoreVerb};
+use super::{DAMAGED, DONE, DONE_WITH_WARNINGS, Stop, open, place};
+use crate::args::{Common, FsckArgs, Mode, Prove, Restore, RestoreCommand, RestoreVerb};
 use crate::output::{Output, duration, size};
 use crate::progress::Meter;
 use crate::signals::stop_flag;
 use holdfast_appliance::error::{Error, Result};
-use holdfast_appliance::restore::{self, Options, PlanView, ProveLevel, RestoredView, Target};
+use holdfast_appliance::restore::{self, Options, PlanView, ProveLevel, ReplayMode, RestoredView, Target};
+use holdfast_appliance::time::show_time;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// How many warnings of a backup are spelled out on a terminal.
 const WARNINGS_MAX: usize = 10;
@@ -108,6 +110,12 @@ fn restore_to(common: &Common, output: Output, wanted: &Restore) -> std::result:
             Prove::Quick => ProveLevel::Quick,
             Prove::Standard => ProveLevel::Standard,
             Prove::Full => ProveLevel::Full,
+        },
+        mode: match wanted.mode {
+            Mode::Serial => ReplayMode::Serial,
+            Mode::Ordered => ReplayMode::Ordered,
+            Mode::Net => ReplayMode::Net,
+            Mode::Auto => ReplayMode::Auto,
         },
     };
     let catalogue = open(common)?;
@@ -221,4 +229,31 @@ pub(super) fn fsck(common: &Common, args: &FsckArgs, output: Output) -> std::res
     ];
     arguments.extend(flags.iter().filter(|(given, _)| *given).map(|(_, flag)| OsString::from(flag)));
     Ok(holdfast_fsck::command::run(arguments))
+}
+
+pub(super) fn scrub(
+    common: &Common,
+    output: Output,
+    rate: Option<u64>,
+    time_max: Option<Duration>,
+) -> std::result::Result<u8, Stop> {
+    let catalogue = open(common)?;
+    let meter = Meter::new(stop_flag()?, common.quiet);
+    let rate = rate.map(|mib| mib.saturating_mul(1 << 20));
+    let done = holdfast_appliance::scrub::scrub(&catalogue, rate, time_max, &meter);
+    meter.finish();
+    let view = done?;
+    output.answer(&view, |out| {
+        writeln!(out, "Scrubbed {} segments, {}.", view.segments, size(view.bytes))?;
+        view.healed.iter().try_for_each(|id| writeln!(out, "healed  segment {id}"))?;
+        view.lost
+            .iter()
+            .try_for_each(|id| writeln!(out, "LOST    segment {id} has more damage than its parity"))?;
+        match (view.lost.is_empty(), view.round_over) {
+            (false, _) => writeln!(out, "next: holdfast fsck --full, which names what depends on it"),
+            (true, true) => writeln!(out, "Everything was read since {}.", show_time(view.round_began)),
+            (true, false) => writeln!(out, "next: holdfast scrub goes on where this run stopped"),
+        }
+    })?;
+    Ok(if view.lost.is_empty() { DONE } else { DAMAGED })
 }

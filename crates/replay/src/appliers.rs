@@ -1,0 +1,269 @@
+//! Parallel appliers: connections that carry out the chunks of a plan.
+//!
+//! Each chunk is one transaction, with a row that says so: a kill loses whole chunks only,
+//! and a call after it knows which are there. Within a table, all deletes are committed before
+//! the first of the rest begins; different tables do not wait for each other. An applier that is free
+//! takes a chunk of a table on which nobody works, if there is one: two at neighbouring keys of one
+//! table wait for the same pages.
+
+use std::collections::HashSet;
+use std::ops::ControlFlow;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use holdfast_mysql::Conn;
+
+use crate::batch;
+use crate::checkpoint;
+use crate::error::Error;
+use crate::net::plan::{Plan, Stream};
+use crate::session::Session;
+
+/// How often a chunk is tried when it meets a deadlock or a lock that another holds: appliers
+/// of one table touch neighbouring pages, and each attempt waits a little longer.
+const ATTEMPTS_MAX: u32 = 40;
+
+/// How often whoever waits is told of progress.
+const TICK: Duration = Duration::from_millis(100);
+
+/// A deadlock, a lock that was not given in time.
+const RETRIED: [u16; 2] = [1213, 1205];
+
+/// One connection.
+#[derive(Debug)]
+pub(crate) struct Applier {
+    pub(crate) conn: Conn,
+    pub(crate) session: Session,
+    /// The format that it was given last, by number.
+    pub(crate) format: u64,
+}
+
+/// A chunk that the server did not take.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    /// Which one.
+    pub(crate) chunk: usize,
+    /// What the server said.
+    pub(crate) source: holdfast_mysql::Error,
+}
+
+/// Why the appliers stopped.
+#[derive(Debug)]
+pub(crate) enum Stopped {
+    /// The server refused a chunk.
+    Refused(Refused),
+    /// Something else.
+    Error(Error),
+    /// Whoever waits asked for it.
+    Asked,
+}
+
+/// Applies what is left of the plan.
+pub(crate) fn apply(
+    appliers: &mut [Applier],
+    plan: &Plan,
+    done: &HashSet<u32>,
+    packet_max: u64,
+    tick: &mut dyn FnMut(u64) -> ControlFlow<()>,
+) -> Result<(), Stopped> {
+    let shared = Shared { state: Mutex::new(State::new(plan, done)), wake: Condvar::new() };
+    std::thread::scope(|scope| {
+        for applier in appliers {
+            let shared = &shared;
+            scope.spawn(move || work(applier, plan, shared, packet_max));
+        }
+        let mut state = shared.lock();
+        while !state.is_over() {
+            state = shared.wake.wait_timeout(state, TICK).unwrap_or_else(PoisonError::into_inner).0;
+            let rows = state.rows_done;
+            drop(state);
+            let asked = tick(rows).is_break();
+            state = shared.lock();
+            if asked {
+                state.stopped.get_or_insert(Stopped::Asked);
+                shared.wake.notify_all();
+            }
+        }
+    });
+    match shared.state.into_inner().unwrap_or_else(PoisonError::into_inner).stopped {
+        Some(stopped) => Err(stopped),
+        None => Ok(()),
+    }
+}
+
+fn work(applier: &mut Applier, plan: &Plan, shared: &Shared<'_>, packet_max: u64) {
+    let mut events = Vec::new();
+    while let Some((stream, chunk)) = shared.take() {
+        let applied = encode(plan, chunk, packet_max, &mut events)
+            .and_then(|statement| commit(&mut applier.conn, chunk, &statement));
+        shared.done(stream, plan.chunks.get(chunk).map_or(0, |chunk| chunk.rows), applied);
+    }
+}
+
+/// The statement of a chunk.
+pub(crate) fn encode(
+    plan: &Plan,
+    chunk: usize,
+    packet_max: u64,
+    events: &mut Vec<u8>,
+) -> Result<String, Stopped> {
+    plan.encode(chunk, events)
+        .map_err(|flaw| Stopped::Error(Error::Encode { place: Default::default(), flaw }))?;
+    let statement = batch::statement(events);
+    let needed = statement.len() as u64 + 1;
+    if needed > packet_max {
+        let place = Default::default();
+        return Err(Stopped::Error(Error::RowTooLong { place, needed, limit: packet_max }));
+    }
+    Ok(statement)
+}
+
+fn commit(conn: &mut Conn, chunk: usize, statement: &str) -> Result<(), Stopped> {
+    let mark = checkpoint::mark_chunk(chunk as u32);
+    let mut attempt = 0;
+    loop {
+        let tried = conn
+            .execute("BEGIN")
+            .and_then(|_| conn.execute(statement))
+            .and_then(|_| conn.execute(&mark))
+            .and_then(|_| conn.execute("COMMIT"));
+        match tried {
+            Ok(_) => return Ok(()),
+            Err(holdfast_mysql::Error::Server(error)) => {
+                conn.execute("ROLLBACK")
+                    .map_err(|source| Stopped::Error(Error::server("rolling back")(source)))?;
+                attempt += 1;
+                if !RETRIED.contains(&error.code) || attempt >= ATTEMPTS_MAX {
+                    let source = holdfast_mysql::Error::Server(error);
+                    return Err(Stopped::Refused(Refused { chunk, source }));
+                }
+                std::thread::sleep(Duration::from_millis(u64::from(attempt)));
+            }
+            Err(source) => return Err(Stopped::Error(Error::server("applying rows")(source))),
+        }
+    }
+}
+
+struct Shared<'p> {
+    state: Mutex<State<'p>>,
+    wake: Condvar,
+}
+
+struct State<'p> {
+    plan: &'p Plan,
+    streams: Vec<StreamState>,
+    rows_done: u64,
+    active: usize,
+    stopped: Option<Stopped>,
+}
+
+struct StreamState {
+    /// Chunks to do, the next one last.
+    first: Vec<usize>,
+    then: Vec<usize>,
+    /// Chunks of the first kind, and of the second, that are being applied.
+    at_first: usize,
+    at_then: usize,
+    in_order: bool,
+    /// Bytes that nobody has taken yet.
+    bytes: usize,
+}
+
+impl StreamState {
+    fn new(plan: &Plan, stream: &Stream, done: &HashSet<u32>) -> Self {
+        let left = |chunks: &[usize]| -> Vec<usize> {
+            chunks.iter().rev().copied().filter(|chunk| !done.contains(&(*chunk as u32))).collect()
+        };
+        let (first, then) = (left(&stream.first), left(&stream.then));
+        let bytes = first.iter().chain(&then).map(|chunk| plan.bytes(*chunk)).sum();
+        Self { first, then, at_first: 0, at_then: 0, in_order: stream.in_order, bytes }
+    }
+
+    fn active(&self) -> usize {
+        self.at_first + self.at_then
+    }
+
+    /// May a chunk be taken now?
+    fn ready(&self) -> bool {
+        if !self.first.is_empty() {
+            return self.active() == 0 || !self.in_order;
+        }
+        // Of the second kind nothing starts before the last of the first is committed.
+        !self.then.is_empty() && self.at_first == 0
+    }
+
+    fn take(&mut self) -> Option<usize> {
+        if let Some(chunk) = self.first.pop() {
+            self.at_first += 1;
+            return Some(chunk);
+        }
+        self.at_then += 1;
+        self.then.pop()
+    }
+}
+
+impl<'p> State<'p> {
+    fn new(plan: &'p Plan, done: &HashSet<u32>) -> Self {
+        let streams = plan.streams.iter().map(|stream| StreamState::new(plan, stream, done)).collect();
+        Self { plan, streams, rows_done: 0, active: 0, stopped: None }
+    }
+
+    fn nothing_left(&self) -> bool {
+        self.streams.iter().all(|stream| stream.first.is_empty() && stream.then.is_empty())
+    }
+
+    fn is_over(&self) -> bool {
+        self.active == 0 && (self.stopped.is_some() || self.nothing_left())
+    }
+
+    /// The stream to work on: one that nobody works on, then the one with most to do.
+    fn choose(&self) -> Option<usize> {
+        let ready = self.streams.iter().enumerate().filter(|(_, stream)| stream.ready());
+        ready.min_by_key(|(at, stream)| (stream.active(), usize::MAX - stream.bytes, *at)).map(|(at, _)| at)
+    }
+}
+
+impl<'p> Shared<'p> {
+    fn lock(&self) -> MutexGuard<'_, State<'p>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next chunk, with its stream; `None` when there is nothing more to do.
+    fn take(&self) -> Option<(usize, usize)> {
+        let mut state = self.lock();
+        loop {
+            if state.stopped.is_some() || state.nothing_left() {
+                return None;
+            }
+            if let Some(at) = state.choose() {
+                let plan = state.plan;
+                let stream = state.streams.get_mut(at)?;
+                let chunk = stream.take()?;
+                stream.bytes = stream.bytes.saturating_sub(plan.bytes(chunk));
+                state.active += 1;
+                return Some((at, chunk));
+            }
+            state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn done(&self, stream: usize, rows: usize, applied: Result<(), Stopped>) {
+        let mut state = self.lock();
+        state.active -= 1;
+        if let Some(stream) = state.streams.get_mut(stream) {
+            if stream.at_first > 0 {
+                stream.at_first -= 1;
+            } else {
+                stream.at_then = stream.at_then.saturating_sub(1);
+            }
+        }
+        match applied {
+            Ok(()) => state.rows_done += rows as u64,
+            Err(stopped) => {
+                state.stopped.get_or_insert(stopped);
+            }
+        }
+        drop(state);
+        self.wake.notify_all();
+    }
+}

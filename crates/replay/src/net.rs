@@ -1,0 +1,429 @@
+//! Replay of the net change: nobody reads the server meanwhile, so only the end state has to be right.
+//!
+//! A window takes in a stretch of the log, row by row, and holds for each primary key what came
+//! of it ([`merge`]); tables for which that is not exact go into lanes, in order ([`class`] has
+//! the rules, [`lane`]). A full window becomes a [`plan`], which [`crate::appliers`] carry out on
+//! many connections. What is no change of rows (definitions, accounts, tables without
+//! transactions) is a fence: the window is applied, then the serial applier does it.
+//!
+//! A table that turns out not to fit steps down to a lane, and the window is built anew, as long
+//! as nothing of it was committed.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use holdfast_binlog::event::{Event, Header};
+use holdfast_binlog::rows::Rows;
+use holdfast_binlog::tables::{TableCache, TableKey};
+use holdfast_mysql::Conn;
+
+use crate::appliers::Applier;
+use crate::checkpoint::{self, Checkpoint, WindowNote};
+use crate::error::Error;
+use crate::log::{BoxError, EventPlace, Log};
+use crate::scan::Summary;
+use crate::serial::{self, Lead, Outcome, Progress};
+use crate::session::Session;
+
+pub(crate) mod catalogue;
+pub(crate) mod class;
+pub(crate) mod key;
+pub(crate) mod lane;
+pub(crate) mod merge;
+pub(crate) mod plan;
+pub(crate) mod window;
+
+pub use class::Class;
+
+use catalogue::Catalogue;
+use merge::{Merge, Stop};
+use window::{Way, Window};
+
+/// How a range is replayed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// One by one, in order, on one connection.
+    Serial,
+    /// In order within each table, tables side by side.
+    Ordered,
+    /// Net change where the rules allow it, in order elsewhere.
+    Net,
+    /// `Net`, but `Serial` for a range so short that connections are not worth opening.
+    #[default]
+    Auto,
+}
+
+/// Row changes below which `Auto` is `Serial`: opening connections and reading definitions
+/// takes longer than these.
+const AUTO_ROWS: u64 = 200;
+
+/// Options of a replay on several connections.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The way.
+    pub mode: Mode,
+    /// Number of appliers; 0: as many as processors.
+    pub connections: usize,
+    /// Row data of one transaction. 4 MiB was the fastest that was measured: some ten thousand rows.
+    pub chunk_bytes: usize,
+    /// Memory for a window. The whole engine takes about twice as much at the most.
+    pub memory_bytes: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { mode: Mode::Auto, connections: 0, chunk_bytes: 4 << 20, memory_bytes: 192 << 20 }
+    }
+}
+
+/// Opens a further connection to the private server.
+pub type Connect<'a> = dyn Fn() -> Result<Conn, BoxError> + 'a;
+
+/// Applies the log to the server behind `conn`, as `options` say. `summary` is what
+/// [`crate::scan::scan`] found in the same log. May be killed at any moment; the same call on a
+/// new connection goes on.
+///
+/// # Errors
+/// As [`serial::replay`].
+pub fn run(
+    conn: &mut Conn,
+    connect: &Connect<'_>,
+    log: &dyn Log,
+    plan: &serial::Options,
+    options: &Options,
+    summary: &Summary,
+    progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
+) -> Result<Outcome, Error> {
+    let short = options.mode == Mode::Auto && summary.rows < AUTO_ROWS;
+    let mut steps = Steps::default();
+    let mut resumed_after = None;
+    loop {
+        let mut lead = Lead::open(conn, plan, progress)?;
+        let checkpoint = lead.checkpoint().clone();
+        let resumed_after = *resumed_after.get_or_insert(checkpoint.done);
+        // A window under way is finished, whatever the mode of this call.
+        if !(options.mode == Mode::Serial || short) || checkpoint.window.is_some() {
+            steps.read(&checkpoint);
+            let net = Net::new(options, connect, summary, &checkpoint, &mut steps, lead.conn())?;
+            lead.use_net(net);
+        }
+        match lead.run(log) {
+            Err(Error::Surprise { .. }) if steps.fresh => {
+                steps.fresh = false;
+                conn.execute("ROLLBACK").map_err(Error::server("rolling back"))?;
+                checkpoint::step_down(conn, &steps.write())?;
+            }
+            Ok(outcome) => {
+                let applied = (outcome.applied + outcome.resumed_after).saturating_sub(resumed_after);
+                return Ok(Outcome { applied, resumed_after, ..outcome });
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Tables that stepped down.
+#[derive(Debug, Default)]
+pub(crate) struct Steps {
+    /// With all that foreign keys join them with (true), or alone; and why.
+    tables: BTreeMap<TableKey, (bool, String)>,
+    /// One was added since the last note, and the window can be built anew.
+    fresh: bool,
+}
+
+impl Steps {
+    fn read(&mut self, checkpoint: &Checkpoint) {
+        let text = String::from_utf8_lossy(&checkpoint.ordered).into_owned();
+        for line in text.lines() {
+            let mut fields = line.split('\t');
+            let mut field = || fields.next().unwrap_or_default().replace("\\t", "\t").replace("\\n", "\n");
+            let (together, database, table, why) = (field() == "1", field(), field(), field());
+            self.tables.insert(TableKey { database, table }, (together, why));
+        }
+    }
+
+    fn write(&self) -> Vec<u8> {
+        let clean = |text: &str| text.replace('\t', "\\t").replace('\n', "\\n");
+        let line = |(key, (together, why)): (&TableKey, &(bool, String))| {
+            format!(
+                "{}\t{}\t{}\t{}\n",
+                u8::from(*together),
+                clean(&key.database),
+                clean(&key.table),
+                clean(why)
+            )
+        };
+        self.tables.iter().map(line).collect::<String>().into_bytes()
+    }
+}
+
+/// What was decided about a table.
+#[derive(Debug, Clone)]
+struct Decision {
+    class: Class,
+    /// Its lane, if it has one.
+    lane: TableKey,
+    /// The session of its changes may count.
+    computed: bool,
+    /// Columns that children follow when they change.
+    followed: Vec<u16>,
+}
+
+/// The state of a replay of net change, beside that of the serial applier.
+pub(crate) struct Net<'a> {
+    pub(crate) options: Options,
+    connect: &'a Connect<'a>,
+    summary: &'a Summary,
+    catalogue: Catalogue,
+    /// For questions: the first connection is in the session of some statement.
+    asking: Conn,
+    decisions: HashMap<Arc<TableKey>, Decision>,
+    steps: &'a mut Steps,
+    pub(crate) window: Window,
+    pub(crate) appliers: Vec<Applier>,
+    /// The window that was under way when an earlier call was killed.
+    pub(crate) note: Option<WindowNote>,
+    pub(crate) committed: HashSet<u32>,
+    /// What each table was replayed as.
+    pub(crate) classes: BTreeMap<TableKey, Class>,
+    /// The log's format as a statement, and its number.
+    pub(crate) format: (u64, String),
+}
+
+impl<'a> Net<'a> {
+    fn new(
+        options: &Options,
+        connect: &'a Connect<'a>,
+        summary: &'a Summary,
+        checkpoint: &Checkpoint,
+        steps: &'a mut Steps,
+        conn: &mut Conn,
+    ) -> Result<Self, Error> {
+        let mut options = options.clone();
+        if options.connections == 0 {
+            options.connections = std::thread::available_parallelism().map_or(2, usize::from).max(2);
+        }
+        options.connections = options.connections.min(checkpoint::APPLIERS_MAX);
+        let committed = match &checkpoint.window {
+            Some(note) => {
+                options.chunk_bytes = note.chunk_bytes as usize;
+                checkpoint::chunks(conn)?
+            }
+            None => HashSet::new(),
+        };
+        Ok(Self {
+            options,
+            connect,
+            summary,
+            catalogue: Catalogue::default(),
+            asking: connect().map_err(Error::Connect)?,
+            decisions: HashMap::new(),
+            steps,
+            window: Window::default(),
+            appliers: Vec::new(),
+            note: checkpoint.window,
+            committed,
+            classes: BTreeMap::new(),
+            format: (0, String::new()),
+        })
+    }
+
+    /// Must this transaction be replayed statement by statement?
+    pub(crate) fn one_by_one(&self, number: u64) -> bool {
+        self.summary.one_by_one.contains(&number)
+    }
+
+    /// A definition ran that may concern these tables; any, if there are none.
+    pub(crate) fn forget(&mut self, tables: &[TableKey]) {
+        self.catalogue.forget(tables);
+        self.decisions.clear();
+    }
+
+    fn decide(&mut self, key: &Arc<TableKey>) -> Result<Decision, Error> {
+        if let Some(known) = self.decisions.get(key) {
+            return Ok(known.clone());
+        }
+        let keys = self.catalogue.foreign_keys(&mut self.asking)?.to_vec();
+        let joined = class::joined(key, &keys);
+        let mut against = BTreeMap::new();
+        let mut facts_of = HashMap::new();
+        for table in &joined {
+            let facts = self.catalogue.table(&mut self.asking, table)?;
+            let shape = self.summary.shapes.get(table).copied().unwrap_or_default();
+            let why = if self.options.mode == Mode::Ordered {
+                Some("the mode is ordered".to_owned())
+            } else {
+                let stepped = self.steps.tables.get(table).filter(|(together, _)| !together);
+                stepped.map(|(_, why)| why.clone()).or_else(|| class::against_net(facts, shape))
+            };
+            if let Some(facts) = facts {
+                facts_of.insert(table.clone(), facts.clone());
+            }
+            if let Some(why) = why {
+                against.insert(table.clone(), why);
+            }
+        }
+        let stepped =
+            joined.iter().find_map(|table| self.steps.tables.get(table).filter(|(together, _)| *together));
+        let unlogged = stepped.map(|(_, why)| why.clone()).or_else(|| {
+            class::unlogged_cascade(&joined, &keys, &self.summary.shapes, &|table| {
+                against.contains_key(table)
+            })
+        });
+        let first = joined.first().cloned().unwrap_or_else(|| TableKey::clone(key));
+        let (class, lane) = match (unlogged, against.remove(&**key)) {
+            (Some(why), _) => (Class::Together { why }, first),
+            (None, Some(why)) => (Class::Ordered { why }, TableKey::clone(key)),
+            (None, None) => (Class::Net, TableKey::clone(key)),
+        };
+        let facts = facts_of.remove(&**key).unwrap_or_default();
+        let position = |name: &String| {
+            facts.columns.iter().position(|column| column.name.eq_ignore_ascii_case(name)).map(|at| at as u16)
+        };
+        let following = keys.iter().filter(|found| found.on_update && found.parent == **key);
+        let mut followed: Vec<u16> =
+            following.flat_map(|found| found.parent_columns.iter().filter_map(position)).collect();
+        followed.sort_unstable();
+        followed.dedup();
+        let decision = Decision { class, lane, computed: facts.computed, followed };
+        let worst = self.classes.entry(TableKey::clone(key)).or_insert(Class::Net);
+        if decision.class != Class::Net {
+            worst.clone_from(&decision.class);
+        }
+        self.decisions.insert(Arc::clone(key), decision.clone());
+        Ok(decision)
+    }
+
+    /// Takes note of a TABLE_MAP event. `false`: the window must be applied first, since values
+    /// are computed in another session.
+    pub(crate) fn table_map(
+        &mut self,
+        event: &Event<'_>,
+        key: &Arc<TableKey>,
+        session: &str,
+        place: &EventPlace,
+    ) -> Result<bool, Error> {
+        let decision = self.decide(key)?;
+        if decision.computed {
+            match &self.window.session {
+                Some(other) if other != session => return Ok(false),
+                Some(_) => {}
+                None => self.window.session = Some(session.to_owned()),
+            }
+        }
+        let encode = |flaw| Error::Encode { place: place.clone(), flaw };
+        self.window.table_map(event, key).map_err(encode)?;
+        Ok(true)
+    }
+
+    /// Takes a row event. `false`: the window must be applied first.
+    pub(crate) fn rows(
+        &mut self,
+        header: &Header,
+        rows: &Rows<'_>,
+        tables: &mut TableCache,
+        place: &EventPlace,
+    ) -> Result<bool, Error> {
+        let flaw = |flaw| Error::Encode { place: place.clone(), flaw };
+        if rows.is_dummy() {
+            self.window.end_of(rows.flags, place).map_err(flaw)?;
+            return Ok(true);
+        }
+        let Some(table) = tables.get(rows.table_id) else {
+            let got = format!("none for table id {}", rows.table_id);
+            return Err(flaw(holdfast_binlog::Flaw { offset: 0, expected: "a TABLE_MAP event before", got }));
+        };
+        let key = Arc::clone(&table.key);
+        let way = match self.window.way(&key) {
+            Some(Way::Merge(at)) => {
+                let goes_on = self.window.merges.get(at).is_some_and(|merge| merge.goes_on(table, rows));
+                if !goes_on {
+                    return Ok(false);
+                }
+                Way::Merge(at)
+            }
+            Some(way) => way,
+            None => {
+                let decision = self.decide(&key)?;
+                match decision.class {
+                    Class::Net => {
+                        let facts = self.catalogue.table(&mut self.asking, &key)?;
+                        let merge = facts.and_then(|facts| {
+                            Merge::new(table, *header, rows, facts, decision.followed.clone())
+                        });
+                        match merge {
+                            Some(merge) => self.window.add_merge(merge),
+                            None => {
+                                let why = "its rows carry other columns than the table has";
+                                return Err(self.surprise(&key, why.to_owned(), false));
+                            }
+                        }
+                    }
+                    Class::Ordered { .. } => self.window.add_to_lane(&key, &decision.lane, false),
+                    Class::Together { .. } => self.window.add_to_lane(&key, &decision.lane, true),
+                }
+            }
+        };
+        match self.window.rows(way, header, rows, tables, place) {
+            Ok(()) => {}
+            Err(Stop::Flaw(found)) => return Err(flaw(found)),
+            Err(Stop::Surprise(why)) => {
+                return Err(self.surprise(&key, format!("{why} (at {place})"), false));
+            }
+            Err(Stop::Cascade(why)) => return Err(self.surprise(&key, why, true)),
+        }
+        self.window.end_of(rows.flags, place).map_err(flaw)?;
+        Ok(true)
+    }
+
+    /// Net change does not fit a table: it steps down, if nothing of the window is committed.
+    pub(crate) fn surprise(&mut self, key: &TableKey, why: String, together: bool) -> Error {
+        if self.committed.is_empty() {
+            self.steps.tables.insert(key.clone(), (together, why.clone()));
+            self.steps.fresh = true;
+        }
+        Error::Surprise { table: key.clone(), why, together }
+    }
+
+    /// Must the window be applied at this place?
+    pub(crate) fn is_due(&self, done: u64, inside: u64) -> bool {
+        match &self.note {
+            Some(note) => (note.until, note.inside) == (done, inside),
+            None => self.window.bytes() >= self.options.memory_bytes,
+        }
+    }
+
+    /// Makes the appliers ready for the log's format and the window's session.
+    pub(crate) fn ready(&mut self, count: usize, session: &str) -> Result<(), Error> {
+        while self.appliers.len() < count.min(self.options.connections) {
+            let mut conn = (self.connect)().map_err(Error::Connect)?;
+            let mariadb = serial::prepare(&mut conn)?;
+            checkpoint::take_lock(&mut conn, &checkpoint::applier_lock(self.appliers.len()))?;
+            self.appliers.push(Applier { conn, session: Session::new(mariadb), format: 0 });
+        }
+        for applier in &mut self.appliers {
+            if applier.format != self.format.0 {
+                serial::give_format(&mut applier.conn, &self.format.1)?;
+                applier.format = self.format.0;
+            }
+            applier.session.apply_text(&mut applier.conn, session)?;
+        }
+        Ok(())
+    }
+
+    /// The counters of tables in which the highest number came and went: rows that are there
+    /// raise it themselves. Runs before the rows are applied, so a kill loses nothing.
+    pub(crate) fn raise_counters(&mut self, counters: &[(Arc<TableKey>, u64)]) -> Result<(), Error> {
+        for (table, highest) in counters {
+            if catalogue::counter(&mut self.asking, table)? <= *highest {
+                let name = crate::sql::table(&table.database, &table.table);
+                let next = highest.saturating_add(1);
+                self.asking
+                    .execute(format!("ALTER TABLE {name} AUTO_INCREMENT = {next}"))
+                    .map_err(Error::server("raising a counter"))?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,389 @@
+//! What is done with a window: chunks, each one transaction of ours, and their order.
+//!
+//! The plan is a pure function of the window, so that a call after a kill makes the same
+//! chunks again and leaves out those that were committed.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::sync::Arc;
+
+use holdfast_binlog::event::Header;
+use holdfast_binlog::kind::{EventType, RowChange, RowsKind};
+use holdfast_binlog::rows::{FLAG_NO_FOREIGN_KEY_CHECKS, FLAG_STMT_END, FLAG_USE_SQL_FOREIGN_KEY, Rows};
+use holdfast_binlog::tables::TableKey;
+use holdfast_binlog::{Flaw, encode};
+use rayon::prelude::*;
+
+use super::key::Key;
+use super::lane::{Lane, Run};
+use super::merge::{Frame, Merge};
+use super::window::Window;
+
+/// Rows in a chunk: beyond that a commit costs nothing beside them, and a retry after a
+/// deadlock would cost much.
+const CHUNK_ROWS: usize = 20_000;
+
+/// Tables with less than this share chunks with others: a transaction each would cost more
+/// than their rows.
+const SMALL_BYTES: usize = 256 << 10;
+
+/// A row that must be as `after` at the end.
+#[derive(Debug)]
+struct Put {
+    key: Key,
+    /// It is there already.
+    update: bool,
+    after: Vec<u8>,
+}
+
+/// A table's net change in the order of its key.
+#[derive(Debug)]
+pub(crate) struct TablePlan {
+    pub(crate) table: Arc<TableKey>,
+    frame: Frame,
+    deletes: Vec<Key>,
+    puts: Vec<Put>,
+}
+
+/// A piece of a chunk.
+#[derive(Debug, Clone)]
+enum Part {
+    Deletes { table: usize, rows: Range<usize> },
+    Puts { table: usize, rows: Range<usize> },
+    Run { lane: usize, run: usize },
+}
+
+/// One transaction of ours.
+#[derive(Debug)]
+pub(crate) struct Chunk {
+    parts: Vec<Part>,
+    bytes: usize,
+    pub(crate) rows: usize,
+}
+
+/// Chunks of one table or lane.
+#[derive(Debug, Default)]
+pub(crate) struct Stream {
+    /// Chunks that come first, by number: the deletes of a table, or the runs of a lane.
+    pub(crate) first: Vec<usize>,
+    /// Chunks that come when the first are committed.
+    pub(crate) then: Vec<usize>,
+    /// One at a time, in order.
+    pub(crate) in_order: bool,
+}
+
+/// The plan.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) tables: Vec<TablePlan>,
+    lanes: Vec<(BTreeSet<Arc<TableKey>>, Vec<Run>)>,
+    pub(crate) chunks: Vec<Chunk>,
+    pub(crate) streams: Vec<Stream>,
+    /// Tables whose counter stands at least behind this number at the end.
+    pub(crate) counters: Vec<(Arc<TableKey>, u64)>,
+    pub(crate) session: Option<String>,
+}
+
+impl Plan {
+    /// Takes a finished window apart.
+    pub(crate) fn new(window: Window, chunk_bytes: usize) -> Self {
+        let counters = window
+            .merges
+            .iter()
+            .filter_map(|merge| merge.counter().map(|highest| (Arc::clone(&merge.table), highest)))
+            .collect();
+        let session = window.session;
+        let mut merges = window.merges;
+        // Tables come in the order in which the log names them first, which is the same each time.
+        let tables: Vec<TablePlan> = merges.par_drain(..).map(TablePlan::new).collect();
+        let lanes = window.lanes.into_iter().map(|Lane { tables, runs, .. }| (tables, runs)).collect();
+        let mut plan = Self { tables, lanes, chunks: Vec::new(), streams: Vec::new(), counters, session };
+        plan.cut(chunk_bytes);
+        plan
+    }
+
+    fn cut(&mut self, chunk_bytes: usize) {
+        let mut pack = Chunk { parts: Vec::new(), bytes: 0, rows: 0 };
+        for at in 0..self.tables.len() {
+            let Some(table) = self.tables.get(at) else { continue };
+            let deletes = table.cut_deletes(at, chunk_bytes);
+            let puts = table.cut_puts(at, chunk_bytes);
+            let bytes: usize = deletes.iter().chain(&puts).map(|chunk| chunk.bytes).sum();
+            if bytes == 0 {
+                continue;
+            }
+            if bytes < SMALL_BYTES.min(chunk_bytes) {
+                for chunk in deletes.into_iter().chain(puts) {
+                    pack.parts.extend(chunk.parts);
+                    pack.rows += chunk.rows;
+                }
+                pack.bytes += bytes;
+                if pack.bytes >= chunk_bytes {
+                    self.pack(&mut pack);
+                }
+                continue;
+            }
+            let (first, then) = (self.number(deletes), self.number(puts));
+            self.streams.push(Stream { first, then, in_order: false });
+        }
+        self.pack(&mut pack);
+        for lane in 0..self.lanes.len() {
+            let runs = self.lanes.get(lane).map_or(0, |(_, runs)| runs.len());
+            let chunk = |run| {
+                let bytes = self.run(lane, run).map_or(0, |run| run.events.len());
+                Chunk { parts: vec![Part::Run { lane, run }], bytes, rows: 0 }
+            };
+            let chunks = (0..runs).map(chunk).collect();
+            let first = self.number(chunks);
+            self.streams.push(Stream { first, then: Vec::new(), in_order: true });
+        }
+    }
+
+    fn pack(&mut self, pack: &mut Chunk) {
+        if pack.parts.is_empty() {
+            return;
+        }
+        let chunk = std::mem::replace(pack, Chunk { parts: Vec::new(), bytes: 0, rows: 0 });
+        let first = self.number(vec![chunk]);
+        self.streams.push(Stream { first, ..Stream::default() });
+    }
+
+    fn number(&mut self, chunks: Vec<Chunk>) -> Vec<usize> {
+        let from = self.chunks.len();
+        self.chunks.extend(chunks);
+        (from..self.chunks.len()).collect()
+    }
+
+    fn run(&self, lane: usize, run: usize) -> Option<&Run> {
+        self.lanes.get(lane)?.1.get(run)
+    }
+
+    /// A number that tells this plan from another one, to be kept with its window.
+    pub(crate) fn print(&self) -> u64 {
+        let mut hasher = crc32fast::Hasher::new();
+        for chunk in &self.chunks {
+            hasher.update(&(chunk.bytes as u64).to_le_bytes());
+            hasher.update(&(chunk.rows as u64).to_le_bytes());
+            hasher.update(&(chunk.parts.len() as u64).to_le_bytes());
+        }
+        u64::from(hasher.finalize()) << 24 | (self.chunks.len() as u64 & 0xff_ffff)
+    }
+
+    /// Bytes of a chunk, for the choice of what comes next.
+    pub(crate) fn bytes(&self, chunk: usize) -> usize {
+        self.chunks.get(chunk).map_or(0, |chunk| chunk.bytes)
+    }
+
+    /// The tables of a chunk.
+    pub(crate) fn tables_of(&self, chunk: usize) -> Vec<Arc<TableKey>> {
+        let mut out = Vec::new();
+        for part in self.chunks.get(chunk).map(|chunk| chunk.parts.as_slice()).unwrap_or_default() {
+            match part {
+                Part::Deletes { table, .. } | Part::Puts { table, .. } => {
+                    out.extend(self.tables.get(*table).map(|table| Arc::clone(&table.table)));
+                }
+                Part::Run { lane, .. } => {
+                    out.extend(
+                        self.lanes.get(*lane).into_iter().flat_map(|(tables, _)| tables.iter().cloned()),
+                    );
+                }
+            }
+        }
+        out.dedup();
+        out
+    }
+
+    /// What a chunk is about, for messages.
+    pub(crate) fn describe(&self, chunk: usize) -> String {
+        let tables = self.tables_of(chunk);
+        let names: Vec<String> = tables.iter().take(3).map(ToString::to_string).collect();
+        let more = if tables.len() > 3 { format!(" and {} more", tables.len() - 3) } else { String::new() };
+        let run = self.chunks.get(chunk).and_then(|chunk| match chunk.parts.first() {
+            Some(Part::Run { lane, run }) => self.run(*lane, *run),
+            _ => None,
+        });
+        match run {
+            Some(run) => format!("rows of {}{more} between {} and {}", names.join(", "), run.from, run.to),
+            None => format!("the net change of {}{more}", names.join(", ")),
+        }
+    }
+
+    /// Replaces `out` by the events of a chunk.
+    pub(crate) fn encode(&self, chunk: usize, out: &mut Vec<u8>) -> Result<(), Flaw> {
+        out.clear();
+        for part in self.chunks.get(chunk).map(|chunk| chunk.parts.as_slice()).unwrap_or_default() {
+            match part {
+                Part::Deletes { table, rows } => {
+                    if let Some(plan) = self.tables.get(*table) {
+                        plan.encode_deletes(*table, rows.clone(), out)?;
+                    }
+                }
+                Part::Puts { table, rows } => {
+                    if let Some(plan) = self.tables.get(*table) {
+                        plan.encode_puts(*table, rows.clone(), out)?;
+                    }
+                }
+                Part::Run { lane, run } => {
+                    out.extend_from_slice(
+                        self.run(*lane, *run).map(|run| run.events.as_slice()).unwrap_or_default(),
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Is a chunk a run of events in the source's order?
+    pub(crate) fn is_run(&self, chunk: usize) -> bool {
+        let parts = self.chunks.get(chunk).map(|chunk| chunk.parts.as_slice()).unwrap_or_default();
+        parts.iter().any(|part| matches!(part, Part::Run { .. }))
+    }
+}
+
+impl TablePlan {
+    fn new(merge: Merge) -> Self {
+        let mut rows: Vec<(u128, Key, super::merge::Change)> = merge
+            .changes
+            .into_iter()
+            .map(|(key, change)| (merge.order.prefix(key.bytes()), key, change))
+            .collect();
+        rows.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| a.1.bytes().cmp(b.1.bytes())));
+        let (mut deletes, mut puts) = (Vec::new(), Vec::new());
+        for (_, key, change) in rows {
+            let goes_first = change.replaced && merge.has_unique;
+            match change.after {
+                None if change.existed => deletes.push(key),
+                None => {}
+                Some(after) => {
+                    if change.existed && goes_first {
+                        deletes.push(key.clone());
+                    }
+                    puts.push(Put { key, update: change.existed && !goes_first, after });
+                }
+            }
+        }
+        Self { table: merge.table, frame: merge.frame, deletes, puts }
+    }
+
+    fn cut_deletes(&self, table: usize, chunk_bytes: usize) -> Vec<Chunk> {
+        let nulls = self.frame.key_cells.div_ceil(8);
+        let lens = self.deletes.iter().map(|key| key.bytes().len() + nulls);
+        cut(lens, chunk_bytes, |rows| Part::Deletes { table, rows })
+    }
+
+    fn cut_puts(&self, table: usize, chunk_bytes: usize) -> Vec<Chunk> {
+        let nulls = self.frame.key_cells.div_ceil(8);
+        let len = |put: &Put| put.after.len() + if put.update { put.key.bytes().len() + nulls } else { 0 };
+        cut(self.puts.iter().map(len), chunk_bytes, |rows| Part::Puts { table, rows })
+    }
+
+    fn encode_deletes(&self, table: usize, rows: Range<usize>, out: &mut Vec<u8>) -> Result<(), Flaw> {
+        let mut data = Vec::new();
+        for key in self.deletes.get(rows).unwrap_or_default() {
+            self.key_image(key, &mut data);
+        }
+        self.table_map(table, out)?;
+        self.event(table, RowChange::Delete, true, &data, out)
+    }
+
+    fn encode_puts(&self, table: usize, rows: Range<usize>, out: &mut Vec<u8>) -> Result<(), Flaw> {
+        let puts = self.puts.get(rows).unwrap_or_default();
+        let (mut updates, mut inserts) = (Vec::new(), Vec::new());
+        for put in puts {
+            if put.update {
+                self.key_image(&put.key, &mut updates);
+                updates.extend_from_slice(&put.after);
+            } else {
+                inserts.extend_from_slice(&put.after);
+            }
+        }
+        self.table_map(table, out)?;
+        if !updates.is_empty() {
+            self.event(table, RowChange::Update, inserts.is_empty(), &updates, out)?;
+        }
+        if !inserts.is_empty() {
+            self.event(table, RowChange::Insert, true, &inserts, out)?;
+        }
+        Ok(())
+    }
+
+    /// An image of the primary key alone: the server finds the row by it and needs no more.
+    fn key_image(&self, key: &Key, out: &mut Vec<u8>) {
+        out.resize(out.len() + self.frame.key_cells.div_ceil(8), 0);
+        out.extend_from_slice(key.bytes());
+    }
+
+    fn table_map(&self, table: usize, out: &mut Vec<u8>) -> Result<(), Flaw> {
+        let id = (FIRST_TABLE_ID + table as u64).to_le_bytes();
+        let id = id.get(..6).unwrap_or_default();
+        encode::event(&self.frame.header, EventType::TABLE_MAP, &[id, &self.frame.definition], out)
+    }
+
+    fn event(
+        &self,
+        table: usize,
+        change: RowChange,
+        ends: bool,
+        data: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), Flaw> {
+        let (present, present_after) = match change {
+            RowChange::Insert => (&self.frame.present, None),
+            RowChange::Update => (&self.frame.key, Some(self.frame.present.as_slice())),
+            RowChange::Delete => (&self.frame.key, None),
+        };
+        let rows = Rows {
+            kind: RowsKind { change, version: self.frame.version, compressed: false, partial: false },
+            table_id: FIRST_TABLE_ID + table as u64,
+            flags: flags(self.frame.sql_foreign_keys, ends),
+            extra: &[],
+            width: self.frame.width,
+            present,
+            present_after,
+            data: &[],
+        };
+        let header = Header { flags: 0, ..self.frame.header };
+        encode::rows(&header, &rows, rows.flags, data, out)
+    }
+}
+
+/// Table ids in our events; below it are those that servers give.
+const FIRST_TABLE_ID: u64 = 0x0100_0000;
+
+/// The flags of a net row event. Foreign keys are always off: every effect of them is in the
+/// log already, and a parent that is deleted and inserted to give its unique value free
+/// must not take its children along.
+fn flags(sql_foreign_keys: bool, ends: bool) -> u16 {
+    let mut flags = FLAG_NO_FOREIGN_KEY_CHECKS;
+    if sql_foreign_keys {
+        flags |= FLAG_USE_SQL_FOREIGN_KEY;
+    }
+    if ends {
+        flags |= FLAG_STMT_END;
+    }
+    flags
+}
+
+fn cut(
+    lens: impl Iterator<Item = usize>,
+    chunk_bytes: usize,
+    part: impl Fn(Range<usize>) -> Part,
+) -> Vec<Chunk> {
+    let mut out = Vec::new();
+    let (mut from, mut bytes, mut end) = (0, 0, 0);
+    let mut push = |rows: Range<usize>, bytes| {
+        if !rows.is_empty() {
+            out.push(Chunk { rows: rows.len(), parts: vec![part(rows)], bytes });
+        }
+    };
+    for len in lens {
+        if bytes + len > chunk_bytes && end > from || end - from >= CHUNK_ROWS {
+            push(from..end, bytes);
+            (from, bytes) = (end, 0);
+        }
+        bytes += len;
+        end += 1;
+    }
+    push(from..end, bytes);
+    out
+}

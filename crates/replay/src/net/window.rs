@@ -1,0 +1,149 @@
+//! A stretch of the log that is applied as one: the net change of its tables, and lanes.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use holdfast_binlog::event::{Event, Header};
+use holdfast_binlog::rows::{FLAG_STMT_END, Rows};
+use holdfast_binlog::tables::{TableCache, TableKey};
+use holdfast_binlog::{Flaw, encode};
+
+use super::lane::Lane;
+use super::merge::{Merge, Stop};
+use crate::log::EventPlace;
+
+/// What a table's rows go to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    Merge(usize),
+    Lane(usize),
+}
+
+/// The stretch.
+#[derive(Debug, Default)]
+pub(crate) struct Window {
+    pub(crate) merges: Vec<Merge>,
+    pub(crate) lanes: Vec<Lane>,
+    /// The session that computed columns were written in.
+    pub(crate) session: Option<String>,
+    ways: HashMap<Arc<TableKey>, Way>,
+    /// Lanes by the first of their tables.
+    lane_names: HashMap<TableKey, usize>,
+    /// TABLE_MAP events of the statement under way.
+    maps: Vec<(Arc<TableKey>, Vec<u8>)>,
+    /// Lanes with rows of the statement under way.
+    open: BTreeSet<usize>,
+    bytes: usize,
+    scratch: Vec<u8>,
+}
+
+impl Window {
+    /// Has nothing been taken?
+    pub(crate) fn is_empty(&self) -> bool {
+        self.merges.is_empty() && self.lanes.is_empty()
+    }
+
+    /// Memory that it takes, about.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// A new window behind this one: the statement under way goes on.
+    pub(crate) fn next(&mut self) -> Self {
+        Self { maps: self.maps.clone(), ..Self::default() }
+    }
+
+    /// Takes note of a TABLE_MAP event.
+    pub(crate) fn table_map(&mut self, event: &Event<'_>, key: &Arc<TableKey>) -> Result<(), Flaw> {
+        let mut bytes = Vec::new();
+        encode::stripped(event, &mut bytes)?;
+        self.maps.push((Arc::clone(key), bytes));
+        Ok(())
+    }
+
+    /// Where the rows of a table go, if that was decided.
+    pub(crate) fn way(&self, key: &TableKey) -> Option<Way> {
+        self.ways.get(key).copied()
+    }
+
+    /// Lets a table's rows be merged.
+    pub(crate) fn add_merge(&mut self, merge: Merge) -> Way {
+        let way = Way::Merge(self.merges.len());
+        self.ways.insert(Arc::clone(&merge.table), way);
+        self.merges.push(merge);
+        way
+    }
+
+    /// Lets a table's rows go to the lane named `lane`.
+    pub(crate) fn add_to_lane(&mut self, key: &Arc<TableKey>, lane: &TableKey, keep_flags: bool) -> Way {
+        let at = *self.lane_names.entry(lane.clone()).or_insert_with(|| {
+            self.lanes.push(Lane::new(keep_flags));
+            self.lanes.len() - 1
+        });
+        if let Some(lane) = self.lanes.get_mut(at) {
+            lane.tables.insert(Arc::clone(key));
+        }
+        let way = Way::Lane(at);
+        self.ways.insert(Arc::clone(key), way);
+        way
+    }
+
+    /// Takes a row event.
+    pub(crate) fn rows(
+        &mut self,
+        way: Way,
+        header: &Header,
+        rows: &Rows<'_>,
+        tables: &mut TableCache,
+        place: &EventPlace,
+    ) -> Result<(), Stop> {
+        let (_, plan) = tables.plan(rows)?;
+        match way {
+            Way::Merge(at) => {
+                let mut scratch = std::mem::take(&mut self.scratch);
+                let taken = rows.inflated(&mut scratch).map_err(Stop::from).and_then(|rows| {
+                    let Some(merge) = self.merges.get_mut(at) else { return Ok(0) };
+                    merge.take(&rows, &plan)
+                });
+                self.scratch = scratch;
+                self.bytes = self.bytes.saturating_add_signed(taken?);
+            }
+            Way::Lane(at) => {
+                let ways = &self.ways;
+                let Some(lane) = self.lanes.get_mut(at) else { return Ok(()) };
+                if lane.wants_maps() {
+                    for (key, map) in &self.maps {
+                        if ways.get(key) == Some(&way) {
+                            lane.table_map(map);
+                        }
+                    }
+                }
+                self.bytes += lane.rows(header, rows, tables, place)?;
+                self.open.insert(at);
+            }
+        }
+        Ok(())
+    }
+
+    /// A row event that ends its statement was taken (or has no rows).
+    pub(crate) fn end_of(&mut self, flags: u16, place: &EventPlace) -> Result<(), Flaw> {
+        if flags & FLAG_STMT_END == 0 {
+            return Ok(());
+        }
+        self.maps.clear();
+        for at in std::mem::take(&mut self.open) {
+            if let Some(lane) = self.lanes.get_mut(at) {
+                lane.end_statement(place)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing more comes.
+    pub(crate) fn finish(&mut self, place: &EventPlace) -> Result<(), Flaw> {
+        for lane in &mut self.lanes {
+            lane.finish(place)?;
+        }
+        Ok(())
+    }
+}

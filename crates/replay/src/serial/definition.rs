@@ -1,0 +1,141 @@
+//! Statements that commit by themselves, in the session that they ran in.
+
+use holdfast_binlog::event::{Event, FLAG_SUPPRESS_USE};
+use holdfast_binlog::gtid_event::AlterPhase;
+use holdfast_binlog::query::Query;
+use holdfast_binlog::statement::{Action, Object, Statement, Verb};
+use holdfast_binlog::tables::TableKey;
+
+use super::lead::Lead;
+use crate::checkpoint::{self, Intent};
+use crate::ddl;
+use crate::error::Error;
+
+impl Lead<'_> {
+    /// Runs a statement that commits by itself.
+    pub(super) fn definition(
+        &mut self,
+        event: &Event<'_>,
+        query: &Query<'_>,
+        text: &[u8],
+        statement: &Statement,
+    ) -> Result<(), Error> {
+        // The first phase of MariaDB's ALTER has no effect yet, a rolled-back one has none at all.
+        if matches!(self.current_ref().alter, Some(AlterPhase::Start | AlterPhase::Rollback { .. })) {
+            return Ok(());
+        }
+        let rows_follow = statement.verb == Verb::CtasStart
+            || self.current_ref().begun
+                && statement.action == Action::Create
+                && statement.object == Object::Table;
+        self.commit_group()?;
+        self.engines.clear();
+        self.forget_definitions(statement, query.database);
+        let now = ddl::definitions(self.conn, statement, query.database)?;
+        let resumed = self.checkpoint.intent.take_if(|intent| intent.number == self.seen);
+        if let Some(intent) = &resumed {
+            if ddl::told_by_definitions(statement) && now != intent.before {
+                // It took effect; of a CREATE .. SELECT of MySQL, the rows did too.
+                self.current_ref().skip = true;
+                return self.note_done();
+            }
+            if rows_follow && statement.verb != Verb::CtasStart && !statement.or_replace {
+                // MariaDB: the table may be there without its rows.
+                self.drop_created(statement, query.database)?;
+            }
+        }
+        checkpoint::intend(self.conn, &Intent { number: self.seen, before: now })?;
+        self.session.apply(self.conn, &query.vars)?;
+        self.session.at(self.conn, event.header.timestamp, query.vars.microseconds.unwrap_or(0))?;
+        if event.header.flags & FLAG_SUPPRESS_USE == 0 {
+            self.session.use_database(self.conn, query.database)?;
+        }
+        let rewritten = self.mariadb.then(|| ddl::with_admin(text, statement, query.vars.invoker)).flatten();
+        if let Err(source) = self.conn.execute(rewritten.as_deref().unwrap_or(text)) {
+            self.failed(text, statement, resumed.is_some(), source)?;
+        }
+        if self.mariadb && statement.object == Object::Account && statement.action == Action::Create {
+            ddl::become_admin(self.conn)?;
+        }
+        ddl::grant_routine(self.conn, statement, query.vars.invoker, query.database)?;
+        if matches!(statement.object, Object::Database) {
+            self.session.forget_database();
+        }
+        if statement.verb == Verb::CtasStart {
+            // Atomic in MySQL: the transaction goes on, only rows and COMMIT may follow.
+            self.open = true;
+            self.current_ref().ctas = true;
+            return Ok(());
+        }
+        if rows_follow {
+            self.current_ref().here = true;
+            return Ok(());
+        }
+        self.note_done()
+    }
+
+    /// A statement failed: is it because it took effect before a kill?
+    fn failed(
+        &mut self,
+        text: &[u8],
+        statement: &Statement,
+        resumed: bool,
+        source: holdfast_mysql::Error,
+    ) -> Result<(), Error> {
+        let what = || String::from_utf8_lossy(text.get(..200).unwrap_or(text)).into_owned();
+        let source = Box::new(source);
+        match source.as_ref() {
+            holdfast_mysql::Error::Server(error) if resumed => {
+                if ddl::had_taken_effect(statement, error.code) {
+                    return Ok(());
+                }
+                Err(Error::HalfDone { statement: what(), place: self.place.clone(), source })
+            }
+            holdfast_mysql::Error::Server(_) => {
+                Err(Error::Diverged { what: format!("`{}`", what()), place: self.place.clone(), source })
+            }
+            _ => Err(Error::Server { doing: "running a statement of the log", source }),
+        }
+    }
+
+    fn drop_created(&mut self, statement: &Statement, database: &[u8]) -> Result<(), Error> {
+        for name in &statement.tables {
+            let lossy = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            let database = name.database.as_deref().map_or_else(|| lossy(database), lossy);
+            let table = crate::sql::table(&database, &lossy(&name.table));
+            self.conn
+                .execute(format!("DROP TABLE IF EXISTS {table}"))
+                .map_err(Error::server("dropping a half-made table"))?;
+        }
+        Ok(())
+    }
+
+    /// Moves the checkpoint behind the transaction that is under way.
+    fn note_done(&mut self) -> Result<(), Error> {
+        self.conn
+            .execute(checkpoint::advance(self.seen + 1))
+            .map_err(Error::server("moving the checkpoint"))?;
+        self.current_ref().noted = true;
+        Ok(())
+    }
+
+    /// What is known of tables that the statement may change is asked for anew.
+    fn forget_definitions(&mut self, statement: &Statement, database: &[u8]) {
+        let Some(net) = &mut self.net else { return };
+        let lossy = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let concerns_none = matches!(
+            statement.object,
+            Object::View | Object::Trigger | Object::Routine | Object::Event | Object::Account
+        );
+        if concerns_none {
+            return;
+        }
+        let name = |name: &holdfast_binlog::statement::TableName| TableKey {
+            database: name.database.as_deref().map_or_else(|| lossy(database), lossy),
+            table: lossy(&name.table),
+        };
+        let tables: Vec<TableKey> = statement.tables.iter().map(name).collect();
+        let told = matches!(statement.object, Object::Table | Object::Index | Object::Sequence);
+        net.forget(if told { &tables } else { &[] });
+    }
+}

@@ -1,0 +1,159 @@
+//! The window of net change: what goes into it, and how it is applied.
+
+use std::sync::Arc;
+
+use holdfast_binlog::event::{Event, Header};
+use holdfast_binlog::rows::Rows;
+
+use super::lead::Lead;
+use crate::appliers::{self, Refused, Stopped};
+use crate::checkpoint::{self, WindowNote};
+use crate::error::Error;
+use crate::net::plan::Plan;
+use crate::session;
+
+impl Lead<'_> {
+    /// Takes a TABLE_MAP event into the window.
+    pub(super) fn window_map(&mut self, event: &Event<'_>, table_id: u64) -> Result<(), Error> {
+        let Some(key) = self.tables.get(table_id).map(|table| Arc::clone(&table.key)) else { return Ok(()) };
+        let session = self.rows_session();
+        let place = self.place.clone();
+        for _ in 0..2 {
+            let Some(net) = &mut self.net else { return Ok(()) };
+            if net.table_map(event, &key, &session, &place)? {
+                break;
+            }
+            self.drain()?;
+        }
+        Ok(())
+    }
+
+    /// Takes a row event into the window.
+    pub(super) fn window_rows(&mut self, header: &Header, rows: &Rows<'_>) -> Result<(), Error> {
+        let place = self.place.clone();
+        for _ in 0..2 {
+            let Some(net) = &mut self.net else { return Ok(()) };
+            if net.rows(header, rows, &mut self.tables, &place)? {
+                break;
+            }
+            self.drain()?;
+        }
+        if rows.is_dummy() {
+            return Ok(());
+        }
+        let (done, current) = (self.seen, self.current_ref());
+        current.row_events += 1;
+        current.rows = true;
+        let inside = current.row_events;
+        if self.net.as_ref().is_some_and(|net| net.is_due(done, inside)) {
+            self.drain()?;
+        }
+        Ok(())
+    }
+
+    /// The session of the rows of the transaction under way.
+    fn rows_session(&mut self) -> String {
+        let session = self.current_ref().session.clone();
+        if session.is_empty() { session::rows_text(&Default::default(), self.mariadb) } else { session }
+    }
+
+    /// Applies the window, whole, with the checkpoint behind it.
+    pub(super) fn drain(&mut self) -> Result<(), Error> {
+        let Some(net) = &mut self.net else { return Ok(()) };
+        if net.window.is_empty() {
+            return Ok(());
+        }
+        let inside = self.current.as_ref().map_or(0, |current| current.row_events);
+        let next = net.window.next();
+        let mut window = std::mem::replace(&mut net.window, next);
+        let place = &self.place;
+        window.finish(place).map_err(|flaw| Error::Encode { place: place.clone(), flaw })?;
+        let plan = Plan::new(window, net.options.chunk_bytes);
+        let note = WindowNote {
+            until: self.seen,
+            inside,
+            print: plan.print(),
+            chunk_bytes: net.options.chunk_bytes as u64,
+        };
+        let resumed = net.note.take();
+        if resumed.is_some_and(|resumed| resumed != note) {
+            return Err(Error::OtherWindow);
+        }
+        net.raise_counters(&plan.counters)?;
+        if plan.chunks.len() <= 1 && resumed.is_none() {
+            return self.apply_at_once(&plan, &note);
+        }
+        if resumed.is_none() {
+            checkpoint::note_window(self.conn, &note)?;
+        }
+        let mut session = plan.session.clone();
+        let session = session.get_or_insert_with(|| session::rows_text(&Default::default(), self.mariadb));
+        net.ready(plan.chunks.len(), session)?;
+        let (progress, report) = (&mut self.progress, &self.report);
+        let applied = appliers::apply(&mut net.appliers, &plan, &net.committed, self.packet_max, &mut |_| {
+            progress(report)
+        });
+        match applied {
+            Ok(()) => {}
+            Err(Stopped::Asked) => return Err(Error::Stopped(self.seen)),
+            Err(Stopped::Error(error)) => return Err(error),
+            Err(Stopped::Refused(refused)) => {
+                net.committed = checkpoint::chunks(self.conn)?;
+                return Err(self.refused(&plan, refused));
+            }
+        }
+        net.committed.clear();
+        let doing = || Error::server("committing");
+        self.conn.execute("BEGIN").map_err(doing())?;
+        self.conn.execute(checkpoint::advance_inside(note.until, note.inside)).map_err(doing())?;
+        self.conn.execute(checkpoint::forget_chunks()).map_err(doing())?;
+        self.conn.execute("COMMIT").map_err(doing())?;
+        Ok(())
+    }
+
+    /// A window of one chunk needs no appliers and no record: it is one transaction.
+    fn apply_at_once(&mut self, plan: &Plan, note: &WindowNote) -> Result<(), Error> {
+        let mut session = plan.session.clone();
+        let session = session.get_or_insert_with(|| session::rows_text(&Default::default(), self.mariadb));
+        self.session.apply_text(self.conn, session)?;
+        let doing = || Error::server("committing");
+        self.conn.execute("BEGIN").map_err(doing())?;
+        if !plan.chunks.is_empty() {
+            let statement = match appliers::encode(plan, 0, self.packet_max, &mut Vec::new()) {
+                Ok(statement) => statement,
+                Err(Stopped::Error(error)) => return Err(error),
+                Err(_) => return Ok(()),
+            };
+            match self.conn.execute(statement) {
+                Ok(_) => {}
+                Err(source @ holdfast_mysql::Error::Server(_)) => {
+                    self.conn.execute("ROLLBACK").map_err(Error::server("rolling back"))?;
+                    return Err(self.refused(plan, Refused { chunk: 0, source }));
+                }
+                Err(source) => return Err(Error::server("applying rows")(source)),
+            }
+        }
+        self.conn.execute(checkpoint::advance_inside(note.until, note.inside)).map_err(doing())?;
+        self.conn.execute("COMMIT").map_err(doing())?;
+        Ok(())
+    }
+
+    /// The server did not take a chunk: its tables step down, if they can.
+    fn refused(&mut self, plan: &Plan, refused: Refused) -> Error {
+        let diverged = |source| Error::Diverged {
+            what: plan.describe(refused.chunk),
+            place: self.place.clone(),
+            source: Box::new(source),
+        };
+        let Some(net) = &mut self.net else { return diverged(refused.source) };
+        if plan.is_run(refused.chunk) {
+            return diverged(refused.source);
+        }
+        let why = format!("the server refused its net change: {}", refused.source);
+        let mut surprise = None;
+        for table in plan.tables_of(refused.chunk) {
+            surprise = Some(net.surprise(&table, why.clone(), false));
+        }
+        surprise.unwrap_or_else(|| diverged(refused.source))
+    }
+}

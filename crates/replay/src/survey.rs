@@ -1,0 +1,96 @@
+//! What the rows of a range are like, table by table: what decides, before anything is
+//! written, which tables can be replayed as net change.
+//!
+//! Reads the heads of row events only; [`crate::scan`] feeds it on its one pass over the range.
+
+use std::collections::BTreeMap;
+
+use holdfast_binlog::event::{Body, Event};
+use holdfast_binlog::kind::RowChange;
+use holdfast_binlog::payload::inner_events;
+use holdfast_binlog::rows::{FLAG_NO_FOREIGN_KEY_CHECKS, FLAG_USE_SQL_FOREIGN_KEY, Rows};
+use holdfast_binlog::statement::{Statement, Verb};
+use holdfast_binlog::tables::{TableCache, TableKey};
+use holdfast_binlog::{Error as BinlogError, FormatDescription};
+
+/// What the row events of one table are like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RowShape {
+    /// Some image leaves columns out (`binlog_row_image` other than FULL).
+    pub partial_images: bool,
+    /// Some after image holds differences of JSON columns.
+    pub partial_json: bool,
+    /// Rows were deleted while the source left foreign keys to its engine: what a cascade did
+    /// to other tables is not in the log.
+    pub unlogged_deletes: bool,
+    /// The same for updates.
+    pub unlogged_updates: bool,
+}
+
+/// Does an event leave its cascades out of the log? They are in it if the source's SQL layer
+/// did them; there were none if it had foreign keys off.
+pub(crate) fn cascades_are_unlogged(flags: u16) -> bool {
+    flags & (FLAG_NO_FOREIGN_KEY_CHECKS | FLAG_USE_SQL_FOREIGN_KEY) == 0
+}
+
+/// Gathers the shapes of all tables.
+#[derive(Debug, Default)]
+pub(crate) struct Survey {
+    pub(crate) shapes: BTreeMap<TableKey, RowShape>,
+    tables: TableCache,
+    rolled_back: bool,
+    scratch: Vec<u8>,
+}
+
+impl Survey {
+    /// Takes the next event of the log.
+    pub(crate) fn event(&mut self, event: &Event<'_>, format: &FormatDescription) -> Result<(), BinlogError> {
+        let malformed = |flaw| event.malformed(flaw);
+        match event.parse(format)? {
+            Body::FormatDescription(_) => self.tables.clear(),
+            Body::TableMap(map) => self.tables.insert(&map).map_err(malformed)?,
+            Body::Rows(rows) if !rows.is_dummy() => self.rows(&rows),
+            Body::Query(query) => {
+                let mut scratch = std::mem::take(&mut self.scratch);
+                let text = query.text(&mut scratch).map_err(malformed)?;
+                let verb = match text {
+                    b"BEGIN" | b"COMMIT" => Verb::Begin,
+                    _ => Statement::classify(text, query.vars.sql_mode.unwrap_or(0)).verb,
+                };
+                self.rolled_back |= verb == Verb::RollbackTo;
+                self.scratch = scratch;
+            }
+            Body::Payload(payload) => {
+                let mut unpacked = Vec::new();
+                payload.unpack(&mut unpacked).map_err(malformed)?;
+                for inner in inner_events(&unpacked, format, event.position) {
+                    self.event(&inner?, format)?;
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// A transaction is complete. Was a part of it rolled back?
+    pub(crate) fn end(&mut self) -> bool {
+        std::mem::take(&mut self.rolled_back)
+    }
+
+    fn rows(&mut self, rows: &Rows<'_>) {
+        let Some(table) = self.tables.get(rows.table_id) else { return };
+        if !self.shapes.contains_key(&*table.key) {
+            self.shapes.insert(TableKey::clone(&table.key), RowShape::default());
+        }
+        let Some(shape) = self.shapes.get_mut(&*table.key) else { return };
+        let whole = |present: &[u8]| {
+            present.iter().map(|byte| byte.count_ones()).sum::<u32>() >= u32::from(rows.width)
+        };
+        shape.partial_images |= !whole(rows.present) || rows.present_after.is_some_and(|p| !whole(p));
+        shape.partial_json |= rows.kind.partial;
+        if cascades_are_unlogged(rows.flags) {
+            shape.unlogged_deletes |= rows.kind.change == RowChange::Delete;
+            shape.unlogged_updates |= rows.kind.change == RowChange::Update;
+        }
+    }
+}

@@ -1,11 +1,6 @@
 //! Repair: what parity and copies can bring back comes back to the byte, what they cannot is named and left alone, and
 //! nothing is replaced that is not kept.
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    reason = "tests, where a panic is the report"
-)]
+#![expect(clippy::unwrap_used, reason = "tests, where a panic is the report")]
 
 mod common;
 

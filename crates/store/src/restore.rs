@@ -88,6 +88,14 @@ struct Task {
     block: u32,
 }
 
+/// The regular files of a restore, by their numbers in the map.
+#[derive(Debug, Default)]
+struct MadeFiles {
+    paths: HashMap<u32, PathBuf>,
+    /// The ones that were there already, with their lengths of before.
+    there: Vec<(u32, u64)>,
+}
+
 /// What the threads of a restore share.
 #[derive(Debug)]
 struct Work<'a> {
@@ -116,7 +124,7 @@ impl BackupReader {
         if let Existing::Rewritten { keep } = &options.existing {
             existing::clear(self, disk, dir, options, keep)?;
         }
-        let (paths, there) = self.make_files(disk, dir, options, &mut summary)?;
+        let MadeFiles { paths, there } = self.make_files(disk, dir, options, &mut summary)?;
         let mut work = Work {
             reader: self,
             disk,
@@ -163,17 +171,16 @@ impl BackupReader {
         Ok(summary)
     }
 
-    /// Makes folders and files of the right lengths, empty unless they were there; gives the paths of the regular ones,
-    /// and those that were there with their lengths of before.
+    /// Makes folders and files of the right lengths, empty unless they were there.
     fn make_files(
         &self,
         disk: &dyn Disk,
         dir: &Path,
         options: &RestoreOptions,
         summary: &mut RestoreSummary,
-    ) -> Result<(HashMap<u32, PathBuf>, Vec<(u32, u64)>)> {
+    ) -> Result<MadeFiles> {
         let how = if options.existing == Existing::Refused { Open::CreateNew } else { Open::CreateOrOpen };
-        let (mut paths, mut there) = (HashMap::new(), Vec::new());
+        let mut made_files = MadeFiles::default();
         for (number, file) in self.map.files.iter().enumerate() {
             let entry = &file.entry;
             if options.only.is_some_and(|only| !only(&entry.path)) {
@@ -197,14 +204,14 @@ impl BackupReader {
                     made.set_len(entry.len)?;
                     match len_before {
                         0 => allocate(made.as_ref(), file.runs())?,
-                        _ => there.push((number, len_before)),
+                        _ => made_files.there.push((number, len_before)),
                     }
                     summary.logical_bytes += entry.len;
-                    paths.insert(number, path);
+                    made_files.paths.insert(number, path);
                 }
             }
         }
-        Ok((paths, there))
+        Ok(made_files)
     }
 
     /// Makes the links, after every file: nothing is written through them. Gives how many the disk could not take.

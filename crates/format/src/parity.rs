@@ -1,4 +1,4 @@
-//! Parity of a segment: geometry and the table of checksums. See `format-spec/segment.md`.
+//! Parity of a segment: geometry and the table of checksums. See `format-spec/parity.md`.
 //!
 //! The code itself is Reed-Solomon as Leopard-RS does it (crate `reed-solomon-simd`); it needs
 //! to know which shards are bad, which the table says.

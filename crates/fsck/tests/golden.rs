@@ -5,14 +5,20 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 
+use holdfast_archive::log::LogReader;
+use holdfast_archive::storage::LogStore as _;
 use holdfast_fsck::{Options, Progress, Scope, Secret, check};
 use holdfast_io::{Directory, Disk, EntryKind, Objects, RealDisk};
-use holdfast_store::{LogState, Repository, RestoreOptions};
-use serde_json::Value;
+use holdfast_store::format::ids::hex;
+use holdfast_store::format::map::FileKind;
+use holdfast_store::format::record::{Coordinates, Position, Record, StreamKey};
+use holdfast_store::{BackupReader, LogState, Repository, RestoreOptions};
+use serde_json::{Value, json};
 
 fn golden() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden");
@@ -69,9 +75,13 @@ fn the_second_reader_finds_each_golden_repository_clean() {
         assert_eq!(report.backups.len(), backups.len());
         for (verdict, backup) in report.backups.iter().zip(backups) {
             assert_eq!(verdict.id, backup["id"]);
-            assert_eq!(verdict.files, backup["files"].as_array().unwrap().len() as u64);
+            assert_eq!(verdict.server, backup["server"]);
+            let files = backup["files"].as_array().map(|files| files.len() as u64);
+            assert_eq!(verdict.files, files.or(backup["listing"]["files"].as_u64()).unwrap());
         }
-        assert_eq!(report.streams[0].segments, expected["logs"].as_array().unwrap().len() as u64);
+        let segments: Vec<u64> = report.streams.iter().map(|s| s.segments).collect();
+        let logs = by_stream(&expected);
+        assert_eq!(segments, logs.values().map(|logs| logs.len() as u64).collect::<Vec<_>>());
     }
 }
 
@@ -91,8 +101,24 @@ fn the_store_restores_each_golden_repository_to_the_byte() {
             RealDisk.create_dir_all(&target).unwrap();
             let reader = repo.open_backup(id.parse().unwrap()).unwrap();
             reader.restore_into(&RealDisk, &target, &|_| {}, &RestoreOptions::default()).unwrap();
-            for file in backup["files"].as_array().unwrap() {
+            for file in backup["files"].as_array().unwrap_or(&Vec::new()) {
                 compare(&target, file);
+            }
+            if backup["listing"].is_object() {
+                assert_eq!(listing(&reader, &target), backup["listing"]);
+            }
+            if backup["coordinates"].is_array() {
+                assert_eq!(coordinates(&reader.record().coordinates), backup["coordinates"], "{id}");
+                let learned = repo.records().iter().find_map(|stamped| match &stamped.record {
+                    Record::CoordinatesLearned { backup, position } if backup.to_string() == id => {
+                        Some(place(position))
+                    }
+                    _ => None,
+                });
+                assert_eq!(learned.unwrap_or_default(), backup["learned"]);
+                let deltas: u64 = (1..5).map(|depth| backup["depths"][depth].as_u64().unwrap()).sum();
+                let depths: u64 = deltas + backup["depths"][0].as_u64().unwrap();
+                assert_eq!(reader.record().stats.blocks, depths);
             }
         }
         logs(&repo, &expected);
@@ -114,18 +140,100 @@ fn compare(target: &Path, file: &Value) {
     }
 }
 
+/// The hash over a list of all files, as the generator makes it: kind, mode, length, time, content, path.
+fn listing(reader: &BackupReader, target: &Path) -> Value {
+    let mut files: Vec<_> = reader.files().collect();
+    files.sort_by(|a, b| a.path.cmp(&b.path));
+    let mut lines = String::new();
+    for file in &files {
+        let path = String::from_utf8(file.path.clone()).unwrap();
+        let (kind, content) = match file.kind {
+            FileKind::Regular => {
+                let bytes = std::fs::read(target.join(&path)).unwrap();
+                assert_eq!(bytes.len() as u64, file.len);
+                ("file", blake3::hash(&bytes).to_hex().to_string())
+            }
+            FileKind::Directory => ("folder", "-".to_owned()),
+            FileKind::Symlink { .. } => ("link", "-".to_owned()),
+        };
+        lines += &format!("{kind} {:o} {} {} {content} {path}\n", file.mode, file.len, file.mtime_us);
+    }
+    json!({"files": files.len(), "blake3": blake3::hash(lines.as_bytes()).to_hex().to_string()})
+}
+
+fn coordinates(coordinates: &Coordinates) -> Value {
+    let told: Vec<_> = match coordinates {
+        Coordinates::None => Vec::new(),
+        Coordinates::Exact(at) => vec![at],
+        Coordinates::Between { lo, hi } => vec![lo, hi],
+    };
+    told.into_iter().map(place).collect()
+}
+
+fn place(at: &Position) -> Value {
+    json!({"file": at.file, "offset": at.offset, "gtids": at.gtid.to_string()})
+}
+
+/// The log segments that are expected, by stream.
+fn by_stream(expected: &Value) -> BTreeMap<&str, Vec<&Value>> {
+    let mut streams: BTreeMap<&str, Vec<&Value>> = BTreeMap::new();
+    for log in expected["logs"].as_array().unwrap() {
+        streams.entry(log["stream"].as_str().unwrap()).or_default().push(log);
+    }
+    streams
+}
+
 fn logs(repo: &Repository, expected: &Value) {
-    let segments = repo.logs(common::stream()).unwrap();
-    let logs = expected["logs"].as_array().unwrap();
-    assert_eq!(segments.len(), logs.len());
-    for (segment, log) in segments.iter().zip(logs) {
-        assert_eq!(segment.opening.number, log["number"]);
-        assert_eq!(matches!(segment.state, LogState::Sealed(_)), log["sealed"]);
-        let frames: Vec<Vec<u8>> = repo.read_log(segment, 0).unwrap().map(|f| f.unwrap().plain).collect();
-        let hashes: Vec<Value> = frames.iter().map(|f| blake3::hash(f).to_hex().to_string().into()).collect();
-        let wanted: Vec<Value> =
-            log["frames"].as_array().unwrap().iter().map(|f| f["blake3"].clone()).collect();
-        assert_eq!(hashes, wanted);
+    let logs = by_stream(expected);
+    let streams = repo.streams().unwrap();
+    assert_eq!(streams.len(), logs.len());
+    for stream in streams {
+        let segments = repo.logs(stream).unwrap();
+        let logs = &logs[hex(&stream.to_bytes()).as_str()];
+        assert_eq!(segments.len(), logs.len());
+        for (segment, log) in segments.iter().zip(logs) {
+            assert_eq!(segment.opening.number, log["number"]);
+            assert_eq!(matches!(segment.state, LogState::Sealed(_)), log["sealed"]);
+            let frames: Vec<Vec<u8>> = repo.read_log(segment, 0).unwrap().map(|f| f.unwrap().plain).collect();
+            let hashes: Vec<Value> =
+                frames.iter().map(|f| blake3::hash(f).to_hex().to_string().into()).collect();
+            let wanted: Vec<Value> =
+                log["frames"].as_array().unwrap().iter().map(|f| f["blake3"].clone()).collect();
+            assert_eq!(hashes, wanted, "number {} of {}", log["number"], log["stream"]);
+        }
+    }
+    for file in expected["files"].as_array().unwrap_or(&Vec::new()) {
+        let streams = repo.streams().unwrap();
+        let stream = streams.into_iter().find(|s| hex(&s.to_bytes()) == file["stream"]).unwrap();
+        assert_eq!(archived(repo, &stream, file["file"].as_str().unwrap()), *file);
+    }
+}
+
+/// A file of the source, as the archive gives it back.
+fn archived(repo: &Repository, stream: &StreamKey, name: &str) -> Value {
+    let stretches = repo.stretches(stream).unwrap();
+    let mut bytes = b"\xfebin".to_vec();
+    let mut reader = LogReader::over(repo, stream, &stretches, 0, stretches.len()).unwrap();
+    while let Some(event) = reader.next_event().unwrap() {
+        if event.file == name {
+            bytes.extend_from_slice(event.event.raw);
+        }
+    }
+    let hash = blake3::hash(&bytes).to_hex().to_string();
+    json!({"stream": hex(&stream.to_bytes()), "file": name, "len": bytes.len(), "blake3": hash})
+}
+
+#[test]
+fn a_kit_opens_each_golden_repository_that_has_one() {
+    for golden in golden() {
+        let kit = golden.join("kit");
+        if !kit.exists() {
+            continue;
+        }
+        let (folder, _objects) = copied(&golden);
+        let repo = folder.path().join("repo");
+        let opened = program(&[repo.to_str().unwrap(), "--kit", kit.to_str().unwrap()]);
+        assert_eq!(opened.status.code(), Some(0), "{}", String::from_utf8_lossy(&opened.stderr));
     }
 }
 

@@ -1,0 +1,1 @@
+"""Tests of tools/read_holdfast; tools/test-read-holdfast runs them."""

@@ -106,12 +106,18 @@ impl Holdfast {
         let text = |path: &Path| path.to_str().unwrap().to_owned();
         let kit = text(&self.dir.join("kit"));
         let _ = self.run(&["init", "--kit", &kit]).ok();
+        self.add("shop", source);
+    }
+
+    /// Protects a further server under this name.
+    pub fn add(&self, name: &str, source: &TestServer) {
+        let text = |path: &Path| path.to_str().unwrap().to_owned();
         let password = self.dir.join("shop-password");
         std::fs::write(&password, format!("{BACKUP_PASSWORD}\n")).unwrap();
         let (password, port) = (text(&password), source.port().to_string());
         let (socket, program) =
             (text(source.socket()), text(&source.engine().dir().join("bin/mariadb-backup")));
-        let mut add = vec!["server", "add", "shop", "--user", BACKUP_USER, "--password-file", &password];
+        let mut add = vec!["server", "add", name, "--user", BACKUP_USER, "--password-file", &password];
         match source.engine() {
             Engine::MySql => add.extend(["--host", "127.0.0.1", "--port", &port]),
             Engine::MariaDb => add.extend(["--socket", &socket, "--backup-command", &program]),

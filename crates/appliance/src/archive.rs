@@ -233,7 +233,8 @@ fn tell(watcher: &dyn Watcher, note: &Note<'_>) {
         Note::Retrying { error, after } => {
             watcher.note(&format!("connection lost ({error}); trying again in {:.1} s", after.as_secs_f64()));
         }
-        Note::Synced { transactions, .. } => {
+        Note::Synced { transactions, last_us, caught_up, .. } => {
+            watcher.synced(*last_us, *caught_up);
             watcher.reading(Reading { phase: "archive", done: *transactions, total: None, bytes: false });
         }
         Note::Sealed(record) => watcher.note(&format!(

@@ -19,7 +19,7 @@ use holdfast_store::BackupDraft;
 use std::path::{Path, PathBuf};
 
 /// How a backup is taken.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Options {
     /// Kept with the backup.
     pub note: String,
@@ -27,6 +27,21 @@ pub struct Options {
     pub jobs: u8,
     /// Read every file of a folder, also those that are as the last backup has them.
     pub force: bool,
+    /// Kept with the backup, so that a daemon that died after the commit finds its job done: see [`taken_by`].
+    pub job: Option<String>,
+}
+
+/// Name of the fact that [`Options::job`] is kept under.
+const JOB_FACT: &str = "holdfast.job";
+
+/// The backup that was taken for this job, if its commit was reached.
+///
+/// # Errors
+/// When the repository can't be read.
+pub fn taken_by(catalogue: &Catalogue, job: &str) -> Result<Option<BackupView>> {
+    catalogue.repository.refresh().map_err(|e| catalogue.store_error(e))?;
+    let backups = catalogue.repository.backups();
+    Ok(backups.iter().rev().find(|b| b.fact(JOB_FACT) == Some(job)).map(|b| list::view(catalogue, b)))
 }
 
 /// Takes a backup of the server called `name`; it is durable when this returns.
@@ -216,11 +231,13 @@ fn draft(
             .iter()
             .map(|t| format!("the rows of {} ({}) are not in the backup: {}", t.table, t.engine, t.reason)),
     );
+    let mut facts = outcome.facts.clone();
+    facts.extend(options.job.iter().map(|job| (JOB_FACT.to_owned(), job.clone())));
     Ok(BackupDraft {
         server: server.id,
         source: kind,
         coordinates: coordinates(server.flavor, &outcome.coordinates)?,
-        facts: outcome.facts.clone(),
+        facts,
         note: options.note.clone(),
         warnings,
     })

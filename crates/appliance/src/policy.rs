@@ -4,6 +4,7 @@
 //! in a test. `facts.rs` reads what they need from a repository; the daemon and `expire` call the same ones.
 
 mod blackout;
+mod expiry;
 mod facts;
 mod retention;
 mod schedule;
@@ -12,6 +13,7 @@ mod tests;
 mod units;
 
 pub use blackout::{Blackout, TimeOfDay};
+pub use expiry::{ExpiryView, KeptView, expire, expiry};
 pub use facts::{points_of, schedule_facts};
 pub use retention::{Interval, Kept, LogNeed, Point, Reason, Retained, kept_until, retain, retain_all};
 pub use schedule::{Next, ScheduleFacts, Taken, Why, next_base};

@@ -19,6 +19,9 @@ pub trait Watcher: Send + Sync {
     fn reading(&self, reading: Reading);
     /// A sentence worth showing at once.
     fn note(&self, text: &str);
+    /// The archive: everything up to a commit time (microseconds since the Unix epoch; 0 before the first transaction)
+    /// is durable, and whether the source had nothing more then.
+    fn synced(&self, _last_us: i64, _caught_up: bool) {}
     /// Whether the job should stop at its next safe point.
     fn cancelled(&self) -> bool;
 }

@@ -115,15 +115,27 @@ pub struct RestoredView {
 pub fn plan(catalogue: &Catalogue, name: &str, options: &Options, watcher: &dyn Watcher) -> Result<PlanView> {
     let server = catalogue.server(name)?;
     bring_up_to_date(catalogue, &server, options, watcher);
-    let log = open_log(catalogue, &server)?;
-    let bases = bases(catalogue, &server);
-    let (index, plan) = make_plan(&server, &bases, &log, options)?;
-    let engine = match bases.get(index).map(|base| programs(&server, &base.record, options)) {
+    plan_of(catalogue, &server, options)
+}
+
+fn plan_of(catalogue: &Catalogue, server: &ServerRecord, options: &Options) -> Result<PlanView> {
+    let log = open_log(catalogue, server)?;
+    let bases = bases(catalogue, server);
+    let (index, plan) = make_plan(server, &bases, &log, options)?;
+    let engine = match bases.get(index).map(|base| programs(server, &base.record, options)) {
         Some(Ok(Some(programs))) => format!("{} ({})", programs.version, programs.server.display()),
         Some(Ok(None)) | None => "none is needed".to_owned(),
         Some(Err(error)) => format!("MISSING: {}", error.message),
     };
     Ok(PlanView { plan, into: options.into.display().to_string(), engine })
+}
+
+/// The same for somebody who only looks: `latest` is the end of what is archived now, and nothing is fetched.
+///
+/// # Errors
+/// As [`plan`].
+pub fn look(catalogue: &Catalogue, name: &str, options: &Options) -> Result<PlanView> {
+    plan_of(catalogue, &catalogue.server(name)?, options)
 }
 
 /// Restores, proves, and keeps the report with the backup.
@@ -174,6 +186,31 @@ pub fn restore(
         }
         Err(error) => Err(restore_error(catalogue, error)),
     }
+}
+
+/// The report of a restore of the server `name` into `into` that was proved after `since`, if there is one: a restore
+/// that whoever began it did not live to see.
+///
+/// # Errors
+/// When the repository can't be read.
+pub fn proved_into(
+    catalogue: &Catalogue,
+    name: &str,
+    into: &Path,
+    since: Micros,
+) -> Result<Option<serde_json::Value>> {
+    catalogue.repository.refresh().map_err(|e| catalogue.store_error(e))?;
+    let records = catalogue.repository.records();
+    Ok(records.iter().rev().find_map(|stamped| match &stamped.record {
+        Record::Report(report) if report.kind == "restore" && report.at_us >= since => {
+            let json: serde_json::Value = serde_json::from_slice(&report.json).ok()?;
+            let is = |key: &str, value: &str| json.get(key).and_then(|v| v.as_str()) == Some(value);
+            let proved = json.get("proved").and_then(serde_json::Value::as_bool) == Some(true);
+            (proved && is("server", name) && into.to_str().is_some_and(|into| is("folder", into)))
+                .then_some(json)
+        }
+        _ => None,
+    }))
 }
 
 /// What `restore finish` did.

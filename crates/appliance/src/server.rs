@@ -100,6 +100,18 @@ fn view(catalogue: &Catalogue, server: &ServerRecord) -> Result<ServerView> {
     })
 }
 
+/// Whether it is a MariaDB; a MySQL or a folder otherwise.
+#[must_use]
+pub fn is_mariadb(server: &ServerRecord) -> bool {
+    server.flavor == Some(Flavor::MariaDb)
+}
+
+/// Whether it has a log that can be followed: it is no folder.
+#[must_use]
+pub fn has_log(server: &ServerRecord) -> bool {
+    !matches!(server.kind, ServerKind::Folder { .. })
+}
+
 /// Family and version for people.
 pub(crate) fn engine_words(server: &ServerRecord) -> String {
     match server.flavor {

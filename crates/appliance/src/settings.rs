@@ -108,6 +108,22 @@ impl Environment {
     }
 }
 
+impl Environment {
+    /// What a daemon works with: nobody's home and nobody's option files, only what its configuration names.
+    ///
+    /// # Errors
+    /// `Usage` when a variable has a value that means nothing.
+    pub fn of_daemon(logins: PathBuf, spool: Option<PathBuf>) -> Result<Self> {
+        Ok(Self {
+            config_file: logins,
+            option_files: Vec::new(),
+            spool: spool.unwrap_or_else(|| PathBuf::from("/var/tmp")),
+            force_pool: choice("HOLDFAST_IO", &["auto", "uring"], "pool")?,
+            portable_aead: choice("HOLDFAST_AEAD", &["auto", "fast"], "portable")?,
+        })
+    }
+}
+
 /// Whether the variable `name` is set to `wanted`; `others` are the other words it may hold.
 fn choice(name: &str, others: &[&str], wanted: &str) -> Result<bool> {
     let Some(value) = std::env::var_os(name).filter(|v| !v.is_empty()) else { return Ok(false) };

@@ -18,6 +18,14 @@ pub fn status(catalogue: &Catalogue) -> Result<Vec<StatusView>> {
     catalogue.repository.servers().iter().map(|server| of_server(catalogue, server)).collect()
 }
 
+/// One server.
+///
+/// # Errors
+/// `Usage` when there is no server of that name.
+pub fn status_of(catalogue: &Catalogue, name: &str) -> Result<StatusView> {
+    of_server(catalogue, &catalogue.server(name)?)
+}
+
 /// One server's history.
 ///
 /// # Errors

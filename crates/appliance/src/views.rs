@@ -6,12 +6,18 @@ use crate::time::{Micros, show_time};
 use serde::{Serialize, Serializer};
 
 /// Writes a time as RFC 3339.
-pub(crate) fn time<S: Serializer>(at: &Micros, out: S) -> Result<S::Ok, S::Error> {
+///
+/// # Errors
+/// The serializer's.
+pub fn time<S: Serializer>(at: &Micros, out: S) -> Result<S::Ok, S::Error> {
     out.serialize_str(&show_time(*at))
 }
 
 /// Writes a time that may be unknown.
-pub(crate) fn maybe_time<S: Serializer>(at: &Option<Micros>, out: S) -> Result<S::Ok, S::Error> {
+///
+/// # Errors
+/// The serializer's.
+pub fn maybe_time<S: Serializer>(at: &Option<Micros>, out: S) -> Result<S::Ok, S::Error> {
     match at {
         Some(at) => time(at, out),
         None => out.serialize_none(),
@@ -121,6 +127,24 @@ pub struct StatusView {
     pub log_until: Option<Micros>,
     /// Whether an `archive` of this server runs now.
     pub archive_running: bool,
+}
+
+impl StatusView {
+    /// Of a server that can't be looked at, and why.
+    #[must_use]
+    pub fn unknown(server: &str, why: &str) -> Self {
+        Self {
+            server: server.to_owned(),
+            engine: String::new(),
+            protected: "no",
+            sentence: why.to_owned(),
+            spans: Vec::new(),
+            gaps: Vec::new(),
+            last_backup: None,
+            log_until: None,
+            archive_running: false,
+        }
+    }
 }
 
 /// `timeline`.

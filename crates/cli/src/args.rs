@@ -31,6 +31,10 @@ pub struct Common {
     #[arg(long, global = true, value_name = "FILE")]
     pub recovery_kit: Option<PathBuf>,
 
+    /// The socket of holdfastd: status, backup, jobs and check ask it in place of the repository.
+    #[arg(long, global = true, env = "HOLDFAST_SOCKET", value_name = "SOCKET")]
+    pub daemon: Option<PathBuf>,
+
     /// One JSON document on standard output; errors as JSON on standard error.
     #[arg(long, global = true)]
     pub json: bool,
@@ -120,6 +124,26 @@ pub enum Verb {
         /// Stop after this time: 30s, 15m, 8h; without it, at the end of the round
         #[arg(long = "for", value_name = "DURATION", value_parser = time_span)]
         time_max: Option<std::time::Duration>,
+    },
+
+    /// Show the daemon's jobs, or one of them
+    Jobs {
+        /// Its number
+        id: Option<u64>,
+        /// Stop it, or take it out of the queue
+        #[arg(long, requires = "id")]
+        cancel: bool,
+    },
+
+    /// Say whether every server is protected, one line each
+    ///
+    /// Exit status 0: all are; 3: something wants a look; 1: one is not.
+    Check {
+        /// Only this server
+        name: Option<String>,
+        /// One line for Nagios and its kin, with their exit statuses (0, 1, 2, 3)
+        #[arg(long)]
+        nagios: bool,
     },
 
     /// Print a shell's completion script

@@ -4,6 +4,7 @@
 //! `holdfast-appliance`.
 
 mod args;
+mod client;
 mod output;
 mod passphrase;
 mod progress;

@@ -1,10 +1,13 @@
 //! One function a verb: call the appliance, print the answer.
 
+mod check;
+mod daemon;
 mod jobs;
 mod look;
 mod setup;
 
 use crate::args::{Cli, Common, Verb};
+use crate::client::Client;
 use crate::output::Output;
 use crate::passphrase;
 use holdfast_appliance::catalogue::Catalogue;
@@ -54,18 +57,31 @@ pub fn run(cli: Cli) -> std::result::Result<ExitCode, Stop> {
         Verb::Init { at, kit } => setup::init(&common, output, at, kit),
         Verb::Server(verb) => setup::server(&common, output, verb),
         Verb::Doctor { name } => setup::doctor(&common, output, &name),
+        Verb::Backup { name, note, .. } if common.daemon.is_some() => {
+            daemon::backup(&client(&common)?, output, &name, &note, common.quiet)
+        }
         Verb::Backup { name, note, jobs, force } => jobs::backup(&common, output, &name, note, jobs, force),
         Verb::Archive { name } => jobs::archive(&common, output, &name),
         Verb::List { name } => look::list(&common, output, name.as_deref()),
+        Verb::Status if common.daemon.is_some() => daemon::status(&client(&common)?, output),
         Verb::Status => look::status(&common, output),
         Verb::Timeline { name } => look::timeline(&common, output, &name),
         Verb::Find(find) => look::find(&common, output, &find),
         Verb::Restore(command) => jobs::restore(&common, output, command),
         Verb::Fsck(args) => return jobs::fsck(&common, &args, output),
         Verb::Scrub { rate, time_max } => jobs::scrub(&common, output, rate, time_max),
+        Verb::Jobs { id, cancel } => daemon::jobs(&client(&common)?, output, id, cancel),
+        Verb::Check { name, nagios } => check::check(&common, output, name.as_deref(), nagios),
         Verb::Completion { .. } => Ok(DONE),
     };
     status.map(ExitCode::from)
+}
+
+/// The daemon that the user named.
+fn client(common: &Common) -> Result<Client> {
+    common.daemon.as_deref().map(Client::new).ok_or_else(|| {
+        Error::usage("No daemon is named.").with_next("use --daemon SOCKET, or set HOLDFAST_SOCKET")
+    })
 }
 
 /// The repository that the user named.

@@ -26,7 +26,7 @@ pub(super) fn backup(
 ) -> std::result::Result<u8, Stop> {
     let catalogue = open(common)?;
     let meter = Meter::new(stop_flag()?, common.quiet);
-    let options = holdfast_appliance::backup::Options { note, jobs, force };
+    let options = holdfast_appliance::backup::Options { note, jobs, force, ..Default::default() };
     let taken = holdfast_appliance::backup::backup(&catalogue, name, &options, &meter);
     meter.finish();
     let view = taken?;

@@ -1,0 +1,225 @@
+//! `status`, `backup`, `jobs`, `check` when a daemon is there to ask.
+
+use super::{DONE, DONE_WITH_WARNINGS, Stop};
+use crate::client::{Client, code, encoded};
+use crate::output::{Output, duration, size, table};
+use crate::progress::Meter;
+use crate::signals::stop_flag;
+use holdfast_appliance::error::{Code, Error, Result};
+use holdfast_appliance::progress::{Reading, Watcher};
+use holdfast_appliance::time::{now, parse_time};
+use serde_json::{Value, json};
+use std::io::{self, Write};
+use std::time::Duration;
+
+/// How often a running job is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(300);
+
+fn text<'v>(value: &'v Value, path: &str) -> &'v str {
+    value.pointer(path).and_then(Value::as_str).unwrap_or("-")
+}
+
+fn number(value: &Value, path: &str) -> u64 {
+    value.pointer(path).and_then(Value::as_u64).unwrap_or(0)
+}
+
+fn rows<'v>(value: &'v Value, path: &str) -> &'v [Value] {
+    value.pointer(path).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+/// `3m05s ago`, or `in 2h14m`.
+fn when(value: &Value, path: &str) -> String {
+    match value.pointer(path).and_then(Value::as_str).and_then(|t| parse_time(t).ok()) {
+        None => "-".to_owned(),
+        Some(at) if at > now() => format!("in {}", duration(at - now())),
+        Some(at) => format!("{} ago", duration(now() - at)),
+    }
+}
+
+pub(super) fn status(client: &Client, output: Output) -> std::result::Result<u8, Stop> {
+    let status = client.get("/status")?;
+    output.answer(&status, |out| show_status(out, &status))?;
+    let fine = rows(&status, "/servers").iter().all(|s| text(s, "/level") == "green");
+    Ok(if fine { DONE } else { DONE_WITH_WARNINGS })
+}
+
+fn show_status(out: &mut dyn Write, status: &Value) -> io::Result<()> {
+    let servers = rows(status, "/servers");
+    if servers.is_empty() {
+        return writeln!(out, "No server is protected yet: holdfast server add NAME --host HOST --user USER");
+    }
+    let header = ["SERVER", "ENGINE", "STATE", "LOG", "LAG", "LAST BACKUP", "NEXT", "PROOF"];
+    let cells = |s: &Value| {
+        let lag = s.pointer("/stream/lag_seconds").and_then(Value::as_f64);
+        vec![
+            text(s, "/server").to_owned(),
+            text(s, "/engine").to_owned(),
+            text(s, "/level").to_owned(),
+            text(s, "/stream/state").to_owned(),
+            lag.map_or_else(|| "-".to_owned(), |lag| format!("{lag:.1} s")),
+            when(s, "/last_backup/completed"),
+            when(s, "/next_base/at"),
+            text(s, "/last_backup/proof").to_owned(),
+        ]
+    };
+    table(out, &header, &servers.iter().map(cells).collect::<Vec<_>>())?;
+    for server in servers {
+        writeln!(out, " {}: {}", text(server, "/server"), text(server, "/headline"))?;
+        for worry in rows(server, "/worries") {
+            writeln!(out, "   {}", worry.as_str().unwrap_or_default())?;
+        }
+    }
+    let repository = |path: &str| size(number(status, &format!("/repository/{path}")));
+    writeln!(
+        out,
+        "REPOSITORY {}: {} free of {}, {} stored",
+        text(status, "/repository/place"),
+        repository("free_bytes"),
+        repository("total_bytes"),
+        repository("stored_bytes")
+    )
+}
+
+pub(super) fn backup(
+    client: &Client,
+    output: Output,
+    name: &str,
+    note: &str,
+    quiet: bool,
+) -> std::result::Result<u8, Stop> {
+    let path = format!("/servers/{}/backups", encoded(name));
+    let job = client.ask("POST", &path, Some(&json!({ "note": note })))?;
+    let view = wait(client, number(&job, "/id"), quiet)?;
+    output.answer(&view, |out| {
+        writeln!(
+            out,
+            "Backup {} of '{}': {}, {} stored.",
+            text(&view, "/id"),
+            text(&view, "/server"),
+            size(number(&view, "/data_bytes")),
+            size(number(&view, "/stored_bytes"))
+        )?;
+        rows(&view, "/warnings")
+            .iter()
+            .try_for_each(|w| writeln!(out, "warning: {}", w.as_str().unwrap_or_default()))
+    })?;
+    Ok(if rows(&view, "/warnings").is_empty() { DONE } else { DONE_WITH_WARNINGS })
+}
+
+/// Follows a job to its end and gives its result. A signal leaves it to the daemon.
+fn wait(client: &Client, id: u64, quiet: bool) -> Result<Value> {
+    let meter = Meter::new(stop_flag()?, quiet);
+    let path = format!("/jobs/{id}");
+    loop {
+        let job = client.get(&path)?;
+        match text(&job, "/standing") {
+            "done" => {
+                meter.finish();
+                return Ok(job.get("result").cloned().unwrap_or(Value::Null));
+            }
+            "failed" | "cancelled" => {
+                meter.finish();
+                let error = Error::new(code(text(&job, "/failure/code")), text(&job, "/failure/message"));
+                return Err(match job.pointer("/failure/next").and_then(Value::as_str) {
+                    Some(next) => error.with_next(next),
+                    None => error,
+                });
+            }
+            _ => {}
+        }
+        if meter.cancelled() {
+            meter.finish();
+            return Err(Error::new(Code::Interrupted, format!("The daemon goes on with the job {id}."))
+                .with_next(format!("see holdfast jobs {id}, or stop it: holdfast jobs {id} --cancel")));
+        }
+        if job.pointer("/progress/phase").is_some() {
+            meter.reading(Reading {
+                phase: phase(text(&job, "/progress/phase")),
+                done: number(&job, "/progress/done"),
+                total: job.pointer("/progress/total").and_then(Value::as_u64),
+                bytes: job.pointer("/progress/bytes").and_then(Value::as_bool).unwrap_or(false),
+            });
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+}
+
+/// A phase's name as the meter takes it; one that is not known here is shown as `working`.
+fn phase(name: &str) -> &'static str {
+    const KNOWN: [&str; 12] = [
+        "copy", "pages", "redo", "files", "archive", "lay out", "recover", "inspect", "replay", "restart",
+        "prove", "connect",
+    ];
+    KNOWN.into_iter().find(|known| *known == name).unwrap_or("working")
+}
+
+pub(super) fn jobs(
+    client: &Client,
+    output: Output,
+    id: Option<u64>,
+    cancel: bool,
+) -> std::result::Result<u8, Stop> {
+    let Some(id) = id else {
+        let answer = client.get("/jobs")?;
+        output.answer(&answer, |out| show_jobs(out, rows(&answer, "/jobs")))?;
+        return Ok(DONE);
+    };
+    let job = client.ask(if cancel { "DELETE" } else { "GET" }, &format!("/jobs/{id}"), None)?;
+    output.answer(&job, |out| {
+        show_jobs(out, std::slice::from_ref(&job))?;
+        for note in rows(&job, "/progress/notes") {
+            writeln!(out, " {}", note.as_str().unwrap_or_default())?;
+        }
+        match job.pointer("/failure/message").and_then(Value::as_str) {
+            Some(why) => writeln!(out, " {why}"),
+            None => Ok(()),
+        }
+    })?;
+    Ok(DONE)
+}
+
+fn show_jobs(out: &mut dyn Write, jobs: &[Value]) -> io::Result<()> {
+    if jobs.is_empty() {
+        return writeln!(out, "There was no job yet.");
+    }
+    let cells = |job: &Value| {
+        let begun = if job.get("started").is_some_and(|s| !s.is_null()) { "/started" } else { "/created" };
+        let progress =
+            match (job.pointer("/progress/total").and_then(Value::as_u64), number(job, "/progress/done")) {
+                (Some(total), done) if total > 0 => {
+                    format!("{} {:.0} %", text(job, "/progress/phase"), done as f64 * 100.0 / total as f64)
+                }
+                _ => text(job, "/progress/phase").to_owned(),
+            };
+        vec![
+            number(job, "/id").to_string(),
+            text(job, "/kind").to_owned(),
+            text(job, "/server").to_owned(),
+            text(job, "/standing").to_owned(),
+            text(job, "/by").to_owned(),
+            when(job, begun),
+            progress,
+            job.pointer("/failure/code").and_then(Value::as_str).unwrap_or("-").to_owned(),
+        ]
+    };
+    let header = ["JOB", "KIND", "SERVER", "STANDING", "BY", "BEGUN", "PROGRESS", "CAUSE"];
+    table(out, &header, &jobs.iter().map(cells).collect::<Vec<_>>())
+}
+
+/// What `check` asks of each server: its name, how bad it is (0, 1, 2), and the sentence.
+pub(super) fn verdicts(client: &Client) -> Result<Vec<super::check::Verdict>> {
+    let status = client.get("/status")?;
+    let servers = rows(&status, "/servers").iter();
+    Ok(servers
+        .map(|s| super::check::Verdict {
+            server: text(s, "/server").to_owned(),
+            grade: match text(s, "/level") {
+                "green" => 0,
+                "amber" => 1,
+                _ => 2,
+            },
+            sentence: text(s, "/headline").to_owned(),
+            lag_seconds: s.pointer("/stream/lag_seconds").and_then(Value::as_f64),
+        })
+        .collect())
+}

@@ -1,0 +1,262 @@
+"use strict";
+// The page. Everything it shows and does goes through /api/v1; text is only ever set as text.
+
+const main = document.getElementById("main");
+const live = document.getElementById("live");
+let token = sessionStorage.getItem("token") || "";
+let drawn = 0;
+
+/** An element with attributes, `text`, and children. */
+function el(name, attributes = {}, ...children) {
+  const element = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) {
+    if (key === "text") element.textContent = value;
+    else element.setAttribute(key, value);
+  }
+  element.append(...children);
+  return element;
+}
+
+const show = (time) => (time ? new Date(time).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "medium" }) : "-");
+
+function size(bytes) {
+  const units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+  let at = 0;
+  while (bytes >= 1000 && at < units.length - 1) (bytes /= 1024), at++;
+  return `${at ? bytes.toPrecision(3) : bytes} ${units[at]}`;
+}
+
+class Problem extends Error {}
+
+async function ask(path, options = {}) {
+  const headers = { ...(options.headers || {}) };
+  if (token) headers.Authorization = `Bearer ${token}`;
+  if (options.body) headers["Content-Type"] = "application/json";
+  const answer = await fetch(`/api/v1${path}`, { ...options, headers });
+  if (answer.status === 401) {
+    await login(token ? "That token is not known." : "");
+    return ask(path, options);
+  }
+  const body = await answer.json();
+  if (!answer.ok) throw new Problem(body.detail + (body.next ? ` Next: ${body.next}.` : ""));
+  return body;
+}
+
+let asking;
+function login(trouble) {
+  asking ||= new Promise((done) => {
+    const dialog = document.getElementById("login");
+    document.getElementById("login-trouble").textContent = trouble;
+    const form = document.getElementById("login-form");
+    const field = document.getElementById("token");
+    field.value = "";
+    dialog.addEventListener("cancel", (event) => event.preventDefault());
+    form.onsubmit = () => {
+      token = field.value.trim();
+      sessionStorage.setItem("token", token);
+      asking = undefined;
+      done();
+    };
+    dialog.showModal();
+    field.focus();
+  });
+  return asking;
+}
+
+const word = { green: "safe", amber: "look", red: "not safe" };
+
+function serverCard(server) {
+  const lag = server.stream.lag_seconds;
+  const facts = [
+    server.engine,
+    server.stream.state === "following" ? `log ${lag === null ? "catching up" : `${lag.toFixed(1)} s behind`}` : `log: ${server.stream.state}`,
+    server.last_backup ? `last backup ${show(server.last_backup.completed)}` : "no backup",
+    server.next_base.at ? `next ${show(server.next_base.at)}` : "none due",
+  ];
+  return el("li", { class: `card ${server.level}` },
+    el("h2", {}, el("a", { href: `#/server/${encodeURIComponent(server.server)}`, text: server.server }), el("span", { class: "word", text: word[server.level] })),
+    el("p", { class: "headline", text: server.headline }),
+    el("p", { class: "facts", text: facts.join(" · ") }),
+    ...(server.worries.length ? [el("ul", { class: "worries" }, ...server.worries.map((text) => el("li", { text })))] : []),
+  );
+}
+
+async function dashboard() {
+  const status = await ask("/status");
+  const cards = status.servers.map(serverCard);
+  const content = [el("h1", { text: "Servers" })];
+  if (status.repository.damage) content.push(el("p", { class: "trouble", role: "alert", text: `The repository is damaged: ${status.repository.damage}` }));
+  content.push(cards.length ? el("ul", { class: "cards" }, ...cards) : el("p", { text: "No server is protected yet: holdfast server add NAME …" }));
+  if (status.jobs.length) content.push(el("h2", { text: "At work" }), jobTable(status.jobs));
+  return content;
+}
+
+function standing(job) {
+  if (job.standing !== "running" || !job.progress) return el("span", { text: job.standing });
+  const { phase, done, total, bytes } = job.progress;
+  const unit = (n) => (bytes ? size(n) : String(n));
+  const box = el("span", {}, el("span", { text: `${phase || "running"} ${done ? unit(done) : ""}${total ? ` of ${unit(total)}` : ""} ` }));
+  if (total) box.append(el("progress", { max: String(total), value: String(done), "aria-label": `job ${job.id}` }));
+  return box;
+}
+
+function jobTable(jobs) {
+  const rows = jobs.map((job) => {
+    const action = el("td");
+    if (job.standing === "running" || job.standing === "queued") {
+      const button = el("button", { type: "button", text: "Stop", "aria-label": `Stop job ${job.id}` });
+      button.addEventListener("click", () => act(`/jobs/${job.id}`, { method: "DELETE" }, `Job ${job.id} is asked to stop.`));
+      action.append(button);
+    }
+    const outcome = job.failure ? `${job.failure.message}${job.failure.next ? ` Next: ${job.failure.next}.` : ""}` : "";
+    return el("tr", {},
+      el("td", { text: String(job.id) }), el("td", { text: job.kind }), el("td", { text: job.server || "-" }),
+      el("td", { text: job.by }), el("td", { text: show(job.started || job.created) }),
+      el("td", {}, standing(job), ...(outcome ? [el("div", { class: "trouble", text: outcome })] : [])), action);
+  });
+  const head = ["Job", "Kind", "Server", "By", "Begun", "Standing", ""].map((text) => el("th", { scope: "col", text }));
+  return el("div", { class: "wide" }, el("table", {}, el("thead", {}, el("tr", {}, ...head)), el("tbody", {}, ...rows)));
+}
+
+async function act(path, options, said) {
+  try {
+    await ask(path, options);
+    live.textContent = said;
+    await draw(false);
+  } catch (error) {
+    live.textContent = error.message;
+  }
+}
+
+async function jobsPage() {
+  const { jobs } = await ask("/jobs");
+  return [el("h1", { text: "Jobs" }), jobs.length ? jobTable(jobs) : el("p", { text: "There was none yet." })];
+}
+
+const transaction = (facts) => (facts ? Object.values(facts).filter((v) => v !== null && typeof v !== "object").join("  ") : "-");
+
+function cutView(host, server, plan, target) {
+  const card = (title, text) => el("section", {}, el("h3", { text: title }), el("div", { class: "mono", text }));
+  host.replaceChildren(el("div", { class: "cut" },
+    card("Last transaction kept", plan.last_kept ? transaction(plan.last_kept) : "none after the backup"),
+    card("First left out", plan.first_left_out ? transaction(plan.first_left_out) : "none"),
+    card("From", `backup ${plan.base}, ${size(plan.bytes)}${plan.log ? `; ${plan.log.size.transactions} transactions of log, ${size(plan.log.size.bytes)}` : ""}`),
+    card("On the command line", `holdfast restore ${server} ${target} --into DIR`)));
+}
+
+async function serverPage(name) {
+  const path = `/servers/${encodeURIComponent(name)}`;
+  const [server, history, kept] = await Promise.all([ask(path), ask(`${path}/timeline`), ask(`${path}/retention`)]);
+  const content = [el("h1", { text: name }), el("ul", { class: "cards" }, serverCard(server))];
+  const button = (text, action) => {
+    const made = el("button", { type: "button", text });
+    made.addEventListener("click", action);
+    return made;
+  };
+  const findings = el("div", { "aria-live": "polite" });
+  content.push(el("div", { class: "row" },
+    button("Back up now", () => act(`${path}/backups`, { method: "POST", body: "{}" }, "The backup is queued.")),
+    button(server.paused ? "Resume" : "Pause", () => act(`${path}/${server.paused ? "resume" : "pause"}`, { method: "POST" }, server.paused ? "Resumed." : "Paused.")),
+    button("Doctor", async () => {
+      findings.replaceChildren(el("p", { text: "Looking…" }));
+      try {
+        const answer = await ask(`${path}/doctor`);
+        const colour = { ok: "green", warning: "amber", failed: "red" };
+        const rows = answer.findings.map((f) => el("tr", {}, el("td", {}, el("span", { class: `word ${colour[f.grade]}`, text: f.grade })), el("td", { text: f.probe }), el("td", {}, el("div", { text: f.found }), ...(f.fix ? [el("code", { text: f.fix })] : []))));
+        findings.replaceChildren(el("div", { class: "wide" }, el("table", {}, el("tbody", {}, ...rows))));
+      } catch (error) {
+        findings.replaceChildren(el("p", { class: "trouble", text: error.message }));
+      }
+    })), findings);
+
+  content.push(el("h2", { text: "Timeline" }));
+  const host = el("div", { class: "timeline" });
+  const cut = el("div", { "aria-live": "polite" });
+  let newest = 0;
+  drawTimeline(host, history, async (at, before) => {
+    const turn = ++newest;
+    const time = new Date(at).toISOString();
+    const query = before ? `before=${encodeURIComponent(before)}` : `to=${encodeURIComponent(time)}`;
+    try {
+      const plan = await ask(`${path}/at?${query}`);
+      if (turn === newest) cutView(cut, name, plan, before ? `--before ${before}` : `--to ${time}`);
+    } catch (error) {
+      if (turn === newest) cut.replaceChildren(el("p", { class: "trouble", text: error.message }));
+    }
+  });
+  content.push(host, cut, el("h2", { text: "Backups" }));
+  const why = new Map(kept.retention.kept.map((k) => [k.id, k]));
+  const rows = [...history.timeline.backups].reverse().map((b) => {
+    const k = why.get(b.id);
+    const until = k ? `${k.until ? show(k.until) : "for ever"} (${k.reasons.join(", ")})` : "no promise needs it";
+    return el("tr", {}, el("td", {}, el("code", { text: b.id })), el("td", { text: show(b.completed) }), el("td", { text: size(b.data_bytes) }), el("td", { text: size(b.stored_bytes) }), el("td", { text: b.proof || "-" }), el("td", { text: until }), el("td", { text: b.note }));
+  });
+  const head = ["Id", "Completed", "Data", "Stored", "Proof", "Kept until", "Note"].map((text) => el("th", { scope: "col", text }));
+  content.push(el("div", { class: "wide" }, el("table", {}, el("thead", {}, el("tr", {}, ...head)), el("tbody", {}, ...rows))));
+  return content;
+}
+
+async function storagePage() {
+  const { repository: r } = await ask("/status");
+  const facts = [
+    ["Place", r.place], ["Id", r.id], ["Free", `${size(r.free_bytes)} of ${size(r.total_bytes)}`], ["Backups", String(r.backups)],
+    ["Files in them", size(r.data_bytes)], ["Stored for them", size(r.stored_bytes)],
+    ["Last whole check", r.checked ? `${show(r.checked)}: ${r.clean ? "clean" : "damage found"}` : "none yet"], ["Next", r.check_due ? show(r.check_due) : "never"],
+  ];
+  const check = el("button", { type: "button", text: "Check now" });
+  check.addEventListener("click", () => act("/checks", { method: "POST" }, "The check is queued."));
+  return [el("h1", { text: "Storage" }), el("div", { class: "wide" }, el("table", {}, el("tbody", {}, ...facts.map(([a, b]) => el("tr", {}, el("th", { scope: "row", text: a }), el("td", { text: b })))))), el("div", { class: "row" }, check)];
+}
+
+async function auditPage() {
+  const audit = await ask("/audit");
+  const rows = audit.entries.map((e) => el("tr", {}, el("td", { text: String(e.number) }), el("td", { text: show(e.at) }), el("td", { text: e.who }), el("td", {}, el("code", { text: e.what })), el("td", { text: e.outcome })));
+  const whole = audit.intact ? "Every entry follows from the one before." : `The log was changed at line ${audit.broken_at_line}.`;
+  return [el("h1", { text: "Audit" }), el("p", { class: audit.intact ? "" : "trouble", text: whole }), el("div", { class: "wide" }, el("table", {}, el("tbody", {}, ...rows)))];
+}
+
+/** Draws the page that the address names. Only a change of the address moves the focus. */
+async function draw(moved = true) {
+  const turn = ++drawn;
+  const parts = location.hash.replace(/^#\/?/, "").split("/").map(decodeURIComponent);
+  const page = parts[0] === "server" ? serverPage(parts[1]) : parts[0] === "jobs" ? jobsPage() : parts[0] === "storage" ? storagePage() : parts[0] === "audit" ? auditPage() : dashboard();
+  for (const link of document.querySelectorAll("nav a")) {
+    const here = link.getAttribute("href") === (location.hash || "#/");
+    here ? link.setAttribute("aria-current", "page") : link.removeAttribute("aria-current");
+  }
+  let content;
+  try {
+    content = await page;
+  } catch (error) {
+    content = [el("p", { class: "trouble", role: "alert", text: error.message })];
+  }
+  if (turn !== drawn) return;
+  main.replaceChildren(...content);
+  document.title = `${main.querySelector("h1")?.textContent || "Holdfast"} – Holdfast`;
+  if (moved) main.focus();
+}
+
+/** Events say when to look again; the server page is left alone while somebody moves its slider. */
+async function listen() {
+  for (;;) {
+    try {
+      const answer = await fetch("/api/v1/events", { headers: token ? { Authorization: `Bearer ${token}` } : {} });
+      if (!answer.ok) throw new Error();
+      const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+      for (let rest = ""; ; ) {
+        const { value, done } = await reader.read();
+        if (done) break;
+        const pieces = (rest + value).split("\n\n");
+        rest = pieces.pop();
+        const heard = pieces.some((piece) => piece.includes("event:"));
+        if (heard && !location.hash.startsWith("#/server/") && !main.contains(document.activeElement?.closest("button, input"))) await draw(false);
+      }
+    } catch {
+      live.textContent = "The daemon does not answer; trying again.";
+    }
+    await new Promise((next) => setTimeout(next, 3000));
+  }
+}
+
+addEventListener("hashchange", () => draw());
+draw(false).then(listen);

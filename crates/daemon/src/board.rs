@@ -1,0 +1,308 @@
+//! The board: what can be restored now, computed from the repository in the background, so that every question is
+//! answered at once.
+
+use crate::daemon::Daemon;
+use crate::scheduler::{asked, fsck_due};
+use crate::state::Checked;
+use crate::streams::StreamView;
+use holdfast_appliance::error::Result;
+use holdfast_appliance::find::{Wanted, find};
+use holdfast_appliance::policy::{Next, Why};
+use holdfast_appliance::server::has_log;
+use holdfast_appliance::status::{status_of, timeline};
+use holdfast_appliance::time::{Micros, now, show_time};
+use holdfast_appliance::views::{FoundView, StatusView, TimelineView};
+use serde::Serialize;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// How often it is computed, at most.
+const EVERY: Duration = Duration::from_secs(2);
+/// It takes at most so much of the time: one part in this many.
+const SHARE: u32 = 20;
+/// Statements on a timeline.
+const FLAGS_MAX: u32 = 500;
+
+/// The board.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Board {
+    /// When it was computed; 0: not yet.
+    #[serde(serialize_with = "crate::jobs::time")]
+    pub at: Micros,
+    /// The servers, in the order they were added.
+    pub servers: Vec<ServerBoard>,
+    /// The repository.
+    pub repository: RepositoryBoard,
+}
+
+/// The repository.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct RepositoryBoard {
+    /// Where it is.
+    pub place: String,
+    /// Its id.
+    pub id: String,
+    /// What is wrong with its manifest.
+    pub damage: Option<String>,
+    /// Bytes free on its file system.
+    pub free_bytes: u64,
+    /// Bytes of its file system.
+    pub total_bytes: u64,
+    /// Backups in it.
+    pub backups: u64,
+    /// Bytes that they added.
+    pub stored_bytes: u64,
+    /// Bytes of the files they hold.
+    pub data_bytes: u64,
+    /// When the last whole check ended.
+    #[serde(serialize_with = "holdfast_appliance::views::maybe_time")]
+    pub checked: Option<Micros>,
+    /// Whether it found nothing wrong.
+    pub clean: Option<bool>,
+    /// When the next one is due.
+    #[serde(serialize_with = "holdfast_appliance::views::maybe_time")]
+    pub check_due: Option<Micros>,
+}
+
+/// How much is to worry about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// Nothing.
+    Green,
+    /// Protection works; something about it wants a look.
+    Amber,
+    /// Something can't be restored that should be.
+    Red,
+}
+
+/// One server.
+#[derive(Clone, Debug, Serialize)]
+pub struct ServerBoard {
+    /// What can be restored.
+    #[serde(flatten)]
+    pub status: StatusView,
+    /// How much is to worry about.
+    pub level: Level,
+    /// One sentence for a person.
+    pub headline: String,
+    /// What to worry about, a sentence each.
+    pub worries: Vec<String>,
+    /// The name of its policy.
+    pub policy: String,
+    /// The window that the policy promises, for example `7d`; `0` for all time.
+    pub window: String,
+    /// Nothing is begun for it.
+    pub paused: bool,
+    /// Its next base.
+    pub next_base: Next,
+    /// Tries that failed since the last good base.
+    pub failed_tries: u64,
+    /// Bytes of log since the last base.
+    pub log_bytes: u64,
+    /// Its stream.
+    pub stream: StreamView,
+    /// Its history.
+    #[serde(skip)]
+    pub timeline: Arc<TimelineView>,
+    /// Definitions and accounts that were changed, as flags on the timeline.
+    #[serde(skip)]
+    pub flags: Arc<Vec<FoundView>>,
+}
+
+/// Computes the board until the daemon ends.
+pub(crate) fn keep_board(daemon: &Arc<Daemon>) {
+    let mut said = String::new();
+    loop {
+        let begun = Instant::now();
+        match look(daemon) {
+            Ok(board) => {
+                said.clear();
+                if let Ok(mut shown) = daemon.board.write() {
+                    *shown = Arc::new(board);
+                }
+                daemon.events.send("board", &serde_json::json!({ "at": show_time(now()) }));
+            }
+            Err(error) if error.message != said => {
+                tracing::error!("the board: {}", error.message);
+                said = error.message;
+            }
+            Err(_) => {}
+        }
+        let rest = begun.elapsed() * SHARE;
+        let until = Instant::now() + EVERY.max(rest);
+        // Something ended: it is looked at sooner, but not without a pause.
+        let soon = Instant::now() + rest.min(EVERY);
+        while Instant::now() < until {
+            if !daemon.sleep(Duration::from_millis(100)) {
+                return;
+            }
+            if Instant::now() >= soon && daemon.look_again.swap(false, Ordering::Relaxed) {
+                break;
+            }
+        }
+    }
+}
+
+fn look(daemon: &Daemon) -> Result<Board> {
+    let catalogue = &daemon.catalogue;
+    catalogue.repository.refresh().map_err(|e| catalogue.store_error(e))?;
+    let mut servers = Vec::new();
+    for server in catalogue.repository.servers() {
+        match look_at(daemon, &server.name, has_log(&server)) {
+            Ok(seen) => servers.push(seen),
+            // One server's trouble hides no other one; of this one, what was known last is shown with it.
+            Err(error) => {
+                tracing::warn!(server = %server.name, "can't be looked at: {}", error.message);
+                let known = daemon.look().servers.iter().find(|s| s.status.server == server.name).cloned();
+                servers.push(ServerBoard {
+                    level: Level::Red,
+                    headline: error.message.clone(),
+                    worries: vec![format!("it can't be looked at: {}", error.message)],
+                    ..known.unwrap_or_else(|| unseen(daemon, &server.name, &error.message))
+                });
+            }
+        }
+        if daemon.is_stopping() {
+            break;
+        }
+    }
+    Ok(Board { at: now(), servers, repository: repository(daemon) })
+}
+
+fn look_at(daemon: &Daemon, name: &str, has_log: bool) -> Result<ServerBoard> {
+    let status = status_of(&daemon.catalogue, name)?;
+    let timeline = timeline(&daemon.catalogue, name)?;
+    let wanted = Wanted { ddl: true, limit: FLAGS_MAX, ..Wanted::default() };
+    // Nothing archived yet is no flag.
+    let flags = if has_log && status.log_until.is_some() {
+        find(&daemon.catalogue, name, &wanted).map(|f| f.found).unwrap_or_default()
+    } else {
+        Vec::new()
+    };
+    let (facts, next) = asked(daemon, name)?;
+    let (policy, terms) = daemon.config.policy_of(name);
+    let stream = daemon.streams.view(name, has_log, facts.paused);
+    let mut board = ServerBoard {
+        level: Level::Green,
+        headline: String::new(),
+        worries: Vec::new(),
+        policy: policy.to_owned(),
+        window: terms.window.to_string(),
+        paused: facts.paused,
+        failed_tries: facts.failed.len() as u64,
+        log_bytes: facts.log_bytes,
+        next_base: next,
+        stream,
+        timeline: Arc::new(timeline),
+        flags: Arc::new(flags),
+        status,
+    };
+    let window = if terms.window.0 == 0 { i64::MIN } else { now().saturating_sub(terms.window.0) };
+    judge(&mut board, window, terms.max_age.0, now());
+    Ok(board)
+}
+
+/// A server that could not be looked at even once.
+fn unseen(daemon: &Daemon, name: &str, why: &str) -> ServerBoard {
+    let (policy, terms) = daemon.config.policy_of(name);
+    ServerBoard {
+        status: StatusView::unknown(name, why),
+        level: Level::Red,
+        headline: why.to_owned(),
+        worries: Vec::new(),
+        policy: policy.to_owned(),
+        window: terms.window.to_string(),
+        paused: false,
+        next_base: Next { at: None, why: Why::Age, retry: false, capped: false, moved: false },
+        failed_tries: 0,
+        log_bytes: 0,
+        stream: StreamView::default(),
+        timeline: Arc::new(TimelineView {
+            server: name.to_owned(),
+            backups: Vec::new(),
+            spans: Vec::new(),
+            gaps: Vec::new(),
+        }),
+        flags: Arc::default(),
+    }
+}
+
+/// Says what is to worry about, and the one sentence.
+fn judge(board: &mut ServerBoard, window: Micros, max_age: Micros, now: Micros) {
+    let mut level = Level::Green;
+    let mut worries = Vec::new();
+    let mut worry = |at: Level, text: String| {
+        if at == Level::Red || level == Level::Green {
+            level = at;
+        }
+        worries.push(text);
+    };
+    let status = &board.status;
+    let Some(last) = &status.last_backup else {
+        worry(Level::Red, "there is no backup of it yet".to_owned());
+        (board.level, board.worries) = (level, worries);
+        board.headline = match board.failed_tries {
+            0 => "not protected yet: its first backup is on the way".to_owned(),
+            tries => format!("not protected: its first backup failed {tries} time(s)"),
+        };
+        return;
+    };
+    if now.saturating_sub(last.started) > max_age && !board.paused {
+        worry(Level::Red, format!("the last backup is of {}", show_time(last.completed)));
+    }
+    if board.failed_tries > 0 {
+        worry(Level::Amber, format!("the last {} backup(s) failed", board.failed_tries));
+    }
+    if board.next_base.capped {
+        worry(Level::Amber, "a day has no more backups than it may have: replay grows".to_owned());
+    }
+    if last.proof.as_deref() == Some("failed") {
+        worry(Level::Red, "the last backup could not be proved".to_owned());
+    }
+    for gap in status.gaps.iter().filter(|gap| gap.noticed >= window) {
+        worry(Level::Amber, format!("a hole after {}: {}", gap.after, gap.reason));
+    }
+    match board.stream.state {
+        "broken" => {
+            let why = board.stream.trouble.clone().unwrap_or_default();
+            worry(Level::Red, format!("its log is not followed: {why}"));
+        }
+        "paused" => worry(Level::Amber, "it is paused: nothing later is covered".to_owned()),
+        _ => {}
+    }
+    board.headline = match status.spans.last() {
+        Some(span) if board.stream.state == "following" => {
+            let earlier = status.spans.len() - 1;
+            let more =
+                if earlier == 0 { String::new() } else { format!(", and in {earlier} earlier stretch(es)") };
+            format!("restorable to any second since {}{more}", show_time(span.from))
+        }
+        _ => status.sentence.clone(),
+    };
+    (board.level, board.worries) = (level, worries);
+}
+
+fn repository(daemon: &Daemon) -> RepositoryBoard {
+    let repository = &daemon.catalogue.repository;
+    let backups = repository.backups();
+    let space = rustix::fs::statvfs(&daemon.config.repository).ok();
+    let bytes = |blocks: fn(&rustix::fs::StatVfs) -> u64| {
+        space.as_ref().map_or(0, |s| blocks(s).saturating_mul(s.f_frsize))
+    };
+    let checked: Option<Checked> = daemon.state.read(|content| content.fsck.clone());
+    RepositoryBoard {
+        place: daemon.config.repository.display().to_string(),
+        id: repository.id().to_string(),
+        damage: repository.damage(),
+        free_bytes: bytes(|s| s.f_bavail),
+        total_bytes: bytes(|s| s.f_blocks),
+        backups: backups.len() as u64,
+        stored_bytes: backups.iter().map(|b| b.stats.stored_bytes).sum(),
+        data_bytes: backups.iter().map(|b| b.stats.logical_bytes).sum(),
+        checked: checked.as_ref().map(|c| c.at),
+        clean: checked.map(|c| c.clean),
+        check_due: fsck_due(daemon),
+    }
+}

@@ -1,0 +1,215 @@
+//! What all parts share, and their life: start, run, end.
+
+use crate::audit::Audit;
+use crate::board::{Board, keep_board};
+use crate::config::Config;
+use crate::events::Events;
+use crate::metrics::Counters;
+use crate::queue::Queue;
+use crate::state::State;
+use crate::streams::{Streams, keep_streams};
+use crate::tokens::Tokens;
+use crate::{files, http, notify, runner, scheduler};
+use holdfast_appliance::catalogue::{Catalogue, Key};
+use holdfast_appliance::error::{Code, Error, Result};
+use holdfast_appliance::settings::Environment;
+use holdfast_appliance::time::{Micros, now};
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, RwLock};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How long a part may be silent before the watchdog is left to bite.
+const SILENT_MAX: Duration = Duration::from_secs(120);
+/// How long the end of the daemon waits for jobs and streams to come to a safe point.
+const STOP_WAIT: Duration = Duration::from_secs(80);
+
+/// What all parts of the daemon share.
+#[derive(Debug)]
+pub struct Daemon {
+    /// What a person wrote.
+    pub config: Config,
+    /// The repository.
+    pub catalogue: Catalogue,
+    /// The daemon's own state.
+    pub state: Arc<State>,
+    /// Jobs.
+    pub queue: Queue,
+    /// Whoever listens.
+    pub events: Arc<Events>,
+    /// Who asked for what.
+    pub audit: Audit,
+    /// Who may ask for what over the network.
+    pub tokens: Tokens,
+    /// The last look at all servers.
+    pub board: RwLock<Arc<Board>>,
+    /// Something ended that the board does not show yet.
+    pub look_again: AtomicBool,
+    /// How the streams are.
+    pub streams: Streams,
+    /// What is counted.
+    pub counters: Counters,
+    /// The daemon ends.
+    pub stopping: Arc<AtomicBool>,
+    /// When the scheduler was last alive.
+    pub scheduler_alive: AtomicI64,
+    /// When the API's threads were last alive.
+    pub api_alive: AtomicI64,
+    /// Held for as long as the daemon lives.
+    _only_one: File,
+}
+
+impl Daemon {
+    /// Opens the repository and the state.
+    ///
+    /// # Errors
+    /// `Locked` when another daemon has this state; `NoRepository`, `WrongKey`, and what the state says.
+    pub fn open(config: Config) -> Result<Self> {
+        files::private_folder(&config.state)?;
+        let only_one = only_one(&config.state)?;
+        let environment = Environment::of_daemon(config.logins(), config.spool.clone())?;
+        let key = Key::PassphraseFile(config.passphrase_file.clone());
+        let catalogue = Catalogue::open(environment, &config.repository, &key)?;
+        let stopping = Arc::new(AtomicBool::new(false));
+        let events = Arc::new(Events::default());
+        let state = Arc::new(State::open(&config.state, now())?);
+        let tokens = match &config.listen {
+            Some(listen) => Tokens::load(&listen.tokens)?,
+            None => Tokens::default(),
+        };
+        Ok(Self {
+            queue: Queue::new(Arc::clone(&state), Arc::clone(&events), Arc::clone(&stopping))?,
+            audit: Audit::open(&config.state)?,
+            board: RwLock::default(),
+            look_again: AtomicBool::new(false),
+            streams: Streams::default(),
+            counters: Counters::new()?,
+            scheduler_alive: AtomicI64::new(now()),
+            api_alive: AtomicI64::new(now()),
+            _only_one: only_one,
+            config,
+            catalogue,
+            state,
+            events,
+            tokens,
+            stopping,
+        })
+    }
+
+    /// Whether the daemon ends.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// The last look at all servers.
+    #[must_use]
+    pub fn look(&self) -> Arc<Board> {
+        self.board.read().map(|board| Arc::clone(&board)).unwrap_or_default()
+    }
+
+    /// Sleeps, but not into the end of the daemon. Gives whether it goes on.
+    #[must_use]
+    pub fn sleep(&self, time: Duration) -> bool {
+        const TICK: Duration = Duration::from_millis(50);
+        let until = Instant::now() + time;
+        while !self.is_stopping() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return true;
+            }
+            std::thread::sleep(left.min(TICK));
+        }
+        false
+    }
+
+    /// Whether all parts were alive lately.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        let most = SILENT_MAX.as_micros() as Micros;
+        [&self.scheduler_alive, &self.api_alive]
+            .iter()
+            .all(|alive| now().saturating_sub(alive.load(Ordering::Relaxed)) < most)
+    }
+}
+
+/// The lock that keeps a second daemon off this state.
+fn only_one(state: &std::path::Path) -> Result<File> {
+    let path: PathBuf = state.join("lock");
+    let file = File::create(&path)
+        .map_err(|error| Error::failed(format!("The file {} can't be made: {error}.", path.display())))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(_) => Err(Error::new(
+            Code::Locked,
+            format!("Another holdfastd works with the state in {}.", state.display()),
+        )
+        .with_next("stop it first, or give this one a state of its own")),
+    }
+}
+
+/// Runs until `stop` is set; then ends everything at its next safe point.
+///
+/// # Errors
+/// When the API can't be offered, or a part can't be started.
+pub fn run(daemon: &Arc<Daemon>, stop: &AtomicBool) -> Result<()> {
+    let api = http::serve(daemon)?;
+    let mut parts: Vec<(String, JoinHandle<()>)> = Vec::new();
+    let mut start = |name: String, part: fn(&Arc<Daemon>)| -> Result<()> {
+        let shared = Arc::clone(daemon);
+        let thread = std::thread::Builder::new().name(name.clone()).spawn(move || part(&shared));
+        let thread =
+            thread.map_err(|error| Error::failed(format!("The thread {name} can't be started: {error}.")))?;
+        parts.push((name, thread));
+        Ok(())
+    };
+    start("board".into(), keep_board)?;
+    start("scheduler".into(), scheduler::run)?;
+    start("streams".into(), keep_streams)?;
+    for slot in 0..daemon.config.jobs {
+        start(format!("job-{slot}"), runner::run)?;
+    }
+    tracing::info!(
+        repository = %daemon.config.repository.display(),
+        socket = %daemon.config.socket.display(),
+        "holdfastd {} is ready",
+        env!("CARGO_PKG_VERSION")
+    );
+    notify::notify("READY=1");
+    let watchdog = notify::watchdog_interval();
+    let mut fed = Instant::now();
+    while !stop.load(Ordering::Relaxed) {
+        std::thread::sleep(Duration::from_millis(50));
+        if watchdog.is_some_and(|every| fed.elapsed() >= every) && daemon.is_alive() {
+            notify::notify("WATCHDOG=1");
+            fed = Instant::now();
+        }
+        if let Some((name, _)) = parts.iter().find(|(_, thread)| thread.is_finished()) {
+            tracing::error!(part = %name, "a part of the daemon has ended by itself; all end, to begin anew");
+            break;
+        }
+    }
+    tracing::info!("holdfastd ends");
+    notify::notify("STOPPING=1");
+    daemon.stopping.store(true, Ordering::Relaxed);
+    daemon.queue.stop();
+    api.stop();
+    let deadline = Instant::now() + STOP_WAIT;
+    let mut died = !stop.load(Ordering::Relaxed);
+    for (name, thread) in parts {
+        while !thread.is_finished() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        if !thread.is_finished() {
+            // As after a kill: what was acknowledged is durable, what runs begins anew.
+            tracing::warn!(part = %name, "did not come to a safe point in time");
+        } else if thread.join().is_err() {
+            died = true;
+        }
+    }
+    // Last: until here, another daemon finds the address taken.
+    let _ = std::fs::remove_file(&daemon.config.socket);
+    if died { Err(Error::failed("A part of the daemon died; the log says which one.")) } else { Ok(()) }
+}

@@ -1,0 +1,114 @@
+//! Begins what the policies ask for: bases, expiry, the check of the whole repository.
+//!
+//! Nothing is remembered here: at each tick the question is asked anew of the repository and the state, so that a
+//! daemon that died goes on where it was.
+
+use crate::daemon::Daemon;
+use crate::expiry;
+use crate::jobs::{Work, code_word};
+use holdfast_appliance::error::{Code, Result};
+use holdfast_appliance::policy::{Next, ScheduleFacts, next_base, schedule_facts};
+use holdfast_appliance::time::{Micros, now};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// How often the question is asked.
+const TICK: Duration = Duration::from_secs(1);
+/// How often each server's backups are looked through for what no promise needs.
+const EXPIRE_EVERY: Duration = Duration::from_secs(3600);
+/// Who begins what nobody asked for.
+const BY: &str = "schedule";
+
+/// Ticks until the daemon ends.
+pub(crate) fn run(daemon: &Arc<Daemon>) {
+    let mut expired: BTreeMap<String, Instant> = BTreeMap::new();
+    let mut said = String::new();
+    while daemon.sleep(TICK) {
+        daemon.scheduler_alive.store(now(), Ordering::Relaxed);
+        match tick(daemon, &mut expired) {
+            Ok(()) => said.clear(),
+            Err(error) if error.message != said => {
+                tracing::error!(code = %code_word(error.code), "{}", error.message);
+                said = error.message;
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+fn tick(daemon: &Daemon, expired: &mut BTreeMap<String, Instant>) -> Result<()> {
+    let catalogue = &daemon.catalogue;
+    catalogue.repository.refresh().map_err(|e| catalogue.store_error(e))?;
+    // One server's trouble is not another's.
+    let mut trouble = Ok(());
+    for server in catalogue.repository.servers() {
+        let tended = tend(daemon, &server.name, expired);
+        trouble = trouble.and(tended);
+    }
+    let scrub = daemon.config.checks.scrub;
+    if scrub.0 > 0 && last_ended(daemon, &Work::Scrub {}).saturating_add(scrub.0) <= now() {
+        submit(daemon, Work::Scrub {})?;
+    }
+    if fsck_due(daemon).is_some_and(|at| at <= now()) {
+        submit(daemon, Work::Fsck {})?;
+    }
+    trouble
+}
+
+/// Begins what is due for one server.
+fn tend(daemon: &Daemon, server: &str, expired: &mut BTreeMap<String, Instant>) -> Result<()> {
+    let (_, next) = asked(daemon, server)?;
+    if next.at.is_some_and(|at| at <= now()) {
+        let word = serde_json::to_value(next.why).ok();
+        let why = word.as_ref().and_then(|w| w.as_str()).unwrap_or("age").to_owned();
+        submit(daemon, Work::Backup { server: server.to_owned(), note: String::new(), why })?;
+    }
+    if expired.get(server).is_none_or(|at| at.elapsed() >= EXPIRE_EVERY) {
+        expired.insert(server.to_owned(), Instant::now());
+        let (_, policy) = daemon.config.policy_of(server);
+        let done = expiry::carried_out(&daemon.catalogue, &daemon.state, server, &policy, now())?;
+        if !done.forget.is_empty() {
+            tracing::info!(server = %server, forgotten = done.forget.len(), "no promise needs them");
+        }
+    }
+    Ok(())
+}
+
+/// Asks for a job; one that waits or runs already is as good.
+fn submit(daemon: &Daemon, work: Work) -> Result<()> {
+    match daemon.queue.submit(work, BY, None) {
+        Err(error) if error.code == Code::Locked => Ok(()),
+        other => other.map(drop),
+    }
+}
+
+/// What the schedule knows of a server, and when its next base is due.
+pub(crate) fn asked(daemon: &Daemon, name: &str) -> Result<(ScheduleFacts, Next)> {
+    let server = daemon.catalogue.server(name)?;
+    let (failed, paused) = daemon.state.read(|content| {
+        content.servers.get(name).map_or((Vec::new(), false), |s| (s.failed.clone(), s.paused))
+    });
+    let facts = schedule_facts(&daemon.catalogue, &server, &failed, paused)?;
+    let next = next_base(&daemon.config.policy_of(name).1, &facts, now());
+    Ok((facts, next))
+}
+
+/// When a job of this work last ended; before the first one, when the daemon's state was begun.
+fn last_ended(daemon: &Daemon, work: &Work) -> Micros {
+    daemon.state.read(|content| {
+        let ended = content.jobs.iter().filter(|j| j.work == *work).filter_map(|j| j.ended).max();
+        ended.unwrap_or(content.begun).max(content.begun)
+    })
+}
+
+/// When the next check of the whole repository is due; `None`: never.
+pub(crate) fn fsck_due(daemon: &Daemon) -> Option<Micros> {
+    let every = daemon.config.checks.fsck;
+    let last = daemon.state.read(|content| content.fsck.as_ref().map_or(content.begun, |c| c.at));
+    // One that ended without a verdict is tried again the next day.
+    let day: Micros = 86_400_000_000;
+    let again = last_ended(daemon, &Work::Fsck {}).saturating_add(day.min(every.0));
+    (every.0 > 0).then(|| last.saturating_add(every.0).max(again))
+}

@@ -1,0 +1,305 @@
+//! The API from outside: the socket, TLS, tokens, roles, the allow-list, and what it refuses.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a panic is how a test fails"
+)]
+
+use holdfast_appliance::catalogue::Key;
+use holdfast_appliance::init::init;
+use holdfast_appliance::settings::Environment;
+use holdfast_daemon::config::Config;
+use holdfast_daemon::daemon::{Daemon, run};
+use holdfast_daemon::tokens::{Role, fresh};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use serde_json::{Value, json};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+const CERTIFICATE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/certificate.pem");
+const KEY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/key.pem");
+
+/// A daemon on a fresh repository with one folder in it.
+struct Bed {
+    dir: tempfile::TempDir,
+    port: u16,
+    tokens: Vec<(Role, String)>,
+    stop: Arc<AtomicBool>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Bed {
+    fn start(allow: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        std::fs::write(at("passphrase"), "only for tests\n").unwrap();
+        let environment = Environment::of_daemon(at("servers.toml"), Some(at("spool"))).unwrap();
+        let key = Key::PassphraseFile(at("passphrase"));
+        init(&environment, &at("repository"), &key, "test").unwrap();
+        let catalogue =
+            holdfast_appliance::catalogue::Catalogue::open(environment, &at("repository"), &key).unwrap();
+        std::fs::create_dir_all(at("data")).unwrap();
+        std::fs::create_dir_all(at("restored")).unwrap();
+        std::fs::write(at("data/file"), vec![7; 100_000]).unwrap();
+        let folder = holdfast_appliance::server::Added {
+            name: "files".into(),
+            kind: holdfast_appliance::ServerKind::Folder { path: at("data").to_str().unwrap().into() },
+            login: Default::default(),
+        };
+        holdfast_appliance::server::add(&catalogue, folder).unwrap();
+        drop(catalogue);
+
+        let roles = [Role::Viewer, Role::Operator, Role::Restorer, Role::Admin];
+        let mut lines = String::new();
+        let tokens = roles.map(|role| {
+            let (token, line) = fresh(&format!("{role:?}"), role).unwrap();
+            lines.push_str(&line);
+            (role, token.to_string())
+        });
+        std::fs::write(at("tokens.toml"), lines).unwrap();
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let text = format!(
+            "repository = {:?}\npassphrase_file = {:?}\nstate = {:?}\nsocket = {:?}\nrestore_into = [{:?}]\n\
+             [listen]\naddress = '127.0.0.1:{port}'\ncertificate = '{CERTIFICATE}'\nkey = '{KEY}'\ntokens = {:?}\n\
+             allow = [{allow}]\n",
+            at("repository"),
+            at("passphrase"),
+            at("state"),
+            at("socket"),
+            at("restored"),
+            at("tokens.toml"),
+        );
+        std::fs::write(at("holdfast.toml"), text).unwrap();
+        let config = Config::load(&at("holdfast.toml")).unwrap();
+        let daemon = Arc::new(Daemon::open(config).unwrap());
+        let stop = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || run(&daemon, &flag).unwrap());
+        let bed = Self { dir, port, tokens: tokens.into(), stop, thread: Some(thread) };
+        bed.until("the board", || bed.local("GET", "/api/v1/status", None).0 == 200);
+        bed
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn until(&self, what: &str, holds: impl Fn() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !holds() {
+            assert!(Instant::now() < deadline, "not within a minute: {what}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn local(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
+        match UnixStream::connect(self.at("socket")) {
+            Ok(stream) => converse(stream, method, path, "", body),
+            Err(_) => (0, Value::Null),
+        }
+    }
+
+    fn network(&self, method: &str, path: &str, token: Option<&str>, body: Option<Value>) -> (u16, Value) {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(CERTIFICATE).unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let name = ServerName::try_from("127.0.0.1").unwrap();
+        let connection = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
+        let stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        let header = token.map(|t| format!("Authorization: Bearer {t}\r\n")).unwrap_or_default();
+        converse(rustls::StreamOwned::new(connection, stream), method, path, &header, body)
+    }
+
+    fn token(&self, role: Role) -> &str {
+        &self.tokens.iter().find(|(r, _)| *r == role).unwrap().1
+    }
+
+    fn ended(&self, answer: &Value) -> Value {
+        let path = format!("/api/v1/jobs/{}", answer["id"]);
+        self.until("the job's end", || {
+            let job = self.local("GET", &path, None).1;
+            ["done", "failed", "cancelled"].contains(&job["standing"].as_str().unwrap())
+        });
+        self.local("GET", &path, None).1
+    }
+}
+
+impl Drop for Bed {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let ended = self.thread.take().unwrap().join();
+        assert!(ended.is_ok() || std::thread::panicking());
+    }
+}
+
+/// One request; status 0 when the door is shut.
+fn converse(
+    mut stream: impl Read + Write,
+    method: &str,
+    path: &str,
+    header: &str,
+    body: Option<Value>,
+) -> (u16, Value) {
+    let body = body.map(|b| b.to_string()).unwrap_or_default();
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{header}Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let mut bytes = Vec::new();
+    if stream.write_all(request.as_bytes()).is_err() {
+        return (0, Value::Null);
+    }
+    // A TLS end without its farewell is an end all the same.
+    let _ = stream.read_to_end(&mut bytes);
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    let Some((head, body)) = text.split_once("\r\n\r\n") else { return (0, Value::Null) };
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, serde_json::from_str(body).unwrap_or_else(|_| Value::String(body.to_owned())))
+}
+
+#[test]
+fn roles_are_kept_over_tls_and_every_try_is_noted() {
+    let bed = Bed::start("'127.0.0.0/8'");
+    let requests: [(&str, &str, Role); 9] = [
+        ("GET", "/api/v1/status", Role::Viewer),
+        ("GET", "/metrics", Role::Viewer),
+        ("GET", "/api/v1/jobs", Role::Viewer),
+        ("GET", "/api/v1/servers/files/timeline", Role::Viewer),
+        ("GET", "/api/v1/servers/files/doctor", Role::Operator),
+        ("POST", "/api/v1/servers/files/pause", Role::Operator),
+        ("POST", "/api/v1/servers/files/resume", Role::Operator),
+        ("POST", "/api/v1/restore-plans", Role::Restorer),
+        ("GET", "/api/v1/audit", Role::Admin),
+    ];
+    for (method, path, needs) in requests {
+        assert_eq!(bed.network(method, path, None, None).0, 401, "{path} without a token");
+        assert_eq!(bed.network(method, path, Some("hft_wrong"), None).0, 401, "{path} with a wrong one");
+        for (role, token) in &bed.tokens {
+            let (status, answer) = bed.network(method, path, Some(token), None);
+            let refused = status == 403;
+            assert_eq!(refused, !role.may(needs), "{method} {path} as {role:?}: {status} {answer}");
+            if refused {
+                assert_eq!(answer["code"], "forbidden");
+            }
+        }
+    }
+    let (_, audit) = bed.network("GET", "/api/v1/audit", Some(bed.token(Role::Admin)), None);
+    assert_eq!(audit["intact"], true);
+    let forbidden = audit["entries"].as_array().unwrap().iter().filter(|e| e["outcome"] == "forbidden");
+    assert!(forbidden.count() >= 10, "{audit}");
+    // No token is ever written anywhere.
+    let token = bed.token(Role::Admin);
+    for file in ["state/audit.log", "state/state.json", "tokens.toml"] {
+        assert!(!std::fs::read_to_string(bed.at(file)).unwrap().contains(token), "{file}");
+    }
+    // The page and its kin need no token, and hold nothing.
+    for path in ["/", "/app.js", "/style.css", "/timeline.js", "/icon.svg", "/healthz", "/readyz"] {
+        assert_eq!(bed.network("GET", path, None, None).0, 200, "{path}");
+    }
+}
+
+#[test]
+fn who_is_not_on_the_allow_list_gets_nothing_and_plain_text_gets_nothing() {
+    let bed = Bed::start("'10.0.0.0/8'");
+    assert_eq!(bed.network("GET", "/", None, None).0, 0);
+    drop(bed);
+    let bed = Bed::start("");
+    let plain = TcpStream::connect(("127.0.0.1", bed.port)).unwrap();
+    assert_eq!(converse(plain, "GET", "/", "", None).0, 0);
+    assert_eq!(bed.network("GET", "/api/v1/me", Some(bed.token(Role::Viewer)), None).1["role"], "viewer");
+}
+
+#[test]
+fn a_backup_and_a_restore_are_jobs_and_what_cant_be_is_refused_with_the_reason() {
+    let bed = Bed::start("");
+    // The schedule takes the first one by itself.
+    bed.until("the first base", || {
+        bed.local("GET", "/api/v1/backups?server=files", None).1["backups"].as_array().unwrap().len() == 1
+    });
+    let post = |path: &str, body: Value| bed.local("POST", &format!("/api/v1{path}"), Some(body));
+    let (status, job) = post("/servers/files/backups", json!({ "note": "before v7" }));
+    assert_eq!(status, 202, "{job}");
+    let job = bed.ended(&job);
+    assert_eq!((&job["standing"], &job["result"]["note"]), (&json!("done"), &json!("before v7")), "{job}");
+
+    let into = bed.at("restored/one");
+    let wanted = json!({ "server": "files", "to": "fastest", "into": into });
+    let (status, plan) = post("/restore-plans", wanted.clone());
+    assert_eq!(status, 200, "{plan}");
+    assert!(!into.exists(), "a plan changes nothing");
+    let (_, job) = post("/restores", wanted);
+    let job = bed.ended(&job);
+    assert_eq!(job["standing"], "done", "{job}");
+    assert_eq!(std::fs::read(into.join("file")).unwrap(), vec![7; 100_000]);
+
+    let refused = |status: u16, code: &str, answer: (u16, Value)| {
+        assert_eq!((answer.0, answer.1["code"].as_str().unwrap()), (status, code), "{}", answer.1);
+        assert!(!answer.1["detail"].as_str().unwrap().is_empty());
+    };
+    refused(404, "not_found", post("/servers/nobody/backups", json!({})));
+    refused(400, "usage", post("/servers/files/backups", json!({ "nota": 1 })));
+    refused(405, "method_not_allowed", bed.local("PUT", "/api/v1/status", None));
+    refused(404, "not_found", bed.local("GET", "/api/v1/nothing", None));
+    refused(404, "not_found", bed.local("GET", "/api/v1/jobs/99999", None));
+    refused(413, "usage", post("/servers/files/backups", json!({ "note": "x".repeat(70_000) })));
+    refused(400, "usage", bed.local("GET", "/api/v1/servers/files/at?to=yesterday", None));
+    std::os::unix::fs::symlink("/tmp", bed.at("restored/link")).unwrap();
+    for into in ["/etc/x", "relative", &format!("{}/../x", bed.at("restored").display())] {
+        refused(400, "usage", post("/restores", json!({ "server": "files", "to": "fastest", "into": into })));
+    }
+    for into in [bed.at("restored"), bed.at("restored/link/x")] {
+        refused(400, "usage", post("/restores", json!({ "server": "files", "to": "fastest", "into": into })));
+    }
+    bed.until("the board shows it", || {
+        let metrics = bed.local("GET", "/metrics", None).1;
+        metrics.as_str().unwrap().contains("holdfast_protected{server=\"files\"} 1\n")
+    });
+    let metrics = bed.local("GET", "/metrics", None).1;
+    for name in ["last_success_age_seconds", "repo_free_bytes", "http_request_seconds_count", "build_info"] {
+        assert!(metrics.as_str().unwrap().contains(&format!("\nholdfast_{name}")), "{name}");
+    }
+}
+
+#[test]
+fn a_second_daemon_is_refused_and_the_socket_is_its_owners_only() {
+    use std::os::unix::fs::PermissionsExt;
+    let bed = Bed::start("");
+    let mode = std::fs::metadata(bed.at("socket")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let again = Daemon::open(Config::load(Path::new(&bed.at("holdfast.toml"))).unwrap());
+    assert_eq!(again.unwrap_err().code, holdfast_appliance::error::Code::Locked);
+}
+
+#[test]
+fn events_are_heard_as_they_happen() {
+    let bed = Bed::start("");
+    let mut stream = UnixStream::connect(bed.at("socket")).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    stream.write_all(b"GET /api/v1/events HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let mut heard = String::new();
+    let mut buffer = [0; 4096];
+    while !heard.contains("retry: 2000") {
+        let read = stream.read(&mut buffer).unwrap();
+        heard.push_str(&String::from_utf8_lossy(&buffer[..read]));
+    }
+    let (_, job) = bed.local("POST", "/api/v1/servers/files/backups", Some(json!({ "note": "heard" })));
+    while !(heard.contains("event: job") && heard.contains("\"standing\":\"done\"")) {
+        let read = stream.read(&mut buffer).unwrap();
+        assert!(read > 0, "{job}: {heard}");
+        heard.push_str(&String::from_utf8_lossy(&buffer[..read]));
+    }
+    assert!(heard.to_lowercase().contains("content-type: text/event-stream"));
+}

@@ -189,7 +189,7 @@ fn logs(repo: &Repository, expected: &Value) {
     assert_eq!(streams.len(), logs.len());
     for stream in streams {
         let segments = repo.logs(stream).unwrap();
-        let logs = &logs[hex(&stream.to_bytes()).as_str()];
+        let logs = logs.get(hex(&stream.to_bytes()).as_str()).unwrap();
         assert_eq!(segments.len(), logs.len());
         for (segment, log) in segments.iter().zip(logs) {
             assert_eq!(segment.opening.number, log["number"]);

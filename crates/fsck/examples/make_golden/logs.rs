@@ -99,16 +99,19 @@ impl Binlog {
     }
 }
 
+/// What was put into each segment of a log, in order.
+type NotedFrames = Arc<Mutex<BTreeMap<(StreamKey, u64), Vec<Value>>>>;
+
 /// Notes the frames on their way into the repository.
 struct Noted<'a> {
     repo: &'a Repository,
-    frames: Arc<Mutex<BTreeMap<(StreamKey, u64), Vec<Value>>>>,
+    frames: NotedFrames,
 }
 
 struct NotedWriter {
     inner: Box<dyn StretchWriter>,
     stream: StreamKey,
-    frames: Arc<Mutex<BTreeMap<(StreamKey, u64), Vec<Value>>>>,
+    frames: NotedFrames,
 }
 
 type Result<T> = holdfast_archive::Result<T>;

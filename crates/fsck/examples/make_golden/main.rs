@@ -28,8 +28,10 @@ use holdfast_store::format::record::{HealedRecord, Healing, Record, ReportRecord
 use serde_json::json;
 
 fn main() {
-    let target = std::env::args().nth(1).expect("make_golden: name the folder to make");
-    let target = PathBuf::from(target);
+    let Some(target) = std::env::args().nth(1).map(PathBuf::from) else {
+        eprintln!("make_golden: name the folder to make");
+        std::process::exit(2);
+    };
     std::fs::create_dir(&target).unwrap();
     std::fs::write(target.join("passphrase"), format!("{PASSPHRASE}\n")).unwrap();
     let root = target.join("repo");

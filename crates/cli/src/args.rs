@@ -348,6 +348,24 @@ pub enum Prove {
     Full,
 }
 
+/// `90`, `30s`, `15m`, `8h`, `2d`.
+fn time_span(text: &str) -> std::result::Result<std::time::Duration, String> {
+    let (digits, unit) = match text.find(|c: char| !c.is_ascii_digit()) {
+        Some(at) => text.split_at(at),
+        None => (text, "s"),
+    };
+    let seconds: u64 = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return Err("a number and s, m, h or d are expected, as in 30m".to_owned()),
+    };
+    let count: u64 = digits.parse().map_err(|_| "a number is expected first, as in 30m".to_owned())?;
+    let all = count.checked_mul(seconds).ok_or("this is longer than anybody waits")?;
+    Ok(std::time::Duration::from_secs(all))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -366,22 +384,4 @@ mod tests {
         assert!(parse("holdfast restore shop --before drop:orders --into d").is_ok());
         assert!(parse("holdfast restore finish d").is_ok());
     }
-}
-
-/// `90`, `30s`, `15m`, `8h`, `2d`.
-fn time_span(text: &str) -> std::result::Result<std::time::Duration, String> {
-    let (digits, unit) = match text.find(|c: char| !c.is_ascii_digit()) {
-        Some(at) => text.split_at(at),
-        None => (text, "s"),
-    };
-    let seconds: u64 = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        "d" => 86_400,
-        _ => return Err("a number and s, m, h or d are expected, as in 30m".to_owned()),
-    };
-    let count: u64 = digits.parse().map_err(|_| "a number is expected first, as in 30m".to_owned())?;
-    let all = count.checked_mul(seconds).ok_or("this is longer than anybody waits")?;
-    Ok(std::time::Duration::from_secs(all))
 }

@@ -74,6 +74,22 @@ impl SimDisk {
         disk
     }
 
+    /// Changes how much fits on the disk; `None` is no limit.
+    pub fn set_capacity(&self, bytes: Option<u64>) {
+        self.shared.state().capacity = bytes;
+    }
+
+    /// Bytes that files take now.
+    #[must_use]
+    pub fn used(&self) -> u64 {
+        self.shared.state().used()
+    }
+
+    /// From now on every lock is granted to everybody, as on a network file system without locking.
+    pub fn break_locks(&self) {
+        self.shared.state().locks_lie = true;
+    }
+
     /// How many operations the trace has. An image can be made at each: see [`SimDisk::crash_at`].
     #[must_use]
     pub fn trace_len(&self) -> usize {

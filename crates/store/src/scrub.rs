@@ -226,7 +226,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// All bytes, a piece at a time; pieces that the disk refuses are zeros, for parity to fill. `None` if the run ends
+    /// All bytes, a piece at a time; pages that the disk refuses are zeros, for parity to fill. `None` if the run ends
     /// meanwhile; nothing if the segment was removed.
     fn read(&mut self, target: &Target) -> Result<Option<Vec<u8>>> {
         let objects = &self.inner.objects;
@@ -240,7 +240,15 @@ impl<'a> Run<'a> {
             match objects.read_into(&target.name, at as u64 * PIECE_BYTES, piece) {
                 Ok(()) => {}
                 Err(e) if e.is_not_found() => return Ok(Some(Vec::new())),
-                Err(holdfast_io::Error::Io { .. }) => piece.fill(0),
+                // One bad sector must not take the piece with it: parity brings a few pages back, not a MiB.
+                Err(holdfast_io::Error::Io { .. }) => {
+                    for (nth, page) in piece.chunks_mut(PAGE_BYTES).enumerate() {
+                        let offset = at as u64 * PIECE_BYTES + (nth * PAGE_BYTES) as u64;
+                        if objects.read_into(&target.name, offset, page).is_err() {
+                            page.fill(0);
+                        }
+                    }
+                }
                 Err(e) => return Err(e.into()),
             }
             self.summary.bytes += piece.len() as u64;

@@ -1,0 +1,161 @@
+//! Two processes, a log, a scrub, rot within what parity and copies bring back, faults, crashes, a clock that jumps:
+//! in seeded order, and in every order that is short. Whatever was acknowledged is there afterwards, to the byte; what
+//! the store can read and what the second reader says of it never disagree; a repair leaves nothing to repair.
+//!
+//! `HOLDFAST_TEST_SEEDS=N` runs N seeds, from `HOLDFAST_TEST_SEED` on; `HOLDFAST_TEST_DEPTH=4` every sequence of four.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "tests, where a panic is the report"
+)]
+
+mod common;
+#[path = "common/world.rs"]
+mod world;
+
+use holdfast_fsck::Scope;
+use world::{World, number};
+
+fn step(world: &mut World, label: &str) {
+    let done = match world.chance.below(16) {
+        0..=3 => world.back_up(true),
+        4 => world.back_up(false),
+        5..=7 => world.append(),
+        8 => world.seal(),
+        9 => world.scrub(),
+        10 => {
+            world.rot();
+            Ok(())
+        }
+        11 => {
+            world.crash();
+            world.verify(label);
+            Ok(())
+        }
+        12 => {
+            world.fault();
+            Ok(())
+        }
+        13 => {
+            world.jump();
+            world.open();
+            Ok(())
+        }
+        14 => {
+            let scope = if world.chance.below(2) == 0 { Scope::Full } else { Scope::Sample };
+            agree(world, scope, label);
+            Ok(())
+        }
+        _ => {
+            let done = world.repair();
+            assert!(done.clean(), "{label}: {}", done.text());
+            world.verify(label);
+            Ok(())
+        }
+    };
+    if let Err(e) = done {
+        // Only what was injected fails. The process ends, and the machine may go with it.
+        assert!(
+            matches!(e, holdfast_store::Error::Io(_) | holdfast_store::Error::Stopped { .. }),
+            "{label}: {e}"
+        );
+        world.disk.clear_faults();
+        if world.chance.below(2) == 0 {
+            world.crash()
+        } else {
+            world.open()
+        }
+        world.verify(label);
+    }
+}
+
+/// The second reader finds rot if there is any, and nothing else.
+fn agree(world: &mut World, scope: Scope, label: &str) {
+    world.disk.clear_faults();
+    let report = world.check(scope);
+    if world.rotten.is_empty() {
+        assert!(report.clean, "{label}: {}", report.text());
+    }
+    if scope == Scope::Full {
+        for name in &world.rotten {
+            assert!(
+                report.flaws.iter().any(|f| f.object == *name)
+                    || report.notes.iter().any(|n| n.object == *name),
+                "{label}: rot in {name} is not named:\n{}",
+                report.text()
+            );
+        }
+        for backup in report.backups.iter().filter(|b| b.whole) {
+            let id = backup.id.parse().unwrap();
+            let read = world::read_backup(&world.repos[0], id);
+            world.repos[0].refresh().unwrap();
+            assert!(
+                read.is_ok() || world.repos[0].backup(id).is_err(),
+                "{label}: whole, they say: {:?}",
+                read.err()
+            );
+        }
+    }
+}
+
+#[test]
+fn whatever_happens_in_whatever_order_nothing_acknowledged_is_lost() {
+    let (first, count) = (number("HOLDFAST_TEST_SEED", 20_261_121), number("HOLDFAST_TEST_SEEDS", 12));
+    for seed in first..first + count {
+        let label = format!(
+            "repeat with HOLDFAST_TEST_SEED={seed} HOLDFAST_TEST_SEEDS=1 cargo test -p holdfast-fsck --test simulation whatever"
+        );
+        let mut world = World::new(seed);
+        for nth in 0..30 {
+            step(&mut world, &format!("step {nth}; {label}"));
+        }
+        world.disk.clear_faults();
+        world.open();
+        world.verify(&label);
+        let done = world.repair();
+        assert!(done.clean(), "{label}: {}", done.text());
+        world.verify(&label);
+        agree(&mut world, Scope::Full, &label);
+        if seed % 1000 == 999 {
+            eprintln!("seed {seed}");
+        }
+    }
+    eprintln!("{count} seeds from {first} on");
+}
+
+/// The steps of the bounded exhaustive run; each is followed by a look at everything.
+const STEPS: [&str; 7] = ["backup", "half a backup", "append", "seal", "scrub", "rot", "crash"];
+
+#[test]
+fn every_short_sequence_of_steps_keeps_what_it_acknowledged() {
+    let depth = u32::try_from(number("HOLDFAST_TEST_DEPTH", 2)).unwrap();
+    let all = STEPS.len().pow(depth);
+    for sequence in 0..all {
+        let mut world = World::new(sequence as u64 + 1);
+        let (mut rest, mut names) = (sequence, Vec::new());
+        for _ in 0..depth {
+            let name = STEPS[rest % STEPS.len()];
+            rest /= STEPS.len();
+            names.push(name);
+            match name {
+                "backup" => world.back_up(true).unwrap(),
+                "half a backup" => world.back_up(false).unwrap(),
+                "append" => world.append().unwrap(),
+                "seal" => world.seal().unwrap(),
+                "scrub" => world.scrub().unwrap(),
+                "rot" => world.rot(),
+                _ => world.crash(),
+            }
+            let label = names.join(", ");
+            world.verify(&label);
+            agree(&mut world, Scope::Full, &label);
+        }
+        let label = names.join(", ");
+        world.open();
+        let done = world.repair();
+        assert!(done.clean(), "{label}: {}", done.text());
+        world.verify(&label);
+    }
+    eprintln!("{all} sequences of {depth} steps");
+}

@@ -101,7 +101,7 @@ fn run_repair(objects: &dyn Objects) -> holdfast_fsck::Repaired {
 fn one_flipped_byte_anywhere_in_a_segment_is_found_healed_and_never_handed_out() {
     let (disk, backups) = made();
     let seed = number("HOLDFAST_TEST_SEED", 7);
-    let count = number("HOLDFAST_TEST_PLACES", 120);
+    let count = number("HOLDFAST_TEST_PLACES", 40);
     let again = format!(
         "HOLDFAST_TEST_SEED={seed} HOLDFAST_TEST_PLACES={count} cargo test -p holdfast-fsck --test rot one"
     );
@@ -144,7 +144,7 @@ fn one_flipped_byte_anywhere_in_a_segment_is_found_healed_and_never_handed_out()
 fn as_much_rot_as_there_is_never_gives_wrong_bytes_and_the_verdicts_agree() {
     let (disk, backups) = made();
     let seed = number("HOLDFAST_TEST_SEED", 11);
-    let rounds = number("HOLDFAST_TEST_ROUNDS", 40);
+    let rounds = number("HOLDFAST_TEST_ROUNDS", 15);
     let again = format!(
         "HOLDFAST_TEST_SEED={seed} HOLDFAST_TEST_ROUNDS={rounds} cargo test -p holdfast-fsck --test rot verdicts"
     );

@@ -15,7 +15,7 @@ use holdfast_format::gtid::{Flavor, GtidSet};
 use holdfast_format::record::{self, ServerKind, ServerRecord, SourceKind};
 use holdfast_mysql::ConnectOptions;
 use holdfast_source::{CloneSource, FolderSource, MariadbBackup, Outcome, Program, Source};
-use holdfast_store::BackupDraft;
+use holdfast_store::{BackupDraft, VerifyWrite};
 use std::path::{Path, PathBuf};
 
 /// How a backup is taken.
@@ -27,6 +27,8 @@ pub struct Options {
     pub jobs: u8,
     /// Read every file of a folder, also those that are as the last backup has them.
     pub force: bool,
+    /// Decode one frame of sixteen back before the backup is acknowledged, in place of all of them.
+    pub verify_sample: bool,
     /// Kept with the backup, so that a daemon that died after the commit finds its job done: see [`taken_by`].
     pub job: Option<String>,
 }
@@ -65,7 +67,9 @@ pub fn backup(
     let parent = catalogue.backups_of(&server).last().map(|b| b.id);
     let life = if network { Life::now(catalogue, &server, watcher) } else { None };
     let (mut source, kind) = source(catalogue, &server, options)?;
-    let writer = catalogue.repository.begin_backup(parent).map_err(|e| catalogue.store_error(e))?;
+    let verify = if options.verify_sample { VerifyWrite::Sample } else { VerifyWrite::Full };
+    let writer = catalogue.repository.begin_backup_verified(parent, verify);
+    let writer = writer.map_err(|e| catalogue.store_error(e))?;
     let outcome =
         source.copy(&Intake::new(&writer), &Watch(watcher)).map_err(|e| copy_error(catalogue, &server, e))?;
     let mut draft = draft(&server, kind, options, &outcome)?;

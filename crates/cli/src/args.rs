@@ -83,6 +83,9 @@ pub enum Verb {
         /// Read every file of a folder, also those whose size, inode and times are as in the last backup
         #[arg(long)]
         force: bool,
+        /// How much of what is written is decrypted and decoded again before the backup counts: all, or one block of 16
+        #[arg(long, value_name = "HOW_MUCH", default_value = "full", value_parser = ["full", "sample"])]
+        verify_write: String,
     },
 
     /// Follow a server's binlog in the foreground until SIGTERM or SIGINT

@@ -10,6 +10,7 @@ use crate::args::{Cli, Common, Verb};
 use crate::client::Client;
 use crate::output::Output;
 use crate::passphrase;
+use holdfast_appliance::backup::Options;
 use holdfast_appliance::catalogue::Catalogue;
 use holdfast_appliance::error::{Error, Result};
 use holdfast_appliance::settings::Environment;
@@ -60,7 +61,10 @@ pub fn run(cli: Cli) -> std::result::Result<ExitCode, Stop> {
         Verb::Backup { name, note, .. } if common.daemon.is_some() => {
             daemon::backup(&client(&common)?, output, &name, &note, common.quiet)
         }
-        Verb::Backup { name, note, jobs, force } => jobs::backup(&common, output, &name, note, jobs, force),
+        Verb::Backup { name, note, jobs, force, verify_write } => {
+            let options = Options { note, jobs, force, verify_sample: verify_write == "sample", job: None };
+            jobs::backup(&common, output, &name, &options)
+        }
         Verb::Archive { name } => jobs::archive(&common, output, &name),
         Verb::List { name } => look::list(&common, output, name.as_deref()),
         Verb::Status if common.daemon.is_some() => daemon::status(&client(&common)?, output),

@@ -316,6 +316,10 @@ impl Objects for Directory {
     fn file(&self, name: &ObjectName) -> Result<Option<Arc<dyn File>>> {
         self.disk.open(&self.path(name), Open::Read).map(Some)
     }
+
+    fn bulk_file(&self, name: &ObjectName) -> Result<Option<Arc<dyn File>>> {
+        self.disk.open_bulk(&self.path(name), Open::Read).map(Some)
+    }
 }
 
 /// An object being written in place.

@@ -161,4 +161,9 @@ pub trait Objects: Send + Sync + fmt::Debug {
 
     /// The object as an open file for reading, for the bulk engines; `None` where objects are not files.
     fn file(&self, name: &ObjectName) -> Result<Option<Arc<dyn File>>>;
+
+    /// As [`Objects::file`], for much of it that is read once: see [`Disk::open_bulk`](crate::Disk::open_bulk).
+    fn bulk_file(&self, name: &ObjectName) -> Result<Option<Arc<dyn File>>> {
+        self.file(name)
+    }
 }

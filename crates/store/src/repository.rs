@@ -291,7 +291,16 @@ impl Repository {
 
     /// Begins a backup; blocks are first compared with those of `parent` at the same place.
     pub fn begin_backup(&self, parent: Option<BackupId>) -> Result<BackupWriter> {
-        BackupWriter::begin(&self.inner, parent)
+        self.begin_backup_verified(parent, self.inner.options.verify_write)
+    }
+
+    /// As [`Repository::begin_backup`], with another amount of reading back than the repository was opened with.
+    pub fn begin_backup_verified(
+        &self,
+        parent: Option<BackupId>,
+        verify: VerifyWrite,
+    ) -> Result<BackupWriter> {
+        BackupWriter::begin(&self.inner, parent, verify)
     }
 
     /// Opens a backup for reading.

@@ -20,14 +20,11 @@ pub(super) fn backup(
     common: &Common,
     output: Output,
     name: &str,
-    note: String,
-    jobs: u8,
-    force: bool,
+    options: &holdfast_appliance::backup::Options,
 ) -> std::result::Result<u8, Stop> {
     let catalogue = open(common)?;
     let meter = Meter::new(stop_flag()?, common.quiet);
-    let options = holdfast_appliance::backup::Options { note, jobs, force, ..Default::default() };
-    let taken = holdfast_appliance::backup::backup(&catalogue, name, &options, &meter);
+    let taken = holdfast_appliance::backup::backup(&catalogue, name, options, &meter);
     meter.finish();
     let view = taken?;
     output.answer(&view, |out| {

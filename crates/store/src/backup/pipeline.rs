@@ -66,6 +66,8 @@ pub(super) struct Counters {
 pub(super) struct Shared {
     pub(super) inner: Arc<Inner>,
     pub(super) session: LiveSession,
+    /// How much is read back.
+    pub(super) verify_write: VerifyWrite,
     pub(super) parent: Option<Parent>,
     pub(super) table: Mutex<Table>,
     pub(super) counters: Counters,
@@ -98,11 +100,17 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared {
-    pub(super) fn new(inner: &Arc<Inner>, session: LiveSession, parent: Option<Parent>) -> Self {
+    pub(super) fn new(
+        inner: &Arc<Inner>,
+        session: LiveSession,
+        parent: Option<Parent>,
+        verify_write: VerifyWrite,
+    ) -> Self {
         let index = KnownBlocks { index: Index::new(inner.options.index_bytes_max), loaded: false };
         Self {
             inner: Arc::clone(inner),
             session,
+            verify_write,
             parent,
             table: Mutex::default(),
             counters: Counters::default(),
@@ -177,7 +185,7 @@ impl Shared {
 
     /// Whether this frame is read back.
     pub(super) fn verify(&self) -> bool {
-        match self.inner.options.verify_write {
+        match self.verify_write {
             VerifyWrite::Full => true,
             VerifyWrite::Sample => self.verified.fetch_add(1, Ordering::Relaxed).is_multiple_of(SAMPLE),
         }

@@ -57,7 +57,7 @@ impl Writing {
             Some(current) => current,
             None => {
                 let shared = &self.shared;
-                let verify = shared.inner.options.verify_write == VerifyWrite::Full;
+                let verify = shared.verify_write == VerifyWrite::Full;
                 let (objects, keys) = (shared.inner.objects.as_ref(), &shared.inner.keys);
                 let (memory, session) = (&shared.workshop, shared.session.id());
                 let segment =

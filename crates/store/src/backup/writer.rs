@@ -18,7 +18,7 @@ use crate::codec::Coder;
 use crate::error::{Error, Result};
 use crate::map::{LoadedMap, Parent};
 use crate::reader::{CoderHolder, block_len, read_block};
-use crate::repository::Inner;
+use crate::repository::{Inner, VerifyWrite};
 
 /// Patched blocks kept in memory before they are stored again: 32 MiB.
 const DIRTY_MAX: usize = 512;
@@ -47,7 +47,7 @@ pub(super) struct Files {
 }
 
 impl BackupWriter {
-    pub(crate) fn begin(inner: &Arc<Inner>, parent: Option<BackupId>) -> Result<Self> {
+    pub(crate) fn begin(inner: &Arc<Inner>, parent: Option<BackupId>, verify: VerifyWrite) -> Result<Self> {
         if let Some(why) = inner.manifest.damage() {
             return Err(Error::ReadOnly { why });
         }
@@ -60,7 +60,7 @@ impl BackupWriter {
             Some(record) => Some(Parent::new(Arc::new(LoadedMap::load(&inner.cache, record.map)?))),
             None => None,
         };
-        let shared = Arc::new(Shared::new(inner, session, parent_map));
+        let shared = Arc::new(Shared::new(inner, session, parent_map, verify));
         Ok(Self {
             inner: Arc::clone(inner),
             pipeline: Pipeline::start(&shared)?,

@@ -184,7 +184,7 @@ impl Pump<'_> {
     /// Asks for a span.
     fn read(&mut self, span: Span, mut buffer: Buffer) -> Result<()> {
         self.spans_held += 1;
-        let Some(file) = span.view.file() else {
+        let Some(file) = &span.file else {
             // The place has no files, so the engine can't help.
             let bytes = buffer.whole_mut().get_mut(..span.len as usize).unwrap_or_default();
             let failed = span.view.read_into(span.start, bytes).err();

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use holdfast_format::ids::Address;
 use holdfast_format::segment::{FRAME_HEADER_BYTES, FooterEntry};
+use holdfast_io::{DIRECT_ALIGNMENT, File};
 
 use super::Task;
 use crate::error::{Error, Result};
@@ -14,6 +15,9 @@ use crate::segment::SegmentView;
 #[derive(Debug)]
 pub(super) struct Span {
     pub(super) view: Arc<SegmentView>,
+    /// The segment, where its place has files; open for as long as spans of it are under way.
+    pub(super) file: Option<Arc<dyn File>>,
+    /// A multiple of [`DIRECT_ALIGNMENT`], as the length is: so it may be read past the page cache.
     pub(super) start: u64,
     pub(super) len: u32,
     pub(super) blocks: Vec<(FooterEntry, Task)>,
@@ -32,6 +36,7 @@ impl Span {
 #[derive(Debug)]
 struct Group {
     view: Arc<SegmentView>,
+    file: Option<Arc<dyn File>>,
     wanted: std::iter::Peekable<std::vec::IntoIter<(FooterEntry, Task)>>,
 }
 
@@ -81,7 +86,8 @@ impl<'w> Spans<'w> {
             wanted.push((entry, *task));
         }
         wanted.sort_unstable_by_key(|(entry, _)| entry.offset);
-        Ok(Group { view, wanted: wanted.into_iter().peekable() })
+        let file = view.bulk_file().map_err(|e| blame(first, e))?;
+        Ok(Group { view, file, wanted: wanted.into_iter().peekable() })
     }
 
     /// The span that begins with this block.
@@ -89,7 +95,7 @@ impl<'w> Spans<'w> {
         let Some(group) = &mut self.group else {
             return Err(Error::SelfCheck { what: "the plan of a restore" });
         };
-        let start = u64::from(first.0.offset);
+        let start = u64::from(first.0.offset) / DIRECT_ALIGNMENT * DIRECT_ALIGNMENT;
         let mut end = end_of(&first.0);
         let limit = start + u64::from(self.span_bytes);
         if end > limit {
@@ -103,8 +109,10 @@ impl<'w> Spans<'w> {
             end = end.max(end_of(&next.0));
             blocks.push(next);
         }
+        // Not past the limit, which is a multiple as well; a segment ends with whole pages.
+        let end = end.next_multiple_of(DIRECT_ALIGNMENT);
         let len = u32::try_from(end - start).unwrap_or(self.span_bytes);
-        Ok(Span { view: Arc::clone(&group.view), start, len, blocks })
+        Ok(Span { view: Arc::clone(&group.view), file: group.file.clone(), start, len, blocks })
     }
 }
 

@@ -123,9 +123,10 @@ impl SegmentView {
         self.footer.entries.get(place)
     }
 
-    /// The segment as an open file, where its place has files.
-    pub(crate) fn file(&self) -> Option<&Arc<dyn File>> {
-        self.file.as_ref()
+    /// The segment as a file for the bulk engines, opened anew; `None` where its place has no files, or where it was
+    /// healed and the file is not to be read.
+    pub(crate) fn bulk_file(&self) -> Result<Option<Arc<dyn File>>> {
+        if self.healed.is_some() { Ok(None) } else { Ok(self.objects.bulk_file(&self.name)?) }
     }
 
     /// Reads bytes of the segment.

@@ -50,6 +50,15 @@ fn same(left: &Path, right: &Path) {
     }
 }
 
+/// When each thing below `dir` was changed last, to the microsecond that a map keeps.
+fn times(dir: &Path) -> BTreeMap<OsString, (i64, i64)> {
+    let time = |name: &OsString| {
+        let meta = fs::symlink_metadata(dir.join(name)).unwrap();
+        (meta.mtime(), meta.mtime_nsec() / 1000)
+    };
+    tree(dir).into_keys().map(|name| (name.clone(), time(&name))).collect()
+}
+
 fn new_user(dir: &Path) -> Holdfast {
     let user = Holdfast::new(dir);
     user.run(&["init", "--kit", dir.join("kit").to_str().unwrap()]).ok();
@@ -114,6 +123,7 @@ fn two_backups_of_a_folder_that_changed_in_between_come_back_exactly() {
     let newest = dir.path().join("newest");
     restore_to(&user, "fastest", &newest).ok();
     same(&things, &newest);
+    assert_eq!(times(&things), times(&newest));
     let meta = fs::metadata(newest.join("holey")).unwrap();
     assert!(meta.blocks() * 512 < 4 << 20, "the hole was filled: {} blocks", meta.blocks());
     // The older one by the time that `list` shows, or any up to the next one's.
@@ -123,6 +133,15 @@ fn two_backups_of_a_folder_that_changed_in_between_come_back_exactly() {
     let later = dir.path().join("later");
     restore_to(&user, &second, &later).ok();
     same(&things, &later);
+
+    // Nothing is read that did not change, and the one byte that did is found, whatever is unread beside it.
+    std::thread::sleep(Duration::from_millis(2100));
+    take(&user);
+    file.write_all_at(b"!", 999_999).unwrap();
+    let third = take(&user);
+    let found = dir.path().join("found");
+    restore_to(&user, &third, &found).ok();
+    same(&things, &found);
 
     let early = restore_to(&user, "2001-01-01T00:00:00Z", &dir.path().join("never")).expect_code(20);
     assert!(

@@ -177,6 +177,8 @@ pub(crate) fn store_error(place: &Path, error: holdfast_store::Error) -> Error {
         Store::StreamBusy => {
             Error::new(Code::Locked, text).with_next("stop the other `holdfast archive` first")
         }
+        Store::PruneBusy => Error::new(Code::Locked, text)
+            .with_next("wait until the other `holdfast prune` or `holdfast-fsck` has ended"),
         _ if error.is_no_space() => Error::failed(format!("The repository's file system is full: {text}"))
             .with_next("free some space; nothing that was acknowledged is lost"),
         _ if error.is_damage() => Error::new(Code::Corruption, text)

@@ -25,6 +25,8 @@ pub enum Code {
     Corruption,
     /// The restore ran, and its proof failed.
     ProofFailed,
+    /// A retention lock or a policy forbids it.
+    PolicyForbids,
     /// The command was interrupted.
     Interrupted,
 }
@@ -41,6 +43,7 @@ impl Code {
             Code::TargetUnreachable => 20,
             Code::Corruption => 21,
             Code::ProofFailed => 22,
+            Code::PolicyForbids => 23,
             Code::Interrupted => 130,
         }
     }

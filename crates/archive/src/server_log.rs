@@ -2,7 +2,7 @@
 //! names (a time, a GTID, a position) to an exact cut between two transactions.
 
 use holdfast_format::gtid::{Gtid, GtidSet, Uuid};
-use holdfast_format::ids::ServerId;
+use holdfast_format::ids::{SegmentId, ServerId};
 use holdfast_format::record::{BackupRecord, LogGap, Position, Record, StreamKey};
 
 use crate::error::{Error, Result};
@@ -194,6 +194,25 @@ impl<'s> ServerLog<'s> {
             base += stream.files.len();
         }
         Ok(())
+    }
+
+    /// Sealed stretches of the files before the one that `place` lies in: nothing that begins at `place` or behind it
+    /// needs them.
+    pub fn stretches_before(&self, place: Place) -> Result<Vec<SegmentId>> {
+        let (limit, _) = split(place);
+        let (mut first, mut found) = (0, Vec::new());
+        for stream in &self.streams {
+            let before = stream.files.get(..limit.saturating_sub(first).min(stream.files.len()));
+            let before = before.unwrap_or(&[]);
+            first += stream.files.len();
+            if before.is_empty() {
+                continue;
+            }
+            let stretches = self.store.stretches(&stream.key)?.into_iter();
+            let inside = |s: &Stretch| s.sealed.is_some() && before.iter().any(|f| f.name == s.start.file);
+            found.extend(stretches.filter(inside).map(|s| s.segment));
+        }
+        Ok(found)
     }
 
     /// Where a position of the source lies; `None` if it is not archived.

@@ -116,6 +116,39 @@ pub enum Verb {
     #[command(args_conflicts_with_subcommands = true)]
     Restore(RestoreCommand),
 
+    /// Say that a backup is not wanted any more
+    ///
+    /// It is gone from lists at once; its blocks go with the next `holdfast prune`, as far as no other backup needs
+    /// them.
+    Forget {
+        /// The backup's id, or the beginning of it
+        backup: String,
+        /// Why, for the record
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        reason: String,
+        /// Change nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+
+    /// Forget the backups of a server that nothing says to keep
+    ///
+    /// The first backup of a day, week, month or year stands for it. The newest good one and the newest proved one
+    /// always stay. N is 0 for all.
+    Expire(Expire),
+
+    /// Keep a backup from being forgotten before a time; a lock can be extended, never shortened
+    Lock {
+        /// The backup's id, or the beginning of it
+        backup: String,
+        /// Until when (RFC 3339 with a zone)
+        #[arg(long, value_name = "TIME")]
+        until: String,
+    },
+
+    /// Remove what no wanted backup needs, and compact what is half empty; backups may run meanwhile
+    Prune(Prune),
+
     /// Check or repair the repository with the second reader (the same as holdfast-fsck)
     Fsck(FsckArgs),
 
@@ -171,6 +204,48 @@ pub struct FsckArgs {
     /// With --repair or --rebuild-index: print the plan, change nothing
     #[arg(long)]
     pub dry_run: bool,
+}
+
+/// `holdfast expire …`.
+#[derive(Args, Debug)]
+pub struct Expire {
+    /// The server's name
+    pub name: String,
+    /// The newest N
+    #[arg(long, value_name = "N")]
+    pub keep_last: Option<u32>,
+    /// One of each of the last N days that have one
+    #[arg(long, value_name = "N")]
+    pub keep_daily: Option<u32>,
+    /// One of each of the last N weeks
+    #[arg(long, value_name = "N")]
+    pub keep_weekly: Option<u32>,
+    /// One of each of the last N months
+    #[arg(long, value_name = "N")]
+    pub keep_monthly: Option<u32>,
+    /// One of each of the last N years
+    #[arg(long, value_name = "N")]
+    pub keep_yearly: Option<u32>,
+    /// Whatever is needed to restore any moment of the last AGE (such as 7d) and of the day before it
+    #[arg(long, value_name = "AGE")]
+    pub keep_within: Option<holdfast_appliance::policy::Span>,
+    /// Print what would be forgotten and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// `holdfast prune …`.
+#[derive(Args, Debug)]
+pub struct Prune {
+    /// Print the plan and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Compact until at most this much of what is stored is dead, percent
+    #[arg(long, value_name = "PERCENT", default_value_t = 10, value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub max_dead: u8,
+    /// Backups forgotten less than this ago keep their blocks (such as 1d)
+    #[arg(long, value_name = "AGE", default_value = "0")]
+    pub grace: holdfast_appliance::policy::Span,
 }
 
 /// `holdfast server …`.

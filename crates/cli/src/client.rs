@@ -97,6 +97,7 @@ pub fn code(word: &str) -> Code {
         "target_unreachable" => Code::TargetUnreachable,
         "corruption" => Code::Corruption,
         "proof_failed" => Code::ProofFailed,
+        "policy_forbids" => Code::PolicyForbids,
         "interrupted" => Code::Interrupted,
         _ => Code::Failed,
     }

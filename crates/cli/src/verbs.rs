@@ -3,6 +3,7 @@
 mod check;
 mod daemon;
 mod jobs;
+mod keep;
 mod look;
 mod setup;
 
@@ -72,6 +73,10 @@ pub fn run(cli: Cli) -> std::result::Result<ExitCode, Stop> {
         Verb::Timeline { name } => look::timeline(&common, output, &name),
         Verb::Find(find) => look::find(&common, output, &find),
         Verb::Restore(command) => jobs::restore(&common, output, command),
+        Verb::Forget { backup, reason, dry_run } => keep::forget(&common, output, &backup, &reason, dry_run),
+        Verb::Expire(expire) => keep::expire(&common, output, &expire),
+        Verb::Lock { backup, until } => keep::lock(&common, output, &backup, &until),
+        Verb::Prune(prune) => keep::prune(&common, output, &prune),
         Verb::Fsck(args) => return jobs::fsck(&common, &args, output),
         Verb::Scrub { rate, time_max } => jobs::scrub(&common, output, rate, time_max),
         Verb::Jobs { id, cancel } => daemon::jobs(&client(&common)?, output, id, cancel),

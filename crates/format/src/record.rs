@@ -67,6 +67,13 @@ pub enum Record {
     Healed(HealedRecord),
     /// How far a scrub is.
     Scrubbed(ScrubRecord),
+    /// A backup may not be forgotten before a time. The latest time of a backup holds: a lock is only ever extended.
+    BackupLocked {
+        /// The backup.
+        backup: BackupId,
+        /// Until when, microseconds since the Unix epoch.
+        until_us: i64,
+    },
     /// A record of a later version, kept as it is.
     Unknown {
         /// Its kind.

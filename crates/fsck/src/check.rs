@@ -198,6 +198,8 @@ impl<'a> Known<'a> {
                 _ => {}
             }
         }
+        let Self { sealed_logs, deleted, .. } = &mut known;
+        sealed_logs.retain(|log| !deleted.contains(log));
         known
     }
 
@@ -375,7 +377,7 @@ impl Run<'_> {
 
     /// Reads header and footer of every segment.
     fn index(&self, names: &[ObjectName]) -> (Index, Vec<Unreadable>) {
-        let (mut index, mut unreadable) = (Index::default(), Vec::new());
+        let (mut index, mut unreadable) = (Index::new(self.known.carriers.clone()), Vec::new());
         for some in names.chunks(FOOTERS_AT_ONCE) {
             let opened: Vec<_> = some.par_iter().map(|name| (name, self.open(name))).collect();
             for (name, result) in opened {
@@ -434,7 +436,10 @@ impl Run<'_> {
     /// Whether damage in a segment is damage of the repository. Each log segment is: its frames were acknowledged
     /// before any record named it.
     fn needed(&self, segment: &Segment, reached: &HashSet<SegmentId>) -> bool {
-        segment.name.as_str().starts_with(LOGS) || segment.births.iter().any(|b| reached.contains(&b.segment))
+        // What a prune that died left has births that are needed, too; the records say who holds them.
+        let holds = |birth: SegmentId| self.known.carriers.get(&birth).unwrap_or(&birth) == &segment.id;
+        segment.name.as_str().starts_with(LOGS)
+            || segment.births.iter().any(|b| reached.contains(&b.segment) && holds(b.segment))
     }
 
     /// Opens every frame of every segment.
@@ -547,12 +552,14 @@ impl Run<'_> {
         let (mut sealed, mut gaps) = (Vec::new(), Vec::new());
         for stamped in &self.known.manifest.records {
             match &stamped.record {
-                Record::LogSealed(log) => sealed.push(log),
+                Record::LogSealed(log) if !self.known.deleted.contains(&log.segment) => sealed.push(log),
                 Record::LogGap(gap) => gaps.push(gap),
                 _ => {}
             }
         }
-        let logs = Logs { sealed, gaps, openings, index, found: self.found };
+        let mut openings = openings.clone();
+        openings.retain(|segment, _| !self.known.deleted.contains(segment));
+        let logs = Logs { sealed, gaps, openings: &openings, index, found: self.found };
         report.streams = logs.check(|key| self.known.stream(key));
     }
 

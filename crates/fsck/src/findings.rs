@@ -53,6 +53,8 @@ struct Inner {
     vanished: Vec<SegmentId>,
     bad_frames: HashMap<Address, FlawNo>,
     bad_segments: HashMap<SegmentId, FlawNo>,
+    /// Frames that are flaws only if something needs them: object, offset, what.
+    latent: HashMap<Address, (String, u64, String)>,
 }
 
 /// Flaws and notes.
@@ -89,6 +91,12 @@ impl Findings {
         self.any_bad.store(true, Ordering::Release);
     }
 
+    /// A frame that is a flaw only if something needs it: a delta whose base a prune removed.
+    pub(crate) fn latent_frame(&self, at: Address, object: impl ToString, offset: u64, what: String) {
+        self.inner().latent.entry(at).or_insert((object.to_string(), offset, what));
+        self.any_bad.store(true, Ordering::Release);
+    }
+
     /// A segment whose frames cannot be found as a restore finds them. `births` are the segments that its frames come
     /// from, itself among them.
     pub(crate) fn bad_segment(
@@ -112,8 +120,17 @@ impl Findings {
         if !self.any_bad.load(Ordering::Acquire) {
             return None;
         }
-        let inner = self.inner();
-        inner.bad_frames.get(&at).or_else(|| inner.bad_segments.get(&at.segment)).copied()
+        let latent = {
+            let mut inner = self.inner();
+            let known = inner.bad_frames.get(&at).or_else(|| inner.bad_segments.get(&at.segment)).copied();
+            if known.is_some() {
+                return known;
+            }
+            inner.latent.remove(&at)
+        };
+        let (object, offset, what) = latent?;
+        self.bad_frame(at, object, offset, what);
+        self.inner().bad_frames.get(&at).copied()
     }
 
     /// The flaws of a segment's frames, or of the segment.

@@ -12,6 +12,7 @@ use holdfast_io::{ObjectName, Objects};
 
 use crate::check::Scope;
 use crate::findings::Findings;
+use crate::index::NOWHERE;
 use crate::progress::Progress;
 use crate::reader::Reader;
 use crate::segment::{End, Segment, Source, Window, Wrong, frame_end};
@@ -125,6 +126,9 @@ impl Checker<'_, '_> {
             Ok(plain) => {
                 self.content(segment, entry, &plain, at, needed, &mut outcome.opening);
                 outcome.plain = outcome.plain.saturating_add(plain.len() as u64);
+            }
+            Err(wrong) if needed && wrong.ends_with(NOWHERE) => {
+                self.found.latent_frame(at, &segment.name, u64::from(entry.offset), wrong);
             }
             Err(wrong) => self.bad_frame(segment, at, needed, u64::from(entry.offset), &wrong),
         }

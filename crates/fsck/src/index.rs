@@ -13,6 +13,10 @@ use crate::segment::Segment;
 
 const NO_FRAME: u32 = u32::MAX;
 
+/// How the text of a frame that is missing ends. A delta that no backup needs may lie on in a segment while its base is
+/// gone, so a missing base is damage only if a backup needs the delta.
+pub(crate) const NOWHERE: &str = "is nowhere";
+
 /// The frames that were born in one segment, and where they lie now.
 struct Births {
     /// Place of the carrier in [`Index::segments`].
@@ -28,9 +32,16 @@ struct Births {
 pub(crate) struct Index {
     pub segments: Vec<Segment>,
     births: BTreeMap<SegmentId, Births>,
+    /// Births that compaction moved, and the segment that the records name for them.
+    carriers: HashMap<SegmentId, SegmentId>,
 }
 
 impl Index {
+    /// An empty index that knows what the records say of carriers.
+    pub(crate) fn new(carriers: HashMap<SegmentId, SegmentId>) -> Self {
+        Self { carriers, ..Self::default() }
+    }
+
     /// Adds a segment.
     pub(crate) fn add(&mut self, segment: Segment, entries: &[FooterEntry]) {
         let carrier = self.segments.len();
@@ -46,8 +57,13 @@ impl Index {
                     births.odd.insert(entry.slot, (entry.kind, entry.plain_len));
                 }
             }
-            // While compaction is under way a birth has two carriers with the same bytes; either serves.
-            self.births.entry(birth.segment).or_insert(births);
+            // While compaction is under way a birth has two carriers. The one that the records name has every frame
+            // that is needed; the other serves where that one can't be read.
+            if self.carriers.get(&birth.segment).unwrap_or(&birth.segment) == &segment.id {
+                self.births.insert(birth.segment, births);
+            } else {
+                self.births.entry(birth.segment).or_insert(births);
+            }
         }
         self.segments.push(segment);
     }

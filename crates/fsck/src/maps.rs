@@ -85,7 +85,7 @@ impl Maps<'_, '_> {
         into.extend(root.tables.iter().chain(&root.leaves).map(|at| at.segment));
         for table in root.tables.iter().filter_map(|at| read(*at)) {
             if let Ok(table) = MapSegments::decode(&table) {
-                into.extend(table.segments.iter().map(|s| s.segment));
+                into.extend(table.segments.iter().filter(|s| s.references > 0).map(|s| s.segment));
             }
         }
     }

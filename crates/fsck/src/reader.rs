@@ -13,7 +13,7 @@ use holdfast_format::limits::FRAME_PLAIN_MAX;
 use holdfast_format::segment::{Codec, FRAME_HEADER_BYTES, FrameHeader};
 use holdfast_io::{ObjectName, Objects};
 
-use crate::index::Index;
+use crate::index::{Index, NOWHERE};
 use crate::segment::{BirthKeys, Source, Wrong};
 use crate::unlock::Keys;
 
@@ -89,7 +89,7 @@ impl<'a> Reader<'a> {
 
     /// Keys, header, sealed payload and offset of the frame at an address.
     fn sealed(&self, at: Address) -> Result<(&'a BirthKeys, FrameHeader, Vec<u8>, u64), Wrong> {
-        let missing = || Wrong::whole(format!("the frame {at} is nowhere"));
+        let missing = || Wrong::whole(format!("the frame {at} {NOWHERE}"));
         let (segment, offset) = self.index.place(at).ok_or_else(missing)?;
         let source = self.source(&segment.name).map_err(Wrong::whole)?;
         let head = source.read(offset, FRAME_HEADER_BYTES as u64)?;

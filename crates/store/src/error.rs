@@ -82,6 +82,19 @@ pub enum Error {
     /// A log segment takes no more frames: seal it and begin the next one.
     #[error("the log segment is full; seal it and begin the next one")]
     LogFull,
+    /// Another process prunes this repository, or checks it.
+    #[error("another process is pruning or checking this repository")]
+    PruneBusy,
+    /// A retention lock forbids it.
+    #[error(
+        "the backup {id} is locked until {until_us} (microseconds since 1970 UTC) and can't be forgotten before"
+    )]
+    Locked {
+        /// The backup.
+        id: BackupId,
+        /// Until when, microseconds since the Unix epoch.
+        until_us: i64,
+    },
     /// A request that makes no sense.
     #[error("cannot {op}: {why}")]
     Refused {

@@ -6,7 +6,7 @@
 mod reader;
 mod writer;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use holdfast_format::ids::{BlockId, SegmentId};
 use holdfast_format::log::LogOpening;
@@ -76,15 +76,20 @@ pub struct LogSegment {
 /// among them: nothing in it was ever acknowledged.
 pub(crate) fn list(inner: &Inner, stream: Option<StreamKey>) -> Result<Vec<LogSegment>> {
     let mut sealed: HashMap<SegmentId, LogRecord> = HashMap::new();
+    let mut deleted: HashSet<SegmentId> = HashSet::new();
     for stamped in inner.manifest.records() {
-        if let Record::LogSealed(record) = &stamped.record {
-            sealed.insert(record.segment, record.clone());
+        match &stamped.record {
+            Record::LogSealed(record) => {
+                sealed.insert(record.segment, record.clone());
+            }
+            Record::SegmentsDeleted { segments } => deleted.extend(segments.iter().copied()),
+            _ => {}
         }
     }
     let mut segments = Vec::new();
     for name in inner.objects.list(names::LOGS)? {
         let id = name.as_str().strip_prefix(names::LOGS).and_then(|hex| hex.parse::<SegmentId>().ok());
-        let Some(id) = id else { continue };
+        let Some(id) = id.filter(|id| !deleted.contains(id)) else { continue };
         if let Some(record) = sealed.get(&id)
             && stream.is_some_and(|s| s != record.stream)
         {
@@ -99,6 +104,17 @@ pub(crate) fn list(inner: &Inner, stream: Option<StreamKey>) -> Result<Vec<LogSe
     }
     segments.sort_by_key(|s| (s.opening.stream, s.opening.number));
     Ok(segments)
+}
+
+/// The number of the next segment of a stream: numbers go on even where all before it were pruned.
+fn next_number(inner: &Inner, stream: StreamKey, known: &[LogSegment]) -> u64 {
+    let recorded = inner.manifest.records();
+    let recorded = recorded.iter().filter_map(|s| match &s.record {
+        Record::LogSealed(log) if log.stream == stream => Some(log.number),
+        _ => None,
+    });
+    let newest = recorded.chain(known.iter().map(|s| s.opening.number)).max();
+    newest.map_or(0, |n| n.saturating_add(1))
 }
 
 /// The first frame of a log segment, `None` if it isn't whole.

@@ -215,9 +215,14 @@ impl Manifest {
         }
     }
 
+    /// Keeps everybody from appending for as long as the lock lives: some syncs of small files at most.
+    pub(crate) fn lock(&self) -> Result<Lock> {
+        Ok(self.objects.lock(&ObjectName::new(MANIFEST_LOCK)?, LockKind::Exclusive, LOCK_WAIT)?)
+    }
+
     /// Appends a record; it is durable and named by a head when this returns.
     pub(crate) fn append(&self, record: Record, at_us: i64) -> Result<Stamped> {
-        let lock = self.objects.lock(&ObjectName::new(MANIFEST_LOCK)?, LockKind::Exclusive, LOCK_WAIT)?;
+        let lock = self.lock()?;
         self.append_locked(record, at_us, &lock)
     }
 

@@ -109,6 +109,37 @@ pub(crate) fn load_segments(
     Ok((root, segments))
 }
 
+/// Hands every address that a map needs to `each`, as first one and count: its own frames, blocks, and their bases.
+pub(crate) fn each_address(
+    cache: &FooterCache,
+    coder: &mut Coder,
+    root_address: Address,
+    each: &mut dyn FnMut(Address, u32),
+) -> Result<()> {
+    let (root, segments) = load_segments(cache, coder, root_address)?;
+    each(root_address, 1);
+    for frame in root.tables.iter().chain(&root.leaves) {
+        each(*frame, 1);
+    }
+    for leaf in &root.leaves {
+        let plain = read_frame(cache, coder, *leaf, FrameKind::MapLeaf)?;
+        let leaf_name = || format!("the map leaf {leaf}");
+        for part in MapLeaf::decode(&plain).map_err(Error::format(leaf_name()))?.parts {
+            for run in part.runs {
+                let RunKind::Data { first, base, .. } = run.kind else { continue };
+                for place in std::iter::once(first).chain(base) {
+                    let Some(segment) = segments.get(place.segment as usize) else {
+                        let why = "it names a segment that the table lacks";
+                        return Err(Error::damaged(leaf_name(), "a run", why));
+                    };
+                    each(Address { segment: segment.segment, slot: place.slot }, run.count);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
 fn take_part(
     files: &mut Vec<MappedFile>,
     part: MapPart,

@@ -1,6 +1,6 @@
 //! A repository: made, opened, asked. The doors to backups and logs.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use crate::bases::Bases;
 use crate::cipher::Engine;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
+use crate::gc::{Prune, PruneOptions, PrunePlan, PruneReport, SegmentTable, retained};
 use crate::keys::{Argon2Cost, Keys, RecoveryKit, Secret};
 use crate::logs::{self, LogFrames, LogSegment, LogWriter};
 use crate::manifest::Manifest;
@@ -107,14 +108,10 @@ impl Inner {
         Ok(())
     }
 
-    fn learn_carriers(&self) {
-        let mut carriers = HashMap::new();
-        for stamped in self.manifest.records() {
-            if let Record::SegmentsCarried { carrier, births } = &stamped.record {
-                carriers.extend(births.iter().map(|b| (*b, *carrier)));
-            }
-        }
-        self.cache.set_carriers(carriers);
+    pub(crate) fn learn_carriers(&self) {
+        let table = SegmentTable::of(&self.manifest.records());
+        let carriers = table.carriers.iter().map(|(birth, (carrier, _))| (*birth, *carrier));
+        self.cache.set_carriers(carriers.collect());
     }
 
     pub(crate) fn begin_session(
@@ -149,23 +146,9 @@ impl Inner {
         self.backups().into_iter().find(|b| b.id == id).ok_or(Error::NoBackup { id })
     }
 
-    /// Segments that may not be deduplicated against: condemned or deleted, and not spared since.
+    /// Segments that nothing new may refer to: condemned or gone.
     pub(crate) fn condemned(&self) -> HashSet<SegmentId> {
-        let mut condemned = HashSet::new();
-        for stamped in self.manifest.records() {
-            match &stamped.record {
-                Record::SegmentsCondemned { segments } | Record::SegmentsDeleted { segments } => {
-                    condemned.extend(segments.iter().copied());
-                }
-                Record::SegmentsSpared { segments } => {
-                    for segment in segments {
-                        condemned.remove(segment);
-                    }
-                }
-                _ => {}
-            }
-        }
-        condemned
+        SegmentTable::of(&self.manifest.records()).forbidden()
     }
 }
 
@@ -287,6 +270,62 @@ impl Repository {
             }
         }
         servers
+    }
+
+    /// Says that a backup is not wanted any more; its blocks stay until a prune. [`Error::Locked`] while a retention lock
+    /// holds.
+    pub fn forget(&self, id: BackupId, reason: &str) -> Result<Stamped> {
+        let lock = self.inner.manifest.lock()?;
+        self.inner.refresh()?;
+        let backup = self.inner.backup(id)?;
+        let now_us = self.inner.options.clock.now_us();
+        if let Some(until_us) = self.locked_until(id).filter(|until| *until > now_us) {
+            return Err(Error::Locked { id, until_us });
+        }
+        let record = Record::BackupForgotten { backup: backup.id, reason: reason.to_owned() };
+        self.inner.manifest.append_locked(record, now_us, &lock)
+    }
+
+    /// Keeps a backup from being forgotten before a time, microseconds since the Unix epoch. A lock can be extended,
+    /// never shortened.
+    pub fn lock_backup(&self, id: BackupId, until_us: i64) -> Result<()> {
+        let lock = self.inner.manifest.lock()?;
+        self.inner.refresh()?;
+        let backup = self.inner.backup(id)?;
+        if self.locked_until(id).is_some_and(|until| until >= until_us) {
+            return Ok(());
+        }
+        let record = Record::BackupLocked { backup: backup.id, until_us };
+        self.inner.manifest.append_locked(record, self.inner.options.clock.now_us(), &lock)?;
+        Ok(())
+    }
+
+    /// Until when a backup is locked, microseconds since the Unix epoch, as of the last append, refresh or opening.
+    #[must_use]
+    pub fn locked_until(&self, id: BackupId) -> Option<i64> {
+        let records = self.inner.manifest.records();
+        let locks = records.iter().filter_map(|s| match &s.record {
+            Record::BackupLocked { backup, until_us } if *backup == id => Some(*until_us),
+            _ => None,
+        });
+        locks.max()
+    }
+
+    /// Backups whose blocks a prune with this grace (microseconds) keeps: those that are wanted, were forgotten lately,
+    /// are locked, or are being read.
+    pub fn retained(&self, grace_us: i64) -> Result<Vec<BackupRecord>> {
+        retained(&self.inner, grace_us)
+    }
+
+    /// What a prune would do; nothing is changed. [`Error::PruneBusy`] while another one works.
+    pub fn plan_prune(&self, options: &PruneOptions) -> Result<PrunePlan> {
+        Prune::begin(&self.inner, options)?.plan()
+    }
+
+    /// Removes what nobody needs and compacts what is half empty. Backups, restores and archives may run meanwhile.
+    /// `progress` is told bytes copied, and bytes to copy. [`Error::PruneBusy`] while another prune works.
+    pub fn prune(&self, options: &PruneOptions, progress: &dyn Fn(u64, u64)) -> Result<PruneReport> {
+        Prune::begin(&self.inner, options)?.run(progress)
     }
 
     /// Begins a backup; blocks are first compared with those of `parent` at the same place.

@@ -69,7 +69,7 @@ pub(crate) fn json<T: Serialize>(status: StatusCode, what: &T) -> Outcome {
 fn status_of(code: Code) -> StatusCode {
     match code {
         Code::Usage => StatusCode::BAD_REQUEST,
-        Code::Locked => StatusCode::CONFLICT,
+        Code::Locked | Code::PolicyForbids => StatusCode::CONFLICT,
         Code::TargetUnreachable | Code::ProofFailed => StatusCode::UNPROCESSABLE_ENTITY,
         Code::Interrupted => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::INTERNAL_SERVER_ERROR,

@@ -37,6 +37,7 @@ impl Record {
             Self::SegmentsSpared { .. } => 11,
             Self::SegmentsDeleted { .. } => 12,
             Self::SegmentsCarried { .. } => 13,
+            Self::BackupLocked { .. } => 14,
             Self::Healed(_) => 16,
             Self::Scrubbed(_) => 17,
             Self::Unknown { kind, .. } => *kind,
@@ -86,6 +87,10 @@ impl Record {
                 w.raw(&carrier.0);
                 put_segments(&mut w, births);
             }
+            Self::BackupLocked { backup, until_us } => {
+                w.raw(&backup.0);
+                w.i64(*until_us);
+            }
             Self::Healed(v) => {
                 put_text(&mut w, &v.by);
                 w.count(v.segments.len());
@@ -112,7 +117,7 @@ impl Record {
         let mut r = Reader::new(WHAT, bytes);
         r.within("the length", bytes.len() as u64, u64::from(RECORD_BODY_MAX))?;
         let (kind, version, at_us) = (r.u16()?, r.u16()?, r.i64()?);
-        if version != VERSION || !matches!(kind, 1..=13 | 16 | 17) {
+        if version != VERSION || !matches!(kind, 1..=14 | 16 | 17) {
             return Ok((at_us, Self::Unknown { kind, version, body: r.rest().to_vec() }));
         }
         let record = Self::take(kind, &mut r)?;
@@ -146,6 +151,7 @@ impl Record {
             10 => Self::SegmentsCondemned { segments: take_segments(r)? },
             11 => Self::SegmentsSpared { segments: take_segments(r)? },
             12 => Self::SegmentsDeleted { segments: take_segments(r)? },
+            14 => Self::BackupLocked { backup: BackupId(r.array()?), until_us: r.i64()? },
             16 => Self::Healed(HealedRecord { by: text(r, "what noticed it")?, segments: take_healings(r)? }),
             17 => Self::Scrubbed(ScrubRecord {
                 round_us: r.i64()?,

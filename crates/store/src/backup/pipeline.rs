@@ -259,9 +259,26 @@ impl Shared {
             let Some(found) = self.inner.cache.try_locate(address).filter(|f| f.entry.id == *id) else {
                 continue;
             };
-            return Ok(Some(self.stored(address, &found.entry)));
+            if self.is_whole(&found.entry) {
+                return Ok(Some(self.stored(address, &found.entry)));
+            }
         }
         Ok(None)
+    }
+
+    /// Whether every base below a frame is there and stays. A frame that no backup needs any more lies on in a segment
+    /// that one needs, while its base may be gone.
+    fn is_whole(&self, entry: &FooterEntry) -> bool {
+        let mut base = entry.base;
+        for _ in 0..holdfast_format::limits::DEPTH_MAX {
+            let Some(address) = base else { return true };
+            if self.condemned.contains(&address.segment) {
+                return false;
+            }
+            let Some(found) = self.inner.cache.try_locate(address) else { return false };
+            base = found.entry.base;
+        }
+        base.is_none()
     }
 
     /// Reads the footers of every segment that a backup which is wanted refers to, condemned ones apart.

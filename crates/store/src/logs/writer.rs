@@ -14,7 +14,7 @@ use holdfast_io::{Lock, LockKind, ObjectName, Put};
 use std::time::Duration;
 
 use super::reader::LogFrames;
-use super::{LogKind, LogSegment, LogState, frame_id, list};
+use super::{LogKind, LogSegment, LogState, frame_id, list, next_number};
 use crate::codec::Coder;
 use crate::error::{Error, Result};
 use crate::repository::{Inner, VerifyWrite};
@@ -60,7 +60,7 @@ impl LogWriter {
         for segment in &left_behind {
             finish_left_behind(inner, segment)?;
         }
-        let number = known.last().map_or(0, |s| s.opening.number.saturating_add(1));
+        let number = next_number(inner, stream, &known);
         let verify = inner.options.verify_write == VerifyWrite::Full;
         let segment = SegmentWriter::create(
             inner.objects.as_ref(),

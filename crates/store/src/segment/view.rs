@@ -110,6 +110,17 @@ impl SegmentView {
         &self.footer
     }
 
+    /// What it says of itself.
+    pub(crate) fn header(&self) -> &SegmentHeader {
+        &self.header
+    }
+
+    /// The address of a frame that the footer lists.
+    pub(crate) fn address(&self, entry: &FooterEntry) -> Option<Address> {
+        let birth = self.header.births.get(usize::from(entry.birth))?;
+        Some(Address { segment: birth.segment, slot: entry.slot })
+    }
+
     /// The entry of an address whose frame lies here.
     pub(crate) fn entry(&self, address: Address) -> Option<&FooterEntry> {
         let place = match &self.carried {
@@ -325,6 +336,11 @@ impl FooterCache {
     /// The object that holds a birth's frames.
     pub(crate) fn carrier(&self, birth: SegmentId) -> SegmentId {
         self.carriers.read().unwrap_or_else(PoisonError::into_inner).get(&birth).copied().unwrap_or(birth)
+    }
+
+    /// A fresh view of one object, wherever the frames of its births are now.
+    pub(crate) fn object(&self, object: SegmentId) -> Result<SegmentView> {
+        SegmentView::load(&self.objects, &self.keys, object, None)
     }
 
     /// The view of the segment that holds a birth's frames.

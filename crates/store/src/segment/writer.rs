@@ -8,7 +8,7 @@ use holdfast_format::limits::SLOTS_MAX;
 use holdfast_format::names;
 use holdfast_format::parity::Geometry;
 use holdfast_format::segment::{
-    Codec, Footer, FooterEntry, FrameHeader, FrameKind, SegmentHeader, SegmentKind, Trailer, align_up,
+    Birth, Codec, Footer, FooterEntry, FrameHeader, FrameKind, SegmentHeader, SegmentKind, Trailer, align_up,
 };
 use holdfast_io::{ObjectName, ObjectWriter, Objects};
 
@@ -83,10 +83,22 @@ impl SegmentWriter {
         session: SessionId,
         verify: bool,
     ) -> Result<Self> {
+        Self::create_with(workshop, objects, keys, (kind, session, verify), Vec::new())
+    }
+
+    /// As [`SegmentWriter::create_in`], for a segment that carries frames of these `births`, too.
+    pub(super) fn create_with(
+        workshop: &Arc<Workshop>,
+        objects: &dyn Objects,
+        keys: &Arc<Keys>,
+        (kind, session, verify): (SegmentKind, SessionId, bool),
+        births: Vec<Birth>,
+    ) -> Result<Self> {
         let id = SegmentId(random::bytes()?);
         let data_key = zeroize::Zeroizing::new(random::bytes::<32>()?);
-        let birth = keys.wrap(id, &data_key)?;
-        let header = SegmentHeader { repo: keys.repo, segment: id, kind, session, births: vec![birth] };
+        let own = keys.wrap(id, &data_key)?;
+        let births = std::iter::once(own).chain(births).collect();
+        let header = SegmentHeader { repo: keys.repo, segment: id, kind, session, births };
         let name = if kind == SegmentKind::Log { names::log(id) } else { names::segment(id) };
         let object = objects.create(&ObjectName::new(name)?)?;
         // What is in a log was acknowledged long before its end, so parity there would promise what it can't keep.
@@ -157,13 +169,9 @@ impl SegmentWriter {
         header.payload_crc = crc32c::crc32c(&payload);
         let head = header.encode();
         let tag = payload.last_chunk::<{ keys::TAG_BYTES }>().ok_or(Error::SelfCheck { what: "a tag" })?;
-        self.root.update(&head).update(tag);
-        let offset = u32::try_from(self.offset).map_err(|_| Error::LogFull)?;
-        self.write(&head)?;
-        self.write(&payload)?;
-        self.footer.entries.push(FooterEntry {
+        let entry = FooterEntry {
             id: frame.id,
-            offset,
+            offset: 0,
             plain_len: frame.plain_len,
             stored_len,
             slot,
@@ -172,8 +180,25 @@ impl SegmentWriter {
             kind: frame.kind,
             codec: frame.codec,
             depth: frame.depth,
-        });
+        };
+        self.push_frame(&head, &payload, tag, entry)?;
         Ok((slot, payload))
+    }
+
+    /// Writes a sealed frame and lists it, at the offset where it comes to lie.
+    pub(super) fn push_frame(
+        &mut self,
+        head: &[u8],
+        payload: &[u8],
+        tag: &[u8; keys::TAG_BYTES],
+        entry: FooterEntry,
+    ) -> Result<()> {
+        let offset = u32::try_from(self.offset).map_err(|_| Error::LogFull)?;
+        self.root.update(head).update(tag);
+        self.write(head)?;
+        self.write(payload)?;
+        self.footer.entries.push(FooterEntry { offset, ..entry });
+        Ok(())
     }
 
     /// Makes everything appended so far durable.

@@ -2,9 +2,13 @@
 #![allow(
     dead_code,
     clippy::unwrap_used,
+    clippy::panic,
     clippy::indexing_slicing,
     reason = "helpers of tests; each program uses a part"
 )]
+
+pub mod history;
+pub mod hooked;
 
 use std::path::Path;
 use std::sync::Arc;

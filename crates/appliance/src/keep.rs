@@ -1,0 +1,134 @@
+//! `forget`, `expire`, `lock`: which backups are wanted. Blocks go with the next prune.
+
+use crate::catalogue::Catalogue;
+use crate::error::{Code, Error, Result};
+use crate::list::view;
+use crate::policy::{Keep, Policy, Reason, Span, points_of, retain};
+use crate::time::{Micros, now, show_time};
+use crate::views::{BackupView, maybe_time};
+use holdfast_format::ids::BackupId;
+use holdfast_format::record::BackupRecord;
+use serde::Serialize;
+
+/// What `expire` keeps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// Numbers of backups by calendar.
+    pub keep: Keep,
+    /// Every moment of so long before the last one that can be restored.
+    pub within: Option<Span>,
+}
+
+/// One backup and what becomes of it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Expired {
+    /// The backup.
+    pub backup: BackupView,
+    /// Why it is kept; empty: it is forgotten.
+    pub reasons: Vec<Reason>,
+    /// Until when a lock keeps it.
+    #[serde(serialize_with = "maybe_time", skip_serializing_if = "Option::is_none")]
+    pub locked_until: Option<Micros>,
+}
+
+/// The backup that `text` names: its id, or the beginning of it.
+///
+/// # Errors
+/// `Usage` when there is none, or more than one.
+pub fn find(catalogue: &Catalogue, text: &str) -> Result<BackupRecord> {
+    let mut backups = catalogue.repository.backups();
+    backups.retain(|b| !text.is_empty() && b.id.to_string().starts_with(text));
+    if backups.len() > 1 {
+        return Err(Error::usage(format!("'{text}' is the beginning of {} backups.", backups.len()))
+            .with_next("write more letters of the id"));
+    }
+    backups.pop().ok_or_else(|| {
+        Error::usage(format!("There is no backup '{text}' in {}.", catalogue.place.display()))
+            .with_next("see the ids: holdfast list")
+    })
+}
+
+/// Forgets one backup.
+///
+/// # Errors
+/// `PolicyForbids` while it is locked.
+pub fn forget(catalogue: &Catalogue, text: &str, reason: &str, dry_run: bool) -> Result<BackupView> {
+    let backup = find(catalogue, text)?;
+    let shown = view(catalogue, &backup);
+    if dry_run {
+        if let Some(until) = catalogue.repository.locked_until(backup.id).filter(|until| *until > now()) {
+            return Err(locked(backup.id, until));
+        }
+        return Ok(shown);
+    }
+    forget_one(catalogue, backup.id, reason)?;
+    Ok(shown)
+}
+
+fn forget_one(catalogue: &Catalogue, id: BackupId, reason: &str) -> Result<()> {
+    match catalogue.repository.forget(id, reason) {
+        Ok(_) => Ok(()),
+        Err(holdfast_store::Error::Locked { id, until_us }) => Err(locked(id, until_us)),
+        Err(e) => Err(catalogue.store_error(e)),
+    }
+}
+
+fn locked(id: BackupId, until: Micros) -> Error {
+    Error::new(
+        Code::PolicyForbids,
+        format!("The backup {id} is locked until {} and can't be forgotten before.", show_time(until)),
+    )
+    .with_next("wait until then; a lock is never shortened")
+}
+
+/// Locks a backup until a time: it can't be forgotten before.
+///
+/// # Errors
+/// `Usage` when the time is over.
+pub fn lock(catalogue: &Catalogue, text: &str, until: Micros) -> Result<Expired> {
+    let backup = find(catalogue, text)?;
+    if until <= now() {
+        return Err(Error::usage(format!("The time {} is over.", show_time(until)))
+            .with_next("name a time that is still to come"));
+    }
+    catalogue.repository.lock_backup(backup.id, until).map_err(|e| catalogue.store_error(e))?;
+    let locked_until = catalogue.repository.locked_until(backup.id);
+    Ok(Expired { backup: view(catalogue, &backup), reasons: vec![Reason::OwnDate], locked_until })
+}
+
+/// Forgets the backups of a server that nothing of `wanted` keeps. The newest good one always stays, and so does the
+/// newest one that was proved.
+///
+/// # Errors
+/// `Usage` when nothing says what to keep.
+pub fn expire(catalogue: &Catalogue, name: &str, wanted: Wanted, dry_run: bool) -> Result<Vec<Expired>> {
+    if wanted == Wanted::default() {
+        return Err(Error::usage("Nothing says what to keep.")
+            .with_next("use --keep-last N, --keep-daily N, --keep-weekly N, --keep-monthly N, --keep-yearly N, or --keep-within AGE"));
+    }
+    let server = catalogue.server(name)?;
+    let (mut points, intervals) = points_of(catalogue, &server)?;
+    for point in &mut points {
+        point.keep_until = catalogue.repository.locked_until(point.id);
+    }
+    // Without a window only the calendar counts; the shortest window would keep a whole day.
+    let window = wanted.within.unwrap_or(Span(1));
+    let policy = Policy { window, keep: wanted.keep, ..Policy::default() };
+    let retained = retain(&policy, &points, &intervals, now());
+    let of_window = |r: &Reason| matches!(r, Reason::Window | Reason::Anchor);
+    let mut rows = Vec::new();
+    for backup in catalogue.backups_of(&server) {
+        let kept = retained.kept.iter().find(|k| k.id == backup.id);
+        let reasons = kept.into_iter().flat_map(|k| k.reasons.iter().copied());
+        let reasons = reasons.filter(|r| wanted.within.is_some() || !of_window(r)).collect();
+        let locked_until = catalogue.repository.locked_until(backup.id).filter(|until| *until > now());
+        rows.push(Expired { backup: view(catalogue, &backup), reasons, locked_until });
+    }
+    if !dry_run {
+        let forget = rows.iter().zip(catalogue.backups_of(&server)).filter(|(row, _)| row.reasons.is_empty());
+        for (_, backup) in forget {
+            forget_one(catalogue, backup.id, "expired")?;
+        }
+    }
+    Ok(rows)
+}

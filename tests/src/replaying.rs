@@ -75,7 +75,7 @@ impl Bed {
 
     /// Options for a replay.
     pub fn options(&self) -> Options {
-        Options { plan: "test".to_owned(), boot_id: "boot".to_owned(), base: self.base.clone() }
+        Options { plan: "test".to_owned(), boot_id: "boot".to_owned(), base: self.base.clone(), done: 0 }
     }
 
     /// A fresh copy of the base.

@@ -17,6 +17,7 @@ use holdfast_archive::ServerLog;
 use holdfast_engine::Programs;
 use holdfast_format::record::{BackupRecord, Record, ReportRecord, ServerKind, ServerRecord};
 use holdfast_mysql::{Flavor, ServerVersion};
+use holdfast_restore::marker::{Marker, State};
 use holdfast_restore::report::Verdict;
 use holdfast_restore::{Base, Plan, Prove, Report, Request, Restored, Step};
 use log::ArchivedLog;
@@ -52,6 +53,8 @@ pub struct Options {
     pub prove: ProveLevel,
     /// How the log is replayed.
     pub mode: ReplayMode,
+    /// The folder holds a restore that is to be rolled forward.
+    pub going_on: bool,
 }
 
 pub use holdfast_replay::Mode as ReplayMode;
@@ -120,7 +123,7 @@ pub fn plan(catalogue: &Catalogue, name: &str, options: &Options, watcher: &dyn 
 
 fn plan_of(catalogue: &Catalogue, server: &ServerRecord, options: &Options) -> Result<PlanView> {
     let log = open_log(catalogue, server)?;
-    let bases = bases(catalogue, server);
+    let bases = bases_for(server, bases(catalogue, server), options)?;
     let (index, plan) = make_plan(server, &bases, &log, options)?;
     let engine = match bases.get(index).map(|base| programs(server, &base.record, options)) {
         Some(Ok(Some(programs))) => format!("{} ({})", programs.version, programs.server.display()),
@@ -152,6 +155,7 @@ pub fn restore(
     bring_up_to_date(catalogue, &server, options, watcher);
     let log = open_log(catalogue, &server)?;
     let bases = bases(catalogue, &server);
+    let bases = bases_for(&server, bases, options)?;
     let (index, plan) = make_plan(&server, &bases, &log, options)?;
     let base = bases.get(index).ok_or_else(|| Error::failed("The plan names no backup."))?;
     let programs = programs(&server, &base.record, options)?;
@@ -173,6 +177,7 @@ pub fn restore(
         },
         mode: options.mode,
         start: options.start.then(|| options.port.map_or_else(free_port, Ok)).transpose()?,
+        going_on: options.going_on,
         watch: &Watch(watcher),
     };
     match holdfast_restore::run(&request) {
@@ -276,6 +281,60 @@ fn bases(catalogue: &Catalogue, server: &ServerRecord) -> Vec<StoredBase> {
         record,
     };
     backups.into_iter().map(base).collect()
+}
+
+/// The bases that a plan may choose from: all of them, but for a folder whose restore goes on the one that it was
+/// begun with.
+fn bases_for(
+    server: &ServerRecord,
+    mut bases: Vec<StoredBase>,
+    options: &Options,
+) -> Result<Vec<StoredBase>> {
+    let told = |error: holdfast_restore::Error| Error::usage(sentence(&error.to_string()));
+    let folder = &options.into;
+    let there = if folder.is_dir() { Marker::read(folder).map_err(told)? } else { None };
+    let Some(there) = there else {
+        if options.going_on {
+            return Err(Error::usage(format!(
+                "{} holds no restore that could go on (handed over already?).",
+                folder.display()
+            ))
+            .with_next("leave --continue away to restore into an empty folder"));
+        }
+        return Ok(bases);
+    };
+    if options.going_on && there.server != server.name {
+        return Err(Error::usage(format!(
+            "{} holds a restore of '{}', not of '{}'.",
+            folder.display(),
+            there.server,
+            server.name
+        )));
+    }
+    let same = there.state == State::UnderWay
+        && there.server == server.name
+        && there.target == options.target.0.to_string();
+    if options.going_on || same {
+        let begun_with = bases.iter().any(|base| base.id() == there.base);
+        if options.going_on && !begun_with {
+            return Err(Error::usage(format!(
+                "The backup {} that {} was restored from is gone.",
+                there.base,
+                folder.display()
+            ))
+            .with_next("restore into another folder, without --continue"));
+        }
+        if begun_with {
+            bases.retain(|base| base.id() == there.base);
+        }
+    }
+    if options.going_on && matches!(server.kind, ServerKind::Folder { .. }) && there.state == State::Fenced {
+        return Err(Error::usage(format!(
+            "'{}' is a folder: it has no log to roll forward with.",
+            server.name
+        )));
+    }
+    Ok(bases)
 }
 
 fn make_plan(
@@ -444,12 +503,16 @@ fn restore_error(catalogue: &Catalogue, error: holdfast_restore::Error) -> Error
         _ => Code::Failed,
     };
     match error {
+        Restore::TargetFull { .. } => Error::failed(text),
+        Restore::Backwards { .. } => Error::new(code, text),
         Restore::Base(inner) => match inner.downcast::<holdfast_store::Error>() {
             Ok(store) => catalogue.store_error(*store),
             Err(other) => Error::failed(sentence(&other.to_string())),
         },
-        Restore::Cancelled => Error::new(Code::Interrupted, text),
-        Restore::NotEmpty { .. } | Restore::OtherRestore { .. } => Error::usage(text),
+        Restore::Cancelled { .. } => Error::new(Code::Interrupted, text),
+        Restore::NotEmpty { .. } | Restore::OtherRestore { .. } | Restore::Touched { .. } => {
+            Error::usage(text)
+        }
         Restore::Busy { .. } => Error::new(Code::Locked, text),
         Restore::NotProved { .. } => Error::new(code, text)
             .with_next("the report is kept with the backup; don't use the restored server"),

@@ -379,9 +379,13 @@ pub struct Restore {
     /// Everything up to and with this transaction
     #[arg(long, value_name = "ID")]
     pub after: Option<String>,
-    /// Folder to restore into; it must be empty or absent
+    /// Folder to restore into; it must be empty or absent, or hold an interrupted restore of the same
     #[arg(long, value_name = "DIR")]
     pub into: PathBuf,
+    /// Roll the restore that is in the folder forward to a later target, from where it stands; an interrupted
+    /// restore goes on by the same command without this
+    #[arg(long = "continue")]
+    pub going_on: bool,
     /// Folder with the server programs to use
     #[arg(long, value_name = "DIR", env = "HOLDFAST_ENGINE_DIR")]
     pub engine_dir: Option<PathBuf>,
@@ -461,5 +465,6 @@ mod tests {
         assert!(parse("holdfast restore shop --to latest --before x --into d").is_err());
         assert!(parse("holdfast restore shop --before drop:orders --into d").is_ok());
         assert!(parse("holdfast restore finish d").is_ok());
+        assert!(parse("holdfast restore shop --continue --to latest --into d").is_ok());
     }
 }

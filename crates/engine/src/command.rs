@@ -16,10 +16,25 @@ const TAIL_BYTES: u64 = 2400;
 
 /// Runs `command` to its end, its output appended to `log`. `what` names it in messages.
 /// A program that has not ended when `limit` passes is killed.
-pub fn run(mut command: Command, what: &str, log: &Path, limit: Duration) -> Result<()> {
+pub fn run(command: Command, what: &str, log: &Path, limit: Duration) -> Result<()> {
+    run_while(command, what, log, limit, &|| true)
+}
+
+/// The same, for as long as `go_on` says so: a program that is called off is killed.
+pub fn run_while(
+    mut command: Command,
+    what: &str,
+    log: &Path,
+    limit: Duration,
+    go_on: &dyn Fn() -> bool,
+) -> Result<()> {
     let mut child = spawn(&mut command, log)?;
-    match wait(&mut child, limit).map_err(|source| Error::file("wait for", log, source))? {
+    match wait_while(&mut child, limit, go_on).map_err(|source| Error::file("wait for", log, source))? {
         Some(status) if status.success() => Ok(()),
+        None if !go_on() => {
+            kill_and_reap(&mut child);
+            Err(Error::Cancelled { program: what.to_owned() })
+        }
         Some(status) => {
             Err(Error::Failed { program: what.to_owned(), status: status.to_string(), tail: quote_tail(log) })
         }
@@ -45,12 +60,20 @@ pub fn spawn(command: &mut Command, log: &Path) -> Result<Child> {
 
 /// Waits for `child` until `limit` passes; `None` if it is still alive then.
 pub fn wait(child: &mut Child, limit: Duration) -> std::io::Result<Option<ExitStatus>> {
+    wait_while(child, limit, &|| true)
+}
+
+fn wait_while(
+    child: &mut Child,
+    limit: Duration,
+    go_on: &dyn Fn() -> bool,
+) -> std::io::Result<Option<ExitStatus>> {
     let deadline = Instant::now() + limit;
     loop {
         if let Some(status) = child.try_wait()? {
             return Ok(Some(status));
         }
-        if Instant::now() >= deadline {
+        if Instant::now() >= deadline || !go_on() {
             return Ok(None);
         }
         std::thread::sleep(POLL);
@@ -109,6 +132,20 @@ mod tests {
             run(command, "the program", &dir.path().join("log"), Duration::from_secs(10)).unwrap_err();
         let text = error.to_string();
         assert!(text.contains("the program failed") && text.contains("two"), "{text}");
+    }
+
+    #[test]
+    fn a_program_that_is_called_off_is_killed() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut command = Command::new("sleep");
+        command.arg("60");
+        let began = Instant::now();
+        let go_on = || began.elapsed() < Duration::from_millis(100);
+        let error =
+            run_while(command, "the sleeper", &dir.path().join("log"), Duration::from_secs(60), &go_on)
+                .unwrap_err();
+        assert!(matches!(error, Error::Cancelled { .. }), "{error}");
+        assert!(began.elapsed() < Duration::from_secs(10));
     }
 
     #[test]

@@ -69,6 +69,12 @@ pub enum Error {
         /// The end of its log, on lines of its own; empty if it wrote none.
         tail: String,
     },
+    /// The caller called it off; the program was killed.
+    #[error("{program} was called off")]
+    Cancelled {
+        /// The program and what it was doing.
+        program: String,
+    },
     /// A folder that another server uses.
     #[error("{datadir} is in use by the server process {pid}. Stop it first.")]
     InUse {

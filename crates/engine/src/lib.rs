@@ -20,7 +20,7 @@ pub use compat::Fit;
 pub use error::{Error, Result};
 pub use initialize::initialize;
 pub use orphan::{kill_server_on, stop_server_on};
-pub use prepare::{Prepared, prepare_mariadb};
+pub use prepare::{Prepared, prepare_mariadb, prepare_mariadb_while};
 pub use programs::Programs;
 pub use recovered::RecoveredCoordinates;
 pub use server::{Listen, PrivateServer, StartOptions};

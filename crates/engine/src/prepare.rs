@@ -23,12 +23,23 @@ pub struct Prepared {
 /// Prepares the copy in `dir`, so that a server can be started on it. The tool's words go to
 /// `log`; success is its own "completed OK!" beside exit status 0.
 pub fn prepare_mariadb(programs: &Programs, dir: &Path, log: &Path, limit: Duration) -> Result<Prepared> {
+    prepare_mariadb_while(programs, dir, log, limit, &|| true)
+}
+
+/// The same, for as long as `go_on` says so. A copy on which it was called off can't be prepared again.
+pub fn prepare_mariadb_while(
+    programs: &Programs,
+    dir: &Path,
+    log: &Path,
+    limit: Duration,
+    go_on: &dyn Fn() -> bool,
+) -> Result<Prepared> {
     let from = std::fs::metadata(log).map_or(0, |metadata| metadata.len());
     let program = programs.backup_program()?;
     let mut command = Command::new(program);
     command.arg("--no-defaults").arg("--prepare").arg(format!("--target-dir={}", dir.display()));
     let what = format!("{} --prepare on {}", program.display(), dir.display());
-    command::run(command, &what, log, limit)?;
+    command::run_while(command, &what, log, limit, go_on)?;
     let said = command::read_from(log, from, LOG_MAX);
     if !said.lines().rev().take(20).any(|line| line.trim_end().ends_with("completed OK!")) {
         return Err(Error::Failed {

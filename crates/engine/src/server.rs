@@ -98,7 +98,12 @@ impl PrivateServer {
     ///
     /// Fails if another server uses the folder, if the server ends or does not let us in within
     /// the time allowed; the error quotes the end of its log.
-    pub fn start(mut options: StartOptions) -> Result<Self> {
+    pub fn start(options: StartOptions) -> Result<Self> {
+        Self::start_while(options, &|| true)
+    }
+
+    /// The same, for as long as `go_on` says so: a recovery may take hours. A server that is called off is killed.
+    pub fn start_while(mut options: StartOptions, go_on: &dyn Fn() -> bool) -> Result<Self> {
         options.datadir = options
             .datadir
             .canonicalize()
@@ -133,7 +138,7 @@ impl PrivateServer {
             run_dir,
             gtids_at_start: None,
         };
-        let mut conn = server.wait_until_it_lets_us_in()?;
+        let mut conn = server.wait_until_it_lets_us_in(go_on)?;
         // The password need not lie on a disk any longer.
         let _ = fs::remove_file(&init_file);
         let stale = account::stale(&mut conn, &server.account.user)?;
@@ -142,7 +147,7 @@ impl PrivateServer {
         Ok(server)
     }
 
-    fn wait_until_it_lets_us_in(&mut self) -> Result<Conn> {
+    fn wait_until_it_lets_us_in(&mut self, go_on: &dyn Fn() -> bool) -> Result<Conn> {
         let deadline = Instant::now() + self.options.timeout;
         let mut last: Option<holdfast_mysql::Error> = None;
         loop {
@@ -158,6 +163,9 @@ impl PrivateServer {
                     Ok(conn) => return Ok(conn),
                     Err(error) => last = Some(error),
                 }
+            }
+            if !go_on() {
+                return Err(Error::Cancelled { program: format!("starting {}", self.name()) });
             }
             if Instant::now() >= deadline {
                 let said = last.map_or_else(String::new, |error| format!(" (last answer: {error})"));

@@ -107,11 +107,11 @@ pub(crate) fn take_lock(conn: &mut Conn, lock: &str) -> Result<(), Error> {
     if got.as_deref() == Some("1") { Ok(()) } else { Err(Error::StillRunning(held.unwrap_or_default())) }
 }
 
-/// Reads the checkpoint, or makes it on a fresh copy.
+/// Reads the checkpoint, or makes it on a copy that has none, to which `done` transactions of the log are applied.
 ///
 /// # Errors
 /// Fails when the copy was half replayed for another plan or before the host was started anew.
-pub fn open(conn: &mut Conn, plan: &str, boot: &str) -> Result<Checkpoint, Error> {
+pub fn open(conn: &mut Conn, plan: &str, boot: &str, done: u64) -> Result<Checkpoint, Error> {
     let doing = || Error::server("reading the checkpoint");
     let found = conn
         .query(format!(
@@ -130,12 +130,12 @@ pub fn open(conn: &mut Conn, plan: &str, boot: &str) -> Result<Checkpoint, Error
     let text = |column| row.value(0, column).map(|v| String::from_utf8_lossy(v).into_owned());
     let Some(found) = text(0) else {
         conn.execute(format!(
-            "INSERT INTO {SCHEMA}.replay (id, plan, boot, done, ordered) VALUES (1, {}, {}, 0, '')",
+            "INSERT INTO {SCHEMA}.replay (id, plan, boot, done, ordered) VALUES (1, {}, {}, {done}, '')",
             sql::hex(plan.as_bytes()),
             sql::hex(boot.as_bytes())
         ))
         .map_err(doing())?;
-        return Ok(Checkpoint::default());
+        return Ok(Checkpoint { done, ..Checkpoint::default() });
     };
     if found != plan {
         return Err(Error::OtherPlan { found, wanted: plan.to_owned() });
@@ -159,6 +159,39 @@ pub fn open(conn: &mut Conn, plan: &str, boot: &str) -> Result<Checkpoint, Error
         window,
         ordered: row.value(0, 10).unwrap_or_default().to_vec(),
     })
+}
+
+/// How far a replay under way came on this copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Applied {
+    /// Transactions of the log that are applied (or found in the base).
+    pub done: u64,
+    /// Transactions of which something may be applied: a window of net change is not done in the log's order.
+    pub touched: u64,
+}
+
+/// What a replay under way has applied to this copy; none where none is under way.
+///
+/// # Errors
+/// Fails when the server does.
+pub fn applied(conn: &mut Conn) -> Result<Option<Applied>, Error> {
+    let doing = || Error::server("reading the checkpoint");
+    let found = conn
+        .query_text(format!(
+            "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = '{SCHEMA}' AND table_name = 'replay'"
+        ))
+        .map_err(doing())?;
+    if found.as_deref() == Some("0") {
+        return Ok(None);
+    }
+    let row = conn
+        .query(format!(
+            "SELECT done, GREATEST(done + (inside > 0), COALESCE(window_until + (window_inside > 0), 0)) \
+             FROM {SCHEMA}.replay WHERE id = 1"
+        ))
+        .map_err(doing())?;
+    let number = |column| row.text(0, column).and_then(|text| text.parse().ok());
+    Ok(number(0).zip(number(1)).map(|(done, touched)| Applied { done, touched }))
 }
 
 fn create(conn: &mut Conn) -> Result<(), Error> {

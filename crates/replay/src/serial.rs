@@ -43,6 +43,9 @@ pub struct Options {
     pub boot_id: String,
     /// What the base holds; transactions in it are not applied.
     pub base: GtidSet,
+    /// Transactions of the log that a finished replay on this copy applied (or found in the base): this one goes on
+    /// behind them. A checkpoint in the copy says better.
+    pub done: u64,
 }
 
 /// Options for a private server on which a replay runs: nothing is synced, a crash of the

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use holdfast_binlog::tables::TableKey;
 use holdfast_mysql::{Conn, Flavor};
+use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 
@@ -14,7 +15,7 @@ use crate::error::Result;
 const OWN_SCHEMAS: &str = "'mysql', 'sys', 'information_schema', 'performance_schema'";
 
 /// A column, in the table's order.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ColumnFacts {
     /// Its name.
     pub name: String,
@@ -27,7 +28,7 @@ pub struct ColumnFacts {
 }
 
 /// A table.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct TableFacts {
     /// Storage engine.
     pub engine: String,

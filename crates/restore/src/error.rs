@@ -84,8 +84,52 @@ pub enum Error {
         report: Box<crate::report::Report>,
     },
     /// The caller called it off.
-    #[error("the restore was called off; the same command starts it again")]
-    Cancelled,
+    #[error("the restore into {folder} was called off; {next}")]
+    Cancelled {
+        /// The target folder.
+        folder: PathBuf,
+        /// What the same command does now.
+        next: &'static str,
+    },
+    /// The file system of the target is full.
+    #[error(
+        "the file system of {folder} is full ({free} bytes are free): {source}. Nothing is lost: free some space and \
+         give the same command again"
+    )]
+    TargetFull {
+        /// The target folder.
+        folder: PathBuf,
+        /// Bytes free now.
+        free: u64,
+        /// What failed.
+        source: Box<Self>,
+    },
+    /// The folder's server holds more than the target asks for.
+    #[error(
+        "{folder} is restored to {reached} already, and replay goes forward only: {wanted} lies before it. Name \
+         another folder to restore into, without --continue."
+    )]
+    Backwards {
+        /// The folder.
+        folder: PathBuf,
+        /// The target that it was restored to.
+        reached: String,
+        /// The one asked for now.
+        wanted: String,
+    },
+    /// Somebody wrote to the restored server.
+    #[error(
+        "the server in {folder} was left at {left}, and stands at {found} now: somebody wrote to it, so the log can't be \
+         replayed onto it. Name another folder to restore into, without --continue."
+    )]
+    Touched {
+        /// The folder.
+        folder: PathBuf,
+        /// Its GTIDs when the restore left it.
+        left: String,
+        /// Its GTIDs now.
+        found: String,
+    },
     /// A file or folder of the target.
     #[error("can't {doing} {path}: {source}")]
     File {
@@ -142,7 +186,7 @@ impl Error {
     #[must_use]
     pub fn exit_code(&self) -> Option<u8> {
         match self {
-            Self::Unreachable { .. } => Some(20),
+            Self::Unreachable { .. } | Self::Backwards { .. } => Some(20),
             Self::WrongCoordinates { .. }
             | Self::NotProved { .. }
             | Self::Replay(holdfast_replay::Error::Diverged { .. }) => Some(22),

@@ -28,6 +28,10 @@ const PERSISTED: [(&str, &str); 3] =
 /// keeps the privileges that it logged in with.
 pub fn put_up(server: &PrivateServer, conn: &mut Conn) -> Result<()> {
     let folder = server.datadir();
+    let path = folder.join(FENCE_FILE);
+    fs::write(&path, FENCE_TEXT)
+        .and_then(|()| fs::File::open(&path)?.sync_all())
+        .map_err(|source| Error::file("write", path, source))?;
     match server.programs().flavor() {
         Flavor::MySql => {
             // The server does not know what the folder's file holds, since it was started without
@@ -44,35 +48,43 @@ pub fn put_up(server: &PrivateServer, conn: &mut Conn) -> Result<()> {
             conn.execute("SET GLOBAL read_only = ON")?;
         }
     }
-    let path = folder.join(FENCE_FILE);
-    let text = "# Written by a restore; `holdfast restore finish` removes it.\n\
-                [mysqld]\nread_only=ON\nevent_scheduler=OFF\nloose_skip_slave_start\n";
-    fs::write(&path, text)
-        .and_then(|()| fs::File::open(&path)?.sync_all())
-        .map_err(|source| Error::file("write", path, source))
+    Ok(())
 }
 
 /// Takes the fence of a folder away on which no server runs. May be called again.
 pub fn take_away(folder: &Path, flavor: Flavor) -> Result<()> {
+    let (aside, file) = (folder.join(ASIDE), folder.join(PERSISTED_FILE));
     // Behind the fence nothing can be persisted, so the file holds the fence and nothing else.
-    if flavor == Flavor::MySql && folder.join(FENCE_FILE).exists() {
-        let (aside, file) = (folder.join(ASIDE), folder.join(PERSISTED_FILE));
-        let done = if aside.exists() { fs::rename(&aside, &file) } else { remove_if_there(&file) };
+    if flavor == Flavor::MySql
+        && let Ok(found) = fs::metadata(&aside)
+    {
+        let done = if found.len() > 0 {
+            fs::rename(&aside, &file)
+        } else {
+            remove_if_there(&file).and_then(|()| remove_if_there(&aside))
+        };
         done.map_err(|source| Error::file("take the fence out of", file, source))?;
     }
     let path = folder.join(FENCE_FILE);
     remove_if_there(&path).map_err(|source| Error::file("remove", path, source))
 }
 
-/// Where the source's own persisted variables wait.
+/// Where the source's own persisted variables wait; empty where it had none. While it is there the
+/// file of persisted variables is ours.
 const ASIDE: &str = "mysqld-auto.cnf.source";
 
+/// The option file's text.
+const FENCE_TEXT: &str = "# Written by a restore; `holdfast restore finish` removes it.\n\
+                          [mysqld]\nread_only=ON\nevent_scheduler=OFF\nloose_skip_slave_start\n";
+
 fn put_aside(folder: &Path) -> Result<()> {
-    let file = folder.join(PERSISTED_FILE);
-    if !file.exists() {
+    let (aside, file) = (folder.join(ASIDE), folder.join(PERSISTED_FILE));
+    // Half a fence of a restore that was killed, or a whole one of a restore that goes on.
+    if aside.exists() {
         return Ok(());
     }
-    fs::rename(&file, folder.join(ASIDE)).map_err(|source| Error::file("put aside", file, source))
+    let done = if file.exists() { fs::rename(&file, &aside) } else { fs::File::create(&aside).map(drop) };
+    done.map_err(|source| Error::file("put aside", file, source))
 }
 
 fn remove_if_there(path: &Path) -> std::io::Result<()> {

@@ -1,8 +1,10 @@
 //! The target folder: taken, filled, made ready for the first start.
 //!
-//! A folder is taken only if it is empty, or holds an unfinished restore of the same base to the
-//! same target: then it goes on, and the base keeps the blocks that are as they should be. Nothing is
-//! written before the space is known to suffice.
+//! A folder is taken if it is empty. One that holds an unfinished restore of the same base to the
+//! same target is taken, too: the restore goes on where its progress (`progress.rs`) can be trusted;
+//! otherwise the base is laid out again, and keeps the blocks that are as they should be. With
+//! `--continue` the target may be another one, and the restore may be finished already, as long as it
+//! was not handed over. Nothing is written before the space is known to suffice.
 //!
 //! A clone's files need a few more to be recovered as a clone (observed on MySQL 9.7.4): the
 //! folder `mysql/`; `#clone/#status_fix`, by which the server makes schemas and tables that were
@@ -11,6 +13,7 @@
 //! No `auto.cnf` is laid out, so that the restored server gives itself an identity of its own.
 
 use std::fs::{self, File};
+use std::ops::ControlFlow;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -18,6 +21,8 @@ use holdfast_format::record::SourceKind;
 
 use crate::error::{Error, Result};
 use crate::marker::{FolderLock, LOCK, MARKER, Marker, State};
+use crate::progress::{PROGRESS, Progress, boot_id};
+use crate::run::SHUTDOWN_LIMIT;
 use crate::seam::{Base, LaidOut, LayingOut};
 
 /// The folder of the files by which clone recovery is steered.
@@ -33,14 +38,33 @@ pub struct Target {
     _lock: FolderLock,
 }
 
+/// What a restore needs of a folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Space {
+    /// Bytes that the base's files take.
+    pub base: u64,
+    /// Bytes in all, the base's files included.
+    pub needed: u64,
+}
+
+/// What the folder held when it was taken.
+#[derive(Debug)]
+pub enum Found {
+    /// Nothing of use: the base has to be laid out.
+    Nothing,
+    /// A restore that goes on. It is not touched before [`Target::go_on`].
+    Restore(Box<Progress>),
+}
+
 impl Target {
-    /// Takes `folder` for the restore that `marker` describes. `space_needed` are bytes.
-    pub fn take(folder: &Path, marker: &Marker, space_needed: u64) -> Result<Self> {
+    /// Takes `folder` for the restore that `marker` describes. `going_on` is `--continue`: it must hold
+    /// a restore from the same base then, which may have had another target.
+    pub fn take(folder: &Path, marker: &Marker, space: Space, going_on: bool) -> Result<(Self, Found)> {
         let existed = folder.exists();
-        if existed {
-            refuse_if_taken(folder, marker)?;
+        if existed || going_on {
+            refuse_if_taken(folder, marker, going_on)?;
         } else {
-            check_space(nearest_above(folder), space_needed)?;
+            check_space(nearest_above(folder), space.needed)?;
             fs::DirBuilder::new()
                 .recursive(true)
                 .mode(0o700)
@@ -50,21 +74,52 @@ impl Target {
         let folder =
             folder.canonicalize().map_err(|source| Error::file("open the folder", folder, source))?;
         let lock = FolderLock::take(&folder)?;
-        if Marker::read(&folder)?.is_some() {
-            // A killed restore leaves its server behind; it must be gone before its files are rewritten.
-            holdfast_engine::kill_server_on(&folder)?;
+        let target = Self { folder, _lock: lock };
+        // Another restore may have come to its end while we looked.
+        if existed {
+            refuse_if_taken(&target.folder, marker, going_on)?;
         }
-        let there = if existed { bytes_below(&folder)? } else { 0 };
-        if existed && let Err(error) = check_space(&folder, space_needed.saturating_sub(there)) {
+        let folder = &target.folder;
+        let there = Marker::read(folder)?;
+        let progress = if there.is_some() { Progress::read(folder)? } else { None };
+        if let Some(progress) = progress
+            && progress.base == marker.base
+            && progress.is_trusted(&boot_id())
+        {
+            check_space(folder, space.needed.saturating_sub(space.base))?;
+            return Ok((target, Found::Restore(Box::new(progress))));
+        }
+        if there.as_ref().is_some_and(|there| there.state == State::Fenced) {
+            return Err(Error::NoRestore {
+                folder: folder.clone(),
+                why: format!("its {PROGRESS} is missing or not readable, so it can't go on"),
+            });
+        }
+        if there.is_some() {
+            // A killed restore leaves its server behind; it must be gone before its files are rewritten.
+            holdfast_engine::kill_server_on(folder)?;
+        }
+        let kept = if existed { bytes_below(folder)? } else { 0 };
+        if existed && let Err(error) = check_space(folder, space.needed.saturating_sub(kept)) {
             // Left as it was found.
             let _ = fs::remove_file(folder.join(LOCK));
             return Err(error);
         }
         // A datadir is nobody else's business.
-        fs::set_permissions(&folder, fs::Permissions::from_mode(0o700))
-            .map_err(|source| Error::file("set the permissions of", &folder, source))?;
-        marker.write(&folder)?;
-        Ok(Self { folder, _lock: lock })
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o700))
+            .map_err(|source| Error::file("set the permissions of", folder, source))?;
+        marker.write(folder)?;
+        Ok((target, Found::Nothing))
+    }
+
+    /// Makes a found restore one that is under way again: ends the server that an earlier run left, and says
+    /// where it leads now. A restored server that runs is shut down cleanly.
+    pub fn go_on(&self, marker: &Marker) -> Result<()> {
+        match Marker::read(&self.folder)?.map(|there| there.state) {
+            Some(State::Fenced) => holdfast_engine::stop_server_on(&self.folder, SHUTDOWN_LIMIT)?,
+            _ => holdfast_engine::kill_server_on(&self.folder)?,
+        };
+        marker.write(&self.folder)
     }
 
     /// The folder, as an absolute path without links.
@@ -74,7 +129,11 @@ impl Target {
     }
 
     /// Writes the base's files and what its kind needs for the first start. Returns when all is synced.
-    pub fn fill(&self, base: &dyn Base, progress: &(dyn Fn(LayingOut) + Sync)) -> Result<LaidOut> {
+    pub fn fill(
+        &self,
+        base: &dyn Base,
+        progress: &(dyn Fn(LayingOut) -> ControlFlow<()> + Sync),
+    ) -> Result<LaidOut> {
         let clone = base.kind() == SourceKind::Clone;
         let steer = self.folder.join(CLONE_DIR);
         if clone {
@@ -111,32 +170,29 @@ impl Target {
     }
 }
 
-/// Says whether the target would be taken, without touching it: for `--dry-run`.
-pub fn check(folder: &Path, marker: &Marker, space_needed: u64) -> Result<()> {
-    if !folder.exists() {
-        return check_space(nearest_above(folder), space_needed);
-    }
-    refuse_if_taken(folder, marker)?;
-    check_space(folder, space_needed.saturating_sub(bytes_below(folder)?))
-}
-
-fn refuse_if_taken(folder: &Path, marker: &Marker) -> Result<()> {
+fn refuse_if_taken(folder: &Path, marker: &Marker, going_on: bool) -> Result<()> {
     if let Some(there) = Marker::read(folder)? {
-        if there.state == State::UnderWay && there.base == marker.base && there.target == marker.target {
-            return Ok(());
-        }
+        let same_base = there.base == marker.base && there.server == marker.server;
         let words = |m: &Marker| format!("{} from backup {} to {}", m.server, m.base, m.target);
         return match there.state {
-            State::UnderWay => Err(Error::OtherRestore {
+            _ if same_base && going_on => Ok(()),
+            State::UnderWay if same_base && there.target == marker.target => Ok(()),
+            State::Fenced if !going_on => Err(Error::NotEmpty {
+                folder: folder.to_path_buf(),
+                found: format!("a restored server: {}", words(&there)),
+            }),
+            _ => Err(Error::OtherRestore {
                 folder: folder.to_path_buf(),
                 there: words(&there),
                 wanted: words(marker),
             }),
-            State::Fenced => Err(Error::NotEmpty {
-                folder: folder.to_path_buf(),
-                found: format!("a restored server: {}", words(&there)),
-            }),
         };
+    }
+    if going_on {
+        return Err(Error::NoRestore {
+            folder: folder.to_path_buf(),
+            why: "it has no marker of a restore that could go on (handed over already?)".to_owned(),
+        });
     }
     let entries = fs::read_dir(folder).map_err(|source| Error::file("list", folder, source))?;
     for entry in entries {
@@ -184,6 +240,36 @@ fn check_space(folder: &Path, needed: u64) -> Result<()> {
     Ok(())
 }
 
+/// Says of an error that comes of a full disk that it does.
+pub(crate) fn full(folder: &Path, error: Error) -> Error {
+    // InnoDB extends files by some MiB at a time, and has let go of its temporary files by now.
+    const TABLE_FULL_BELOW: u64 = 256 << 20;
+    let free =
+        rustix::fs::statvfs(folder).map_or(u64::MAX, |stat| stat.f_bavail.saturating_mul(stat.f_frsize));
+    let text = error.to_string();
+    // The system's word for ENOSPC, as our own I/O, the servers' messages and their logs quote it.
+    let said = [
+        "os error 28",
+        "rrno: 28",
+        "rrno 28",
+        "rror: 28",
+        "No space left on device",
+        "Disk is full",
+        "Disk full",
+    ];
+    let table_full = match &error {
+        Error::Replay(
+            holdfast_replay::Error::Diverged { source, .. } | holdfast_replay::Error::Server { source, .. },
+        ) => source.code() == Some(1114),
+        Error::Sql(source) => source.code() == Some(1114),
+        _ => false,
+    };
+    if said.iter().any(|word| text.contains(word)) || table_full && free < TABLE_FULL_BELOW {
+        return Error::TargetFull { folder: folder.to_path_buf(), free, source: Box::new(error) };
+    }
+    error
+}
+
 fn make_dir(path: &Path) -> Result<()> {
     match fs::DirBuilder::new().mode(0o700).create(path) {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
@@ -218,6 +304,10 @@ mod tests {
         }
     }
 
+    fn take(folder: &Path, base: &str, needed: u64) -> Result<Target> {
+        Target::take(folder, &marker(base), Space { base: 0, needed }, false).map(|(target, _)| target)
+    }
+
     struct Files(SourceKind);
 
     impl Base for Files {
@@ -248,13 +338,13 @@ mod tests {
         fn restore_into(
             &self,
             dir: &Path,
-            progress: &(dyn Fn(LayingOut) + Sync),
+            progress: &(dyn Fn(LayingOut) -> ControlFlow<()> + Sync),
         ) -> Result<LaidOut, Foreign> {
             // While files are missing, a server must refuse to start.
             assert_eq!(dir.join("#clone/#status_in_progress").exists(), self.0 == SourceKind::Clone);
             fs::write(dir.join("ibdata1"), "pages")?;
             fs::write(dir.join("auto.cnf"), "the source's identity")?;
-            progress(LayingOut { bytes: 5, bytes_total: 5 });
+            let _ = progress(LayingOut { bytes: 5, bytes_total: 5 });
             Ok(LaidOut { files: 2, bytes: 5, blocks: 1, healed_segments: 0 })
         }
     }
@@ -262,8 +352,8 @@ mod tests {
     #[test]
     fn a_clone_is_laid_out_with_what_its_recovery_needs() {
         let dir = tempfile::tempdir().unwrap();
-        let target = Target::take(&dir.path().join("new"), &marker("b"), 0).unwrap();
-        target.fill(&Files(SourceKind::Clone), &|_| ()).unwrap();
+        let target = take(&dir.path().join("new"), "b", 0).unwrap();
+        target.fill(&Files(SourceKind::Clone), &|_| ControlFlow::Continue(())).unwrap();
         for name in ["ibdata1", "mysql", "#clone/#status_fix", "#clone/#replace_files", MARKER] {
             assert!(target.folder().join(name).exists(), "{name}");
         }
@@ -274,8 +364,8 @@ mod tests {
     #[test]
     fn another_kind_is_laid_out_as_it_is() {
         let dir = tempfile::tempdir().unwrap();
-        let target = Target::take(dir.path(), &marker("b"), 0).unwrap();
-        target.fill(&Files(SourceKind::Xbstream), &|_| ()).unwrap();
+        let target = take(dir.path(), "b", 0).unwrap();
+        target.fill(&Files(SourceKind::Xbstream), &|_| ControlFlow::Continue(())).unwrap();
         assert!(!target.folder().join("#clone").exists());
         assert!(!target.folder().join("mysql").exists());
     }
@@ -284,7 +374,7 @@ mod tests {
     fn a_folder_with_anything_in_it_is_refused_and_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("precious"), "x").unwrap();
-        let error = Target::take(dir.path(), &marker("b"), 0).unwrap_err();
+        let error = take(dir.path(), "b", 0).unwrap_err();
         assert!(error.to_string().contains("precious"), "{error}");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
@@ -292,17 +382,17 @@ mod tests {
     #[test]
     fn an_unfinished_restore_of_the_same_thing_goes_on_and_of_another_one_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let target = Target::take(dir.path(), &marker("b"), 0).unwrap();
-        target.fill(&Files(SourceKind::Clone), &|_| ()).unwrap();
-        assert!(matches!(Target::take(dir.path(), &marker("b"), 0), Err(Error::Busy { .. })));
+        let target = take(dir.path(), "b", 0).unwrap();
+        target.fill(&Files(SourceKind::Clone), &|_| ControlFlow::Continue(())).unwrap();
+        assert!(matches!(take(dir.path(), "b", 0), Err(Error::Busy { .. })));
         drop(target);
-        let error = Target::take(dir.path(), &marker("c"), 0).unwrap_err();
+        let error = take(dir.path(), "c", 0).unwrap_err();
         assert!(matches!(error, Error::OtherRestore { .. }), "{error}");
         assert!(dir.path().join("ibdata1").exists());
-        let again = Target::take(dir.path(), &marker("b"), 0).unwrap();
+        let again = take(dir.path(), "b", 0).unwrap();
         assert!(again.folder().join("ibdata1").exists(), "it goes on");
         fs::write(dir.path().join("#clone/left"), "x").unwrap();
-        again.fill(&Files(SourceKind::Clone), &|_| ()).unwrap();
+        again.fill(&Files(SourceKind::Clone), &|_| ControlFlow::Continue(())).unwrap();
         assert!(!again.folder().join("#clone/left").exists(), "the recovery begins anew");
     }
 
@@ -311,7 +401,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let done = Marker { state: State::Fenced, ..marker("b") };
         done.write(dir.path()).unwrap();
-        let error = Target::take(dir.path(), &marker("b"), 0).unwrap_err();
+        let error = take(dir.path(), "b", 0).unwrap_err();
         assert!(matches!(error, Error::NotEmpty { .. }), "{error}");
     }
 
@@ -319,14 +409,11 @@ mod tests {
     fn too_little_space_is_an_error_before_anything_is_written() {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("new");
-        let error = Target::take(&folder, &marker("b"), u64::MAX).unwrap_err();
+        let error = take(&folder, "b", u64::MAX).unwrap_err();
         assert!(matches!(error, Error::NoSpace { .. }), "{error}");
         assert!(!folder.exists());
-        let error = Target::take(dir.path(), &marker("b"), u64::MAX).unwrap_err();
+        let error = take(dir.path(), "b", u64::MAX).unwrap_err();
         assert!(matches!(error, Error::NoSpace { .. }), "{error}");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
-        assert!(
-            check(dir.path(), &marker("b"), u64::MAX).is_err() && check(dir.path(), &marker("b"), 0).is_ok()
-        );
     }
 }

@@ -12,6 +12,7 @@ pub mod finish;
 pub mod layout;
 pub mod marker;
 pub mod plan;
+pub mod progress;
 pub mod proof;
 pub mod range;
 pub mod recovered;

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::progress::PROGRESS;
 
 /// Its name in the target folder.
 pub const MARKER: &str = "holdfast-restore.json";
@@ -65,24 +66,15 @@ impl Marker {
 
     /// Writes the marker durably, in place of an older one.
     pub fn write(&self, folder: &Path) -> Result<()> {
-        let path = folder.join(MARKER);
-        let fresh = folder.join(format!("{MARKER}.new"));
         let mut bytes = serde_json::to_vec_pretty(self)
-            .map_err(|error| Error::file("write", &path, std::io::Error::other(error)))?;
+            .map_err(|error| Error::file("write", folder.join(MARKER), std::io::Error::other(error)))?;
         bytes.push(b'\n');
-        let write = || -> std::io::Result<()> {
-            let mut file = File::create(&fresh)?;
-            file.write_all(&bytes)?;
-            file.sync_all()?;
-            fs::rename(&fresh, &path)?;
-            File::open(folder)?.sync_all()
-        };
-        write().map_err(|source| Error::file("write", &path, source))
+        write_whole(folder, MARKER, &bytes)
     }
 
-    /// Removes the marker and the lock: the folder is an ordinary datadir from here on.
+    /// Removes the marker and what belongs to it: the folder is an ordinary datadir from here on.
     pub fn remove(folder: &Path) -> Result<()> {
-        for name in [MARKER, LOCK] {
+        for name in [MARKER, PROGRESS, LOCK] {
             let path = folder.join(name);
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -95,6 +87,20 @@ impl Marker {
             .and_then(|dir| dir.sync_all())
             .map_err(|source| Error::file("sync", folder, source))
     }
+}
+
+/// Writes a file of the target folder durably and as a whole, in place of an older one.
+pub(crate) fn write_whole(folder: &Path, name: &str, bytes: &[u8]) -> Result<()> {
+    let path = folder.join(name);
+    let fresh = folder.join(format!("{name}.new"));
+    let write = || -> std::io::Result<()> {
+        let mut file = File::create(&fresh)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&fresh, &path)?;
+        File::open(folder)?.sync_all()
+    };
+    write().map_err(|source| Error::file("write", &path, source))
 }
 
 /// Held while a restore or a finish is at work in a folder; the system lets go of it when the process ends.

@@ -13,7 +13,7 @@ use holdfast_format::record::{Coordinates, Position};
 use holdfast_replay::{EventPlace, LogReader};
 
 use crate::error::{Error, Foreign, Result};
-use crate::plan::{LogRange, coordinates_words, words};
+use crate::plan::{coordinates_words, words};
 use crate::recovered::{Held, order};
 use crate::seam::{Base, Log, Place};
 
@@ -42,20 +42,32 @@ struct Bracket {
 }
 
 impl<'l> RangeLog<'l> {
-    /// The part of the plan's range that `base`, found to stand at `held`, does not hold as a whole.
-    pub fn new(log: &'l dyn Log, range: LogRange, held: &Held, base: &dyn Base) -> Result<Self> {
-        let coordinates = base.coordinates();
+    /// The log behind `base`, whose record had these `coordinates` and which was found to stand at `held`, up to
+    /// `until`. It begins at the same place however often it is made: what counts from there stays right.
+    pub fn new(
+        log: &'l dyn Log,
+        until: Place,
+        coordinates: &Coordinates,
+        held: &Held,
+        base: &dyn Base,
+    ) -> Result<Self> {
         let ordered = Self::position_tells(base);
         let told = held.executed.is_some() && gtids_tell(coordinates);
-        let mut from = range.from;
-        if let (false, Some(exact), true) = (told, &held.exact, ordered) {
-            // Where no GTIDs tell, the exact position is the only way to leave out what the base holds.
-            let place = log.place_of_base(exact, base).map_err(Error::Log)?;
-            from = place.ok_or_else(|| Error::WrongCoordinates {
-                recovered: words(exact),
-                expected: coordinates_words(coordinates),
-            })?;
-        }
+        let lower = match coordinates {
+            Coordinates::Exact(at) => Some(at),
+            Coordinates::Between { lo, .. } => Some(lo),
+            Coordinates::None => None,
+        };
+        // Where no GTIDs tell, the exact position is the only way to leave out what the base holds.
+        let exact = held.exact.as_ref().filter(|_| !told && ordered);
+        let place = match exact.or(lower) {
+            Some(from) => log.place_of_base(from, base).map_err(Error::Log)?,
+            None => None,
+        };
+        let from = place.ok_or_else(|| Error::WrongCoordinates {
+            recovered: held.exact.as_ref().map_or_else(String::new, words),
+            expected: coordinates_words(coordinates),
+        })?;
         let held = match coordinates {
             Coordinates::Between { lo, hi } if lo != hi && (told || !ordered) => {
                 let exact = held.exact.clone().filter(|exact| !exact.file.is_empty());
@@ -63,7 +75,7 @@ impl<'l> RangeLog<'l> {
             }
             _ => None,
         };
-        Ok(Self { log, from, until: range.until, held, left_out: Cell::new(0) })
+        Ok(Self { log, from, until, held, left_out: Cell::new(0) })
     }
 
     /// May the recovered position stand for the base from now on? Not where commits overtake each other.

@@ -106,7 +106,9 @@ pub struct Report {
     pub engine: String,
     /// Where the recovered base stood, as the server's own recovery reported it.
     pub recovered_at: String,
-    /// Transactions of the log that were replayed.
+    /// Transactions of the log that an earlier run had applied, or found in the base, when this one went on.
+    pub went_on_after: Option<u64>,
+    /// Transactions of the log that were replayed, by this run or an earlier one.
     pub transactions_replayed: u64,
     /// Transactions of the range that the base held already.
     pub transactions_in_base: u64,

@@ -2,11 +2,12 @@
 //! repository and the archive, and that a mirror, a vault or a test fulfils its own way.
 
 use std::fmt;
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use holdfast_format::record::{Coordinates, Position, SourceKind};
 use holdfast_replay::LogReader;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::Foreign;
 
@@ -131,7 +132,7 @@ pub struct LayingOut {
 }
 
 /// What was laid out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct LaidOut {
     /// Files.
     pub files: u64,
@@ -167,8 +168,13 @@ pub trait Base {
     fn files(&self) -> u64;
     /// Writes all files into `dir`, every block verified against its id, and syncs them. `dir` holds the marker and the
     /// lock of this restore and, for a clone, the folder `#clone`, which all stay; whatever else an unfinished restore
-    /// left is kept where it is right, and rewritten or removed where it is not. `progress` may be called from any thread.
-    fn restore_into(&self, dir: &Path, progress: &(dyn Fn(LayingOut) + Sync)) -> Result<LaidOut, Foreign>;
+    /// left is kept where it is right, and rewritten or removed where it is not. `progress` may be called from any
+    /// thread; when it breaks, the work ends soon, with an error.
+    fn restore_into(
+        &self,
+        dir: &Path,
+        progress: &(dyn Fn(LayingOut) -> ControlFlow<()> + Sync),
+    ) -> Result<LaidOut, Foreign>;
 }
 
 /// The archived log of one server.

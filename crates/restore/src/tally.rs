@@ -42,6 +42,8 @@ pub struct TableTally {
     pub start: Start,
     /// Inserts less deletes since.
     pub delta: i64,
+    /// Number of the first transaction that names it, from 1.
+    pub first: u64,
     /// The table is there at the end.
     pub exists: bool,
     /// A statement changed its definition.
@@ -51,8 +53,9 @@ pub struct TableTally {
 }
 
 impl TableTally {
-    fn of(key: &TableKey) -> Self {
+    fn of(key: &TableKey, first: u64) -> Self {
         Self {
+            first,
             start: Start::Recovered(key.clone()),
             delta: 0,
             exists: true,
@@ -164,7 +167,8 @@ impl<'c> Tally<'c> {
     }
 
     fn table(&mut self, key: &TableKey) -> &mut TableTally {
-        self.tables.entry(key.clone()).or_insert_with(|| TableTally::of(key))
+        let number = self.transactions + self.skipped;
+        self.tables.entry(key.clone()).or_insert_with(|| TableTally::of(key, number))
     }
 
     fn rows(&mut self, rows: &Rows<'_>) -> std::result::Result<(), holdfast_binlog::Flaw> {
@@ -368,7 +372,10 @@ impl<'c> Tally<'c> {
             if !self.tables.contains_key(from) && !self.recovered.tables.contains_key(from) {
                 continue;
             }
-            let mut moved = self.tables.remove(from).unwrap_or_else(|| TableTally::of(from));
+            let mut moved = self
+                .tables
+                .remove(from)
+                .unwrap_or_else(|| TableTally::of(from, self.transactions + self.skipped));
             moved.redefined = true;
             moved.sample.clear();
             self.tables.insert(to.clone(), moved);

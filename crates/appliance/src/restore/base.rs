@@ -7,7 +7,10 @@ use holdfast_restore::layout::CLONE_DIR;
 use holdfast_restore::marker::{LOCK, MARKER};
 use holdfast_restore::{Base, LaidOut, LayingOut};
 use holdfast_store::{Existing, Repository, RestoreOptions};
+use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A backup, with the coordinates as far as they are known.
 #[derive(Debug)]
@@ -54,10 +57,18 @@ impl Base for StoredBase {
         self.record.stats.files
     }
 
-    fn restore_into(&self, dir: &Path, progress: &(dyn Fn(LayingOut) + Sync)) -> Result<LaidOut, Foreign> {
+    fn restore_into(
+        &self,
+        dir: &Path,
+        progress: &(dyn Fn(LayingOut) -> ControlFlow<()> + Sync),
+    ) -> Result<LaidOut, Foreign> {
         let reader = self.repository.open_backup(self.record.id)?;
+        let cancel = Arc::new(AtomicBool::new(false));
         let report = |p: holdfast_store::RestoreProgress| {
-            progress(LayingOut { bytes: p.bytes_done, bytes_total: p.bytes_total });
+            let at = LayingOut { bytes: p.bytes_done, bytes_total: p.bytes_total };
+            if progress(at).is_break() {
+                cancel.store(true, Ordering::Relaxed);
+            }
         };
         let disk = RealDisk::shared();
         // The modes and times of a folder are its owner's choice; a copy that a server streamed has none.
@@ -67,7 +78,12 @@ impl Base for StoredBase {
             keep.push(CLONE_DIR.into());
         }
         let existing = Existing::Rewritten { keep };
-        let options = RestoreOptions { facts, existing, ..RestoreOptions::default() };
+        let options = RestoreOptions {
+            facts,
+            existing,
+            cancel: Some(Arc::clone(&cancel)),
+            ..RestoreOptions::default()
+        };
         let done = reader.restore_into(disk.as_ref(), dir, &report, &options)?;
         Ok(LaidOut {
             files: done.files,

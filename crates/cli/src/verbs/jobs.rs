@@ -102,6 +102,7 @@ fn restore_to(common: &Common, output: Output, wanted: &Restore) -> std::result:
         into,
         engine_dir: wanted.engine_dir.clone(),
         start: wanted.start,
+        going_on: wanted.going_on,
         port: wanted.port,
         prove: match wanted.prove {
             Prove::Quick => ProveLevel::Quick,
@@ -187,6 +188,9 @@ fn at(place: &str) -> String {
 
 fn show_restored(out: &mut dyn Write, view: &RestoredView) -> io::Result<()> {
     writeln!(out, "Restored '{}' to {} in {}.", view.server, view.reached, view.into)?;
+    if let Some(done) = view.report.went_on_after {
+        writeln!(out, "  went on      behind {done} transactions of the log that were applied before")?;
+    }
     for line in &view.evidence {
         writeln!(out, "  proved       {line}")?;
     }

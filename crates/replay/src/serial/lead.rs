@@ -119,7 +119,7 @@ impl<'a> Lead<'a> {
         if mariadb {
             ddl::become_admin(conn)?;
         }
-        let checkpoint = checkpoint::open(conn, &options.plan, &options.boot_id)?;
+        let checkpoint = checkpoint::open(conn, &options.plan, &options.boot_id, options.done)?;
         let mut binlog_state = MariaDbBinlogState::default();
         if let GtidSet::MariaDb(pos) = &options.base {
             binlog_state = pos.iter().collect();

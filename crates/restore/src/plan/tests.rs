@@ -38,7 +38,11 @@ impl Base for Copy {
     fn files(&self) -> u64 {
         3
     }
-    fn restore_into(&self, _: &Path, _: &(dyn Fn(LayingOut) + Sync)) -> Result<LaidOut, Foreign> {
+    fn restore_into(
+        &self,
+        _: &Path,
+        _: &(dyn Fn(LayingOut) -> std::ops::ControlFlow<()> + Sync),
+    ) -> Result<LaidOut, Foreign> {
         unreachable!("a plan touches nothing")
     }
 }

@@ -1,0 +1,247 @@
+//! Restores that are interrupted in every way, and go on by the same command: a signal, another
+//! restore in the same folder, a target whose file system fills up while the log is replayed.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a panic is how a test fails"
+)]
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+use holdfast_engine::stop_server_on;
+use holdfast_mysql::{Conn, ConnectOptions, Endpoint, TlsMode};
+use holdfast_restore::marker::MARKER;
+use holdfast_restore::progress::PROGRESS;
+use holdfast_restore::run::SOCKET;
+use holdfast_tests::command::finish;
+use holdfast_tests::server::scratch;
+use holdfast_tests::{Engine, Holdfast, Ledger, LedgerOptions, Outcome, TestServer, ledger};
+
+const SEED: u64 = 11;
+
+/// A protected shop with some 20 MB of log behind its backup.
+struct Bed {
+    dir: tempfile::TempDir,
+    user: Holdfast,
+    source: TestServer,
+    last: String,
+}
+
+impl Bed {
+    fn new(engine: Engine) -> Self {
+        let dir = tempfile::Builder::new().prefix("interrupted-").tempdir_in(scratch()).unwrap();
+        let user = Holdfast::new(dir.path());
+        let source = TestServer::start(engine);
+        Ledger::create_schema(&source);
+        source.run(&["CREATE TABLE shop.bulk (n INT AUTO_INCREMENT PRIMARY KEY, body MEDIUMBLOB NOT NULL)"]);
+        user.protect(&source);
+        let _ = user.done(&["backup", "shop", "--json"]);
+        let writers = Ledger::start(&source, LedgerOptions { seed: SEED, ..LedgerOptions::default() });
+        let insert = "INSERT INTO shop.bulk (body) SELECT REPEAT(RANDOM_BYTES(100), 80) FROM \
+                      information_schema.COLLATIONS LIMIT 100";
+        let insert = if engine == Engine::MySql {
+            insert.to_owned()
+        } else {
+            insert.replace("RANDOM_BYTES(100)", "SHA2(RAND(), 512)")
+        };
+        for _ in 0..25 {
+            source.run(&[&insert]);
+        }
+        writers.wait_for(150);
+        writers.stop();
+        let _ = user.done(&["backup", "shop", "--json"]);
+        let found = user.done(&["find", "shop", "--limit", "1000000", "--json"]);
+        let last = found["found"].as_array().unwrap().last().unwrap()["id"].as_str().unwrap().to_owned();
+        // The second backup only fetched the log: what is restored goes through all of it.
+        Self { dir, user, source, last }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// A restore from the first backup through the whole log, but for its last transaction.
+    fn arguments(&self, into: &Path) -> Vec<String> {
+        let engine_dir = self.source.engine().dir();
+        let words = ["restore", "shop", "--before", &self.last, "--into", into.to_str().unwrap()];
+        let more = ["--engine-dir", engine_dir.to_str().unwrap(), "--start", "--prove", "quick"];
+        words.iter().chain(&more).map(|&word| word.to_owned()).collect()
+    }
+
+    fn restore(&self, into: &Path) -> Outcome {
+        let arguments = self.arguments(into);
+        self.user.run(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    fn spawn(&self, into: &Path, log: &Path) -> Child {
+        let arguments = self.arguments(into);
+        self.user.spawn(&arguments.iter().map(String::as_str).collect::<Vec<_>>(), log)
+    }
+
+    fn is_whole(&self, into: &Path) {
+        let options =
+            ConnectOptions::new(Endpoint::Unix(into.join(SOCKET)), "root").tls_mode(TlsMode::Disabled);
+        let mut conn = Conn::connect(&options).unwrap();
+        ledger::check(&mut conn, SEED).unwrap_or_else(|why| panic!("{why}"));
+        let bulk = "SELECT CONCAT(COUNT(*), ' ', BIT_XOR(CRC32(body))) FROM shop.bulk";
+        assert_eq!(conn.query_text(bulk).unwrap(), self.source.value(bulk));
+        drop(conn);
+        stop_server_on(into, Duration::from_secs(60)).unwrap();
+    }
+}
+
+fn signal(child: &Child, name: &str) {
+    let status = Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]).status().unwrap();
+    assert!(status.success());
+}
+
+/// Waits for a file of the target folder, and holds the restore up at once.
+fn hold_at(child: &mut Child, file: &Path) {
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while !file.exists() {
+        assert!(child.try_wait().unwrap().is_none(), "the restore ended before {}", file.display());
+        assert!(Instant::now() < deadline, "{} did not come", file.display());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    signal(child, "STOP");
+}
+
+fn end_of(mut child: Child) -> Option<i32> {
+    let deadline = Instant::now() + Duration::from_secs(200);
+    loop {
+        match child.try_wait().unwrap() {
+            Some(status) => return status.code(),
+            None if Instant::now() > deadline => {
+                child.kill().unwrap();
+                child.wait().unwrap();
+                panic!("the restore did not end");
+            }
+            None => std::thread::sleep(Duration::from_millis(20)),
+        }
+    }
+}
+
+/// Processes of servers whose folder is `into`.
+fn servers_on(into: &Path) -> usize {
+    let folder = format!("--datadir={}", into.canonicalize().unwrap().display());
+    let lines = std::fs::read_dir("/proc").unwrap().filter_map(|entry| {
+        let line = std::fs::read(entry.ok()?.path().join("cmdline")).ok()?;
+        Some(line.split(|byte| *byte == 0).any(|word| word == folder.as_bytes()))
+    });
+    lines.filter(|found| *found).count()
+}
+
+/// Ctrl-C, or a service manager: in the middle of the layout, and in the middle of replay.
+fn a_signal_ends_it_cleanly_and_it_goes_on(bed: &Bed) {
+    let into = bed.path("signalled");
+    for (name, file, words) in [("TERM", MARKER, "starts it again"), ("INT", PROGRESS, "goes on from here")] {
+        let log = bed.path("signalled.log");
+        let mut child = bed.spawn(&into, &log);
+        hold_at(&mut child, &into.join(file));
+        signal(&child, name);
+        signal(&child, "CONT");
+        assert_eq!(end_of(child), Some(130), "{}", std::fs::read_to_string(&log).unwrap());
+        let said = std::fs::read_to_string(&log).unwrap();
+        assert!(said.contains(words) && said.contains(into.to_str().unwrap()), "{name}: {said}");
+        assert_eq!(servers_on(&into), 0, "{name}: its private server runs on");
+    }
+    let _ = bed.restore(&into).accepted();
+    bed.is_whole(&into);
+}
+
+fn a_folder_in_use_is_refused_and_the_first_restore_is_not_disturbed(bed: &Bed) {
+    let into = bed.path("in-use");
+    let log = bed.path("in-use.log");
+    let mut first = bed.spawn(&into, &log);
+    hold_at(&mut first, &into.join(MARKER));
+    let second = bed.restore(&into).expect_code(11);
+    assert!(second.stderr.contains("nother restore") && second.stderr.contains(into.to_str().unwrap()));
+    let engine_dir = bed.source.engine().dir();
+    let finish = ["restore", "finish", into.to_str().unwrap(), "--engine-dir", engine_dir.to_str().unwrap()];
+    assert_ne!(bed.user.run(&finish).code, Some(0), "a restore under way is not handed over");
+    signal(&first, "CONT");
+    assert!(matches!(end_of(first), Some(0 | 3)), "{}", std::fs::read_to_string(&log).unwrap());
+    bed.is_whole(&into);
+}
+
+/// A file system in memory that shrinks and grows; unmounted when dropped.
+struct Disk(PathBuf);
+
+impl Disk {
+    fn mount(at: PathBuf, size: &str) -> Self {
+        std::fs::create_dir_all(&at).unwrap();
+        run("mount", &["-t", "tmpfs", "-o", &format!("size={size}"), "holdfast-test", at.to_str().unwrap()]);
+        Self(at)
+    }
+
+    fn resize(&self, size: &str) {
+        run("mount", &["-o", &format!("remount,size={size}"), self.0.to_str().unwrap()]);
+    }
+
+    fn used_kib(&self) -> u64 {
+        let stat = rustix::fs::statvfs(&self.0).unwrap();
+        (stat.f_blocks - stat.f_bfree) * stat.f_frsize / 1024
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // A server that was killed a moment ago may still hold it.
+        for _ in 0..50 {
+            if Command::new("umount").arg(&self.0).status().is_ok_and(|status| status.success()) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
+fn run(program: &str, args: &[&str]) {
+    let mut command = Command::new(program);
+    command.args(args);
+    let outcome = finish(command);
+    assert_eq!(outcome.code, Some(0), "mounting needs root and CAP_SYS_ADMIN: {}", outcome.stderr);
+}
+
+fn a_target_that_fills_up_is_told_and_goes_on_once_there_is_space(bed: &Bed) {
+    let disk = Disk::mount(bed.path("small"), "3g");
+    let into = disk.0.join("restored");
+    for file in [MARKER, PROGRESS] {
+        let log = bed.path("full.log");
+        let mut child = bed.spawn(&into, &log);
+        hold_at(&mut child, &into.join(file));
+        disk.resize(&format!("{}k", disk.used_kib() + 1024));
+        signal(&child, "CONT");
+        let code = end_of(child);
+        let said = std::fs::read_to_string(&log).unwrap();
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains("is full") && said.contains("the same command"), "{said}");
+        assert!(said.contains(into.to_str().unwrap()), "{said}");
+        assert_eq!(servers_on(&into), 0, "its private server runs on");
+        disk.resize("3g");
+    }
+    let outcome = bed.restore(&into).accepted();
+    assert!(outcome.stdout.contains("went on"), "{}", outcome.stdout);
+    bed.is_whole(&into);
+}
+
+fn all(engine: Engine) {
+    let bed = Bed::new(engine);
+    a_signal_ends_it_cleanly_and_it_goes_on(&bed);
+    a_folder_in_use_is_refused_and_the_first_restore_is_not_disturbed(&bed);
+    a_target_that_fills_up_is_told_and_goes_on_once_there_is_space(&bed);
+}
+
+#[test]
+fn interrupted_restores_go_on_by_the_same_command_on_mysql() {
+    all(Engine::MySql);
+}
+
+#[test]
+fn interrupted_restores_go_on_by_the_same_command_on_mariadb() {
+    all(Engine::MariaDb);
+}

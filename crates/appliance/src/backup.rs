@@ -18,6 +18,9 @@ use holdfast_source::{CloneSource, FolderSource, MariadbBackup, Outcome, Program
 use holdfast_store::{BackupDraft, VerifyWrite};
 use std::path::{Path, PathBuf};
 
+/// How a warning begins that names a table whose rows a backup does not hold.
+pub(crate) const LACKING: &str = "the rows of ";
+
 /// How a backup is taken.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -233,7 +236,7 @@ fn draft(
         outcome
             .not_carried
             .iter()
-            .map(|t| format!("the rows of {} ({}) are not in the backup: {}", t.table, t.engine, t.reason)),
+            .map(|t| format!("{LACKING}{} ({}) are not in the backup: {}", t.table, t.engine, t.reason)),
     );
     let mut facts = outcome.facts.clone();
     facts.extend(options.job.iter().map(|job| (JOB_FACT.to_owned(), job.clone())));

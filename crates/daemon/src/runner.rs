@@ -153,6 +153,7 @@ pub(crate) fn restore_options(
         port: None,
         prove,
         mode: ReplayMode::Auto,
+        going_on: false,
     })
 }
 

@@ -33,7 +33,7 @@ pub fn expression(kind: ColumnType, name: &str) -> Option<String> {
         T::Bit { .. } | T::Enum { .. } | T::Set { .. } => format!("{name} + 0"),
         // A FLOAT is printed with six digits, a DOUBLE with all.
         T::Float => format!("CAST({name} AS DOUBLE)"),
-        T::Double | T::Decimal { .. } | T::Date | T::DateTime { .. } => name.to_owned(),
+        T::Double | T::Decimal { .. } | T::Date | T::Time { .. } | T::DateTime { .. } => name.to_owned(),
         T::Timestamp { .. } => format!("UNIX_TIMESTAMP({name})"),
         T::Char { .. } | T::VarChar { .. } | T::Blob { .. } | T::Geometry { .. } => name.to_owned(),
         _ => return None,
@@ -67,6 +67,7 @@ pub fn decode(column: &Column, unsigned: bool, cell: Option<&[u8]>) -> Option<Ce
             let date = little(bytes)?;
             text(format!("{:04}-{:02}-{:02}", date >> 9, date >> 5 & 15, date & 31))
         }
+        T::Time { fraction } => text(time(bytes, fraction)?),
         T::DateTime { fraction } => text(datetime(bytes, fraction)?),
         T::Timestamp { fraction } => {
             let (seconds, rest) = bytes.split_at_checked(4)?;
@@ -106,7 +107,9 @@ impl Cell {
                     let introducer = charset.map(|name| format!("_{name} ")).unwrap_or_default();
                     Some(format!("{introducer}x'{}'", hex(bytes)))
                 }
-                T::Date | T::DateTime { .. } => Some(format!("'{}'", std::str::from_utf8(bytes).ok()?)),
+                T::Date | T::Time { .. } | T::DateTime { .. } => {
+                    Some(format!("'{}'", std::str::from_utf8(bytes).ok()?))
+                }
                 T::Timestamp { .. } => Some(format!("FROM_UNIXTIME({})", std::str::from_utf8(bytes).ok()?)),
                 T::Geometry { .. } => None,
                 _ => Some(std::str::from_utf8(bytes).ok()?.to_owned()),
@@ -145,12 +148,34 @@ fn sign_extended(value: u64, bits: u32) -> i64 {
 /// `.` and the digits of a fraction, kept in hundredths by byte: two digits a byte, the last one
 /// padded to an even number.
 fn fraction_text(bytes: &[u8], digits: u8) -> Option<String> {
+    fraction_of(big(bytes)?, digits)
+}
+
+fn fraction_of(value: u64, digits: u8) -> Option<String> {
     if digits == 0 {
         return Some(String::new());
     }
     let even = usize::from(digits.div_ceil(2)) * 2;
-    let all = format!("{:0even$}", big(bytes)?);
+    let all = format!("{value:0even$}");
     Some(format!(".{}", all.get(..usize::from(digits))?))
+}
+
+/// Three bytes and the fraction's, one big-endian number, its middle value zero: 10 bits hours, 6 minutes, 6 seconds, and
+/// the fraction as `fraction_text` has it.
+fn time(bytes: &[u8], fraction: u8) -> Option<String> {
+    let fraction_bits = u32::from(fraction.div_ceil(2)) * 8;
+    let middle = 0x80_0000_i64 << fraction_bits;
+    let value = i64::try_from(big(bytes)?).ok()? - middle;
+    let (whole, rest) =
+        (value.unsigned_abs() >> fraction_bits, value.unsigned_abs() & ((1 << fraction_bits) - 1));
+    let sign = if value < 0 { "-" } else { "" };
+    Some(format!(
+        "{sign}{:02}:{:02}:{:02}{}",
+        whole >> 12 & 1023,
+        whole >> 6 & 63,
+        whole & 63,
+        fraction_of(rest, fraction)?
+    ))
 }
 
 /// Five bytes, big endian, the sign bit set: 17 bits year * 13 + month, 5 day, 5 hour, 6 minute, 6 second.
@@ -255,6 +280,11 @@ mod tests {
         let mut bytes = 1_763_733_787_u32.to_be_bytes().to_vec();
         bytes.extend_from_slice(&[0x06, 0x49, 0x60]);
         assert_eq!(text(ColumnType::Timestamp { fraction: 6 }, false, &bytes), "1763733787.412000");
+        // As MySQL 9.7.4 logs '-12:34:56', '-00:00:00.5' as TIME(3), '838:59:59'.
+        assert_eq!(text(ColumnType::Time { fraction: 0 }, false, &[0x7f, 0x37, 0x48]), "-12:34:56");
+        let half = [0x7f, 0xff, 0xff, 0xec, 0x78];
+        assert_eq!(text(ColumnType::Time { fraction: 3 }, false, &half), "-00:00:00.500");
+        assert_eq!(text(ColumnType::Time { fraction: 0 }, false, &[0xb4, 0x6e, 0xfb]), "838:59:59");
         let date: u32 = 2026 << 9 | 11 << 5 | 21;
         assert_eq!(text(ColumnType::Date, false, &date.to_le_bytes()[..3]), "2026-11-21");
     }

@@ -242,29 +242,36 @@ fn check_space(folder: &Path, needed: u64) -> Result<()> {
 
 /// Says of an error that comes of a full disk that it does.
 pub(crate) fn full(folder: &Path, error: Error) -> Error {
-    // InnoDB extends files by some MiB at a time, and has let go of its temporary files by now.
+    // A server that can't write fails in many ways, and dies of some: with less than this free, that is why.
+    const SERVER_FULL_BELOW: u64 = 16 << 20;
+    // InnoDB extends files by some MiB at a time.
     const TABLE_FULL_BELOW: u64 = 256 << 20;
+    // The system's word for ENOSPC, as our own I/O, the servers' messages and their logs quote it.
+    const SAID: [&str; 8] = [
+        "no space is left",
+        "no space left on device",
+        "os error 28",
+        "errno: 28",
+        "errno 28",
+        "error: 28",
+        "disk is full",
+        "disk full",
+    ];
     let free =
         rustix::fs::statvfs(folder).map_or(u64::MAX, |stat| stat.f_bavail.saturating_mul(stat.f_frsize));
-    let text = error.to_string();
-    // The system's word for ENOSPC, as our own I/O, the servers' messages and their logs quote it.
-    let said = [
-        "os error 28",
-        "rrno: 28",
-        "rrno 28",
-        "rror: 28",
-        "No space left on device",
-        "Disk is full",
-        "Disk full",
-    ];
-    let table_full = match &error {
+    let text = error.to_string().to_lowercase();
+    let of_server = match &error {
+        Error::TargetFull { .. } => return error,
         Error::Replay(
-            holdfast_replay::Error::Diverged { source, .. } | holdfast_replay::Error::Server { source, .. },
-        ) => source.code() == Some(1114),
-        Error::Sql(source) => source.code() == Some(1114),
+            holdfast_replay::Error::Log(_)
+            | holdfast_replay::Error::Refused(_)
+            | holdfast_replay::Error::Stopped(_),
+        ) => false,
+        Error::Replay(_) | Error::Engine(_) | Error::Sql(_) => true,
         _ => false,
     };
-    if said.iter().any(|word| text.contains(word)) || table_full && free < TABLE_FULL_BELOW {
+    let table_full = text.contains("error 1114") && free < TABLE_FULL_BELOW;
+    if SAID.iter().any(|word| text.contains(word)) || of_server && (table_full || free < SERVER_FULL_BELOW) {
         return Error::TargetFull { folder: folder.to_path_buf(), free, source: Box::new(error) };
     }
     error

@@ -198,6 +198,7 @@ fn carry_out(
         transactions_replayed: 0,
         transactions_in_base: 0,
         replayed_in_order: Vec::new(),
+        lacking: request.base.lacking(),
         tables: 0,
         checks: Vec::new(),
         seconds: Seconds::default(),
@@ -319,7 +320,7 @@ impl<'a> Restore<'a, '_> {
                 return Err(self.backwards()?);
             }
             self.count_changed(&mut conn, log, &mut progress, applied)?;
-            if applied.done > 0 {
+            if !fresh {
                 self.report.went_on_after = Some(applied.done);
             }
         }
@@ -327,7 +328,9 @@ impl<'a> Restore<'a, '_> {
         progress.write(self.folder)?;
         let started = Instant::now();
         if let Some(log) = &log {
-            self.replay(&server, &mut conn, log, &mut progress, &summary)?;
+            let replayed = self.replay(&server, &mut conn, log, &mut progress, &summary);
+            // Asked while the server still holds what it wrote: it gives temporary files back when it goes.
+            replayed.map_err(|error| layout::full(self.folder, error))?;
         }
         self.report.seconds.replay = started.elapsed().as_secs_f64();
         progress.gtids = self.gtids(&mut conn)?;

@@ -162,6 +162,10 @@ pub trait Base {
     fn fact(&self, name: &str) -> Option<&str>;
     /// Tables whose rows it does not hold, and other warnings.
     fn warnings(&self) -> Vec<String>;
+    /// Those of the warnings that name tables whose rows it does not hold.
+    fn lacking(&self) -> Vec<String> {
+        Vec::new()
+    }
     /// Bytes that its files take when laid out, holes not counted.
     fn bytes(&self) -> u64;
     /// Files.

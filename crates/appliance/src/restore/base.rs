@@ -1,5 +1,6 @@
 //! A backup of the repository as the base of a restore.
 
+use crate::backup::LACKING;
 use holdfast_format::record::{BackupRecord, Coordinates, SourceKind};
 use holdfast_io::RealDisk;
 use holdfast_restore::error::Foreign;
@@ -47,6 +48,11 @@ impl Base for StoredBase {
 
     fn warnings(&self) -> Vec<String> {
         self.record.warnings.clone()
+    }
+
+    fn lacking(&self) -> Vec<String> {
+        let lacking = self.record.warnings.iter().filter(|warning| warning.starts_with(LACKING));
+        lacking.cloned().collect()
     }
 
     fn bytes(&self) -> u64 {

@@ -131,7 +131,7 @@ fn restore_to(common: &Common, output: Output, wanted: &Restore) -> std::result:
     meter.finish();
     let view = restored?;
     output.answer(&view, |out| show_restored(out, &view))?;
-    Ok(DONE)
+    Ok(if view.report.lacking.is_empty() { DONE } else { DONE_WITH_WARNINGS })
 }
 
 fn target(wanted: &Restore) -> Result<Target> {
@@ -189,7 +189,7 @@ fn at(place: &str) -> String {
 fn show_restored(out: &mut dyn Write, view: &RestoredView) -> io::Result<()> {
     writeln!(out, "Restored '{}' to {} in {}.", view.server, view.reached, view.into)?;
     if let Some(done) = view.report.went_on_after {
-        writeln!(out, "  went on      behind {done} transactions of the log that were applied before")?;
+        writeln!(out, "  went on      where an earlier run stopped, behind {done} transactions of the log")?;
     }
     for line in &view.evidence {
         writeln!(out, "  proved       {line}")?;
@@ -197,7 +197,10 @@ fn show_restored(out: &mut dyn Write, view: &RestoredView) -> io::Result<()> {
     for line in &view.not_checked {
         writeln!(out, "  not checked  {line}")?;
     }
-    for line in &view.missing {
+    for line in &view.report.lacking {
+        writeln!(out, "  LACKS        {line}")?;
+    }
+    for line in view.missing.iter().filter(|line| !view.report.lacking.contains(line)) {
         writeln!(out, "  note         {line}")?;
     }
     let times: Vec<String> =

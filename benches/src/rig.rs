@@ -6,6 +6,7 @@ pub mod figures;
 pub mod folder;
 pub mod machine;
 pub mod measure;
+pub mod replay;
 pub mod report;
 pub mod scenario;
 pub mod tools;

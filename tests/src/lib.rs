@@ -2,7 +2,7 @@
 //!
 //! `server` starts real servers from a template, `ledger` writes to them and keeps an outside
 //! record of what was acknowledged when, `state` compares two servers row by row, `replica` is
-//! the second oracle (the server's own applier stopped at a GTID), `replaying` is a base with a source that went on, `command` runs `holdfast` as a
+//! the second oracle (the server's own applier stopped at a GTID), `replaying` is a base with a source that went on, `random_work` makes schemas and statements, `command` runs `holdfast` as a
 //! user would. The end-to-end tests themselves are in `tests/tests`.
 //!
 //! A test that needs a server fails when there is none: `tools/test` gets them.
@@ -19,6 +19,7 @@ pub mod files_log;
 pub mod ledger;
 pub mod model;
 pub mod random;
+pub mod random_work;
 pub mod replaying;
 pub mod replica;
 pub mod server;

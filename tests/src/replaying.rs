@@ -113,7 +113,9 @@ impl Bed {
     }
 }
 
-fn binlogs(dir: &Path) -> Vec<String> {
+/// The names of the binlog files in a folder, in order.
+#[must_use]
+pub fn binlogs(dir: &Path) -> Vec<String> {
     let names = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
     let mut names: Vec<String> =
         names.filter(|n| n.starts_with("binlog.") && n[7..].bytes().all(|b| b.is_ascii_digit())).collect();

@@ -7,7 +7,7 @@
 use std::ops::ControlFlow;
 
 use holdfast_engine::PrivateServer;
-use holdfast_replay::net::{Mode, Options};
+use holdfast_replay::net::{Class, Mode, Options};
 use holdfast_replay::serial::{Outcome, Progress};
 use holdfast_replay::{Error, finish::finish, scan::scan};
 use holdfast_tests::replaying::{Bed, SCHEMA, go_on, rarities, workload};
@@ -79,4 +79,196 @@ fn rare_statements_and_tables_are_replayed_exactly() {
         let bed = Bed::make(engine, &["--log-bin-trust-function-creators=ON"], SCHEMA, rarities);
         becomes_the_source(&bed, &net(Mode::Net), &format!("{engine:?} rarities"));
     }
+}
+
+/// Unique values go round, parents give their unique values away while children follow them by
+/// a foreign key, keys change their case, rows go and come back, counters are passed.
+fn conflicts(source: &holdfast_tests::TestServer) {
+    source.run(&[
+        "CREATE TABLE app.swap (id INT AUTO_INCREMENT PRIMARY KEY, u VARCHAR(10), v INT, UNIQUE KEY (u), UNIQUE KEY (v, u))",
+        "INSERT INTO app.swap (u, v) VALUES ('a', 1), ('b', 2), ('c', 3), ('d', 4), ('ss', 5)",
+        "CREATE TABLE app.words (w VARCHAR(10) COLLATE utf8mb4_general_ci PRIMARY KEY, n INT)",
+        "INSERT INTO app.words VALUES ('a', 1), ('b', 2), ('gone', 3)",
+        "CREATE TABLE app.code (id INT PRIMARY KEY, code INT NOT NULL, UNIQUE KEY (code))",
+        "CREATE TABLE app.use_code (id INT PRIMARY KEY, code INT, FOREIGN KEY (code) REFERENCES app.code (code) ON DELETE CASCADE)",
+        "CREATE TABLE app.leaf (id INT PRIMARY KEY, u INT, FOREIGN KEY (u) REFERENCES app.use_code (id) ON DELETE CASCADE)",
+        "INSERT INTO app.code VALUES (1, 10), (2, 20), (3, 30)",
+        "INSERT INTO app.use_code VALUES (1, 10), (2, 20), (3, 30)",
+        "INSERT INTO app.leaf VALUES (1, 1), (2, 2), (3, 3)",
+        "CREATE TABLE app.counted (id INT AUTO_INCREMENT PRIMARY KEY, v INT)",
+        "INSERT INTO app.counted (v) VALUES (1), (2), (3)",
+        // Everything above is in a window of its own.
+        "CREATE TABLE app.border (id INT PRIMARY KEY)",
+        "UPDATE app.swap SET u = 'x' WHERE u = 'a'",
+        "UPDATE app.swap SET u = 'a' WHERE u = 'b'",
+        "UPDATE app.swap SET u = 'b' WHERE u = 'c'",
+        "UPDATE app.swap SET u = 'c' WHERE u = 'x'",
+        "UPDATE app.swap SET u = NULL WHERE u = 'd'",
+        "DELETE FROM app.swap WHERE id = 5",
+        "INSERT INTO app.swap (id, u, v) VALUES (50, 'ss', 5)",
+        "UPDATE app.swap SET id = id + 100 ORDER BY id DESC",
+        "UPDATE app.words SET w = 'A' WHERE w = 'a'",
+        "DELETE FROM app.words WHERE w = 'b'",
+        "INSERT INTO app.words VALUES ('B', 22)",
+        "DELETE FROM app.words WHERE w = 'gone'",
+        "INSERT INTO app.words VALUES ('gone', 33)",
+        "BEGIN",
+        "UPDATE app.use_code SET code = NULL WHERE id IN (1, 2)",
+        "UPDATE app.code SET code = 99 WHERE id = 1",
+        "UPDATE app.code SET code = 10 WHERE id = 2",
+        "UPDATE app.code SET code = 20 WHERE id = 1",
+        "UPDATE app.use_code SET code = 20 WHERE id = 1",
+        "UPDATE app.use_code SET code = 10 WHERE id = 2",
+        "COMMIT",
+        "INSERT INTO app.counted (v) VALUES (4), (5)",
+        "DELETE FROM app.counted WHERE v >= 4",
+    ]);
+}
+
+#[test]
+fn unique_values_that_go_round_and_parents_that_give_theirs_away_end_as_on_the_source() {
+    for engine in Engine::ALL {
+        let bed = Bed::make(engine, &[], SCHEMA, conflicts);
+        for (chunk_bytes, memory_bytes, connections) in
+            [(4 << 20, 64 << 20, 2), (1, 64 << 20, 4), (200, 700, 3), (1, 1, 1)]
+        {
+            let options = Options { mode: Mode::Net, connections, chunk_bytes, memory_bytes };
+            let what = format!("{engine:?} {chunk_bytes} {memory_bytes} {connections}");
+            let server = bed.start(&bed.copy(&what.replace(' ', "_")));
+            let outcome = attempt(&bed, &server, &options, &mut go_on).unwrap();
+            bed.compare(&server, &what);
+            let net = |table: &str| {
+                outcome.classes.iter().any(|(key, class)| key.table == table && *class == Class::Net)
+            };
+            for table in ["swap", "words", "code", "use_code", "leaf", "counted"] {
+                assert!(net(table), "{what}: {table} is {:?}", outcome.classes);
+            }
+            // Rows 4 and 5 came and went inside the window: their numbers must not be given again.
+            let mut conn = server.connect().unwrap();
+            conn.execute("INSERT INTO app.counted (v) VALUES (6)").unwrap();
+            let next = conn.query_text("SELECT MAX(id) FROM app.counted").unwrap();
+            assert_eq!(next.as_deref(), Some("6"), "{what}");
+        }
+    }
+}
+
+/// Cuts connections or kills the server at random moments until the replay is through.
+fn survives_kills(engine: Engine) {
+    let (mut random, seed) = Random::from_environment("net_kills");
+    let kills_max: u64 = std::env::var("HOLDFAST_NET_KILLS").map_or(8, |text| text.parse().unwrap());
+    let bed = Bed::make(engine, &[], SCHEMA, |source| {
+        workload(source, &mut random, 250);
+        let deep = match engine {
+            Engine::MySql => "SET SESSION cte_max_recursion_depth = 10000",
+            Engine::MariaDb => "SET SESSION max_recursive_iterations = 10000",
+        };
+        source.run(&[
+            "CREATE TABLE app.wide (id INT AUTO_INCREMENT PRIMARY KEY, u INT UNIQUE, b VARCHAR(200))",
+            deep,
+            "INSERT INTO app.wide (u, b) WITH RECURSIVE n AS (SELECT 1 AS i UNION ALL SELECT i + 1 FROM n WHERE i < 3000) \
+             SELECT i * 7, REPEAT('x', 100) FROM n",
+            "UPDATE app.wide SET u = -u",
+            "DELETE FROM app.wide WHERE id % 3 = 0",
+        ]);
+    });
+    let options = Options { mode: Mode::Net, connections: 3, chunk_bytes: 700, memory_bytes: 4 << 20 };
+    let dir = bed.copy("killed");
+    let whole = std::time::Instant::now();
+    let (mut kills, mut resumed_in_a_window) = (0, 0);
+    let mut server = Some(bed.start(&dir));
+    loop {
+        assert!(whole.elapsed().as_secs() < 240 + kills_max * 10, "seed {seed}: {kills} kills and no end");
+        let running = server.take().unwrap();
+        let cuts = std::sync::Mutex::new(Vec::new());
+        let mut conn = running.connect().unwrap();
+        cuts.lock().unwrap().push(conn.interrupter());
+        let chunks = conn.query_text("SELECT COUNT(*) FROM __holdfast.chunk");
+        resumed_in_a_window += u64::from(matches!(chunks, Ok(Some(text)) if text != "0"));
+        let connect = || {
+            let conn = running.connect().map_err(|e| Box::new(e) as holdfast_replay::log::BoxError)?;
+            cuts.lock().unwrap().push(conn.interrupter());
+            Ok(conn)
+        };
+        let summary = scan(&bed.log).unwrap();
+        let moment = std::time::Duration::from_micros(random.below(900_000));
+        let how = random.below(3);
+        // The first kills and every other one wait until some chunks of a window are committed.
+        let in_a_window = kills < 2 || random.below(2) == 0;
+        let chunks_wanted = if in_a_window { 1 + random.below(20) } else { 0 };
+        let asked = std::sync::atomic::AtomicBool::new(false);
+        let finished = std::sync::atomic::AtomicBool::new(false);
+        let ended = std::thread::scope(|scope| {
+            let killer = scope.spawn(|| {
+                if chunks_wanted == 0 {
+                    std::thread::sleep(moment);
+                }
+                let mut watch = running.connect().unwrap();
+                let mut committed = || match watch.query_text("SELECT COUNT(*) FROM __holdfast.chunk") {
+                    Ok(Some(text)) => text.parse::<u64>().unwrap(),
+                    _ => 0,
+                };
+                while committed() < chunks_wanted && !finished.load(std::sync::atomic::Ordering::Relaxed) {
+                    std::thread::sleep(std::time::Duration::from_millis(1));
+                }
+                if kills >= kills_max {
+                    return;
+                }
+                match how {
+                    // As when this process is killed: all connections go at once.
+                    0 => cuts.lock().unwrap().iter().for_each(holdfast_mysql::Interrupter::interrupt),
+                    1 => rustix::process::kill_process(
+                        rustix::process::Pid::from_raw(running.pid()).unwrap(),
+                        rustix::process::Signal::KILL,
+                    )
+                    .unwrap(),
+                    _ => asked.store(true, std::sync::atomic::Ordering::Relaxed),
+                }
+            });
+            let ended = holdfast_replay::run(
+                &mut conn,
+                &connect,
+                &bed.log,
+                &bed.options(),
+                &options,
+                &summary,
+                &mut |_| match asked.load(std::sync::atomic::Ordering::Relaxed) {
+                    true => ControlFlow::Break(()),
+                    false => ControlFlow::Continue(()),
+                },
+            );
+            finished.store(true, std::sync::atomic::Ordering::Relaxed);
+            killer.join().unwrap();
+            ended
+        });
+        let dead = how == 1 && kills < kills_max;
+        kills += u64::from(kills < kills_max);
+        match ended {
+            Ok(outcome) if !dead => {
+                finish(&mut running.connect().unwrap(), &outcome.gtids, &outcome.binlog_state).unwrap();
+                bed.compare(&running, &format!("{engine:?} after {kills} kills, seed {seed}"));
+                break;
+            }
+            Ok(_) | Err(Error::Server { .. } | Error::Stopped(_) | Error::Connect(_)) => {}
+            Err(other) => panic!("seed {seed}, kill {kills}: {other}"),
+        }
+        if dead {
+            running.kill();
+            server = Some(bed.start(&dir));
+        } else {
+            server = Some(running);
+        }
+    }
+    println!("{engine:?}: {kills} kills, {resumed_in_a_window} times in the middle of a window");
+    assert!(kills > 1, "only {kills} kills happened, the test shows nothing");
+    assert!(resumed_in_a_window > 0, "seed {seed}: no kill fell into a window, the test shows nothing");
+}
+
+#[test]
+fn a_killed_net_replay_of_a_mysql_goes_on_to_the_same_state() {
+    survives_kills(Engine::MySql);
+}
+
+#[test]
+fn a_killed_net_replay_of_a_mariadb_goes_on_to_the_same_state() {
+    survives_kills(Engine::MariaDb);
 }

@@ -30,13 +30,18 @@ pub struct Scale {
     /// Transactions of `oltp_write_only` between the generations, four row changes each. A count
     /// and no time: the same work on each machine, however busy.
     pub transactions: u32,
+    /// How sysbench draws ids: `special` (its default, with hot ones) or `uniform`.
+    pub distribution: &'static str,
 }
 
 /// The data set of the published figures: 785,000 row changes, what two cores do in a minute.
-pub const FULL: Scale = Scale { name: "full", rows: 500_000, transactions: 196_250 };
+pub const FULL: Scale = Scale { name: "full", rows: 500_000, transactions: 196_250, distribution: "special" };
+
+/// The same work without hot rows.
+pub const UNIFORM: Scale = Scale { name: "uniform", distribution: "uniform", ..FULL };
 
 /// A tenth of it, to check the rig itself.
-pub const SMALL: Scale = Scale { name: "small", rows: 50_000, transactions: 19_625 };
+pub const SMALL: Scale = Scale { name: "small", rows: 50_000, transactions: 19_625, ..FULL };
 
 const TABLES: u32 = 8;
 const THREADS: u32 = 8;
@@ -161,6 +166,7 @@ impl Maker<'_> {
         command
             .arg(format!("--threads={THREADS}"))
             .arg("--time=0")
+            .arg(format!("--rand-type={}", self.scale.distribution))
             .arg(format!("--events={}", self.scale.transactions));
         to_its_end(command.arg(step), &self.home.join(format!("sysbench-{step}.log"))).map(|_| ())
     }

@@ -81,7 +81,22 @@ impl Batch {
         send: &mut impl FnMut(&[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut scratch = std::mem::take(&mut self.scratch);
-        let done = self.rows_inflated(header, rows, &mut scratch, tables, send);
+        let done = self.rows_inflated(header, rows, &mut scratch, tables, None, send);
+        self.scratch = scratch;
+        done
+    }
+
+    /// The same, an event for each row: a server that looks for rows without a primary key changes
+    /// those of one event in an order of its own, and two of them may pass a unique value on.
+    pub(crate) fn rows_apart<E: From<Flaw>>(
+        &mut self,
+        header: &Header,
+        rows: &Rows<'_>,
+        tables: &mut TableCache,
+        send: &mut impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let done = self.rows_inflated(header, rows, &mut scratch, tables, Some(0), send);
         self.scratch = scratch;
         done
     }
@@ -92,10 +107,18 @@ impl Batch {
         rows: &Rows<'_>,
         scratch: &mut Vec<u8>,
         tables: &mut TableCache,
+        apart: Option<usize>,
         send: &mut impl FnMut(&[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
         let rows = rows.inflated(scratch)?;
-        if rows.data.len() + self.events.len() <= CUT_BYTES || rows.is_dummy() {
+        let fits = rows.data.len() + self.events.len() <= CUT_BYTES;
+        if let (true, Some(bytes)) = (fits, apart) {
+            let (_, plan) = tables.plan(&rows)?;
+            let mut parts = encode::split(plan.rows(rows.data), rows.data, bytes).peekable();
+            while let Some(part) = parts.next() {
+                self.append(header, &rows, encode::part_flags(rows.flags, parts.peek().is_none()), part?)?;
+            }
+        } else if fits || rows.is_dummy() {
             self.append(header, &rows, rows.flags, rows.data)?;
         } else {
             let (_, plan) = tables.plan(&rows)?;

@@ -166,6 +166,8 @@ struct Decision {
     lane: TableKey,
     /// The session of its changes may count.
     computed: bool,
+    /// Its rows are found by scanning, in an order that unique keys may not bear.
+    apart: bool,
     /// Columns that children follow when they change.
     followed: Vec<u16>,
 }
@@ -286,7 +288,8 @@ impl<'a> Net<'a> {
             following.flat_map(|found| found.parent_columns.iter().filter_map(position)).collect();
         followed.sort_unstable();
         followed.dedup();
-        let decision = Decision { class, lane, computed: facts.computed, followed };
+        let apart = facts.primary.is_empty() && !facts.uniques.is_empty();
+        let decision = Decision { class, lane, computed: facts.computed, apart, followed };
         let worst = self.classes.entry(TableKey::clone(key)).or_insert(Class::Net);
         if decision.class != Class::Net {
             worst.clone_from(&decision.class);
@@ -360,8 +363,12 @@ impl<'a> Net<'a> {
                             }
                         }
                     }
-                    Class::Ordered { .. } => self.window.add_to_lane(&key, &decision.lane, false),
-                    Class::Together { .. } => self.window.add_to_lane(&key, &decision.lane, true),
+                    Class::Ordered { .. } => {
+                        self.window.add_to_lane(&key, &decision.lane, false, decision.apart)
+                    }
+                    Class::Together { .. } => {
+                        self.window.add_to_lane(&key, &decision.lane, true, decision.apart)
+                    }
                 }
             }
         };

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use holdfast_binlog::Flaw;
 use holdfast_binlog::event::Header;
+use holdfast_binlog::kind::RowChange;
 use holdfast_binlog::rows::{FLAG_NO_FOREIGN_KEY_CHECKS, Rows};
 use holdfast_binlog::tables::{TableCache, TableKey};
 
@@ -63,6 +64,7 @@ impl Lane {
         rows: &Rows<'_>,
         tables: &mut TableCache,
         place: &EventPlace,
+        apart: bool,
     ) -> Result<usize, Flaw> {
         // Rows of other tables may come later or may have come before: only a lane that holds
         // all tables that keys join can have the server look at them.
@@ -73,12 +75,17 @@ impl Lane {
         }
         let before = self.held();
         let (runs, since) = (&mut self.runs, &mut self.since);
-        self.batch.rows::<Flaw>(header, &rows, tables, &mut |events| {
+        let mut push = |events: &[u8]| {
             let run = Run { events: events.to_vec(), from: since.clone(), to: place.clone() };
             *since = place.clone();
             runs.push(run);
             Ok(())
-        })?;
+        };
+        if apart && rows.kind.change == RowChange::Update {
+            self.batch.rows_apart::<Flaw>(header, &rows, tables, &mut push)?;
+        } else {
+            self.batch.rows::<Flaw>(header, &rows, tables, &mut push)?;
+        }
         Ok(self.held().saturating_sub(before))
     }
 

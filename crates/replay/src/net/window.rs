@@ -16,7 +16,8 @@ use crate::log::EventPlace;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
     Merge(usize),
-    Lane(usize),
+    /// The lane's number; the rows of an update are given one by one.
+    Lane(usize, bool),
 }
 
 /// The stretch.
@@ -75,7 +76,13 @@ impl Window {
     }
 
     /// Lets a table's rows go to the lane named `lane`.
-    pub(crate) fn add_to_lane(&mut self, key: &Arc<TableKey>, lane: &TableKey, keep_flags: bool) -> Way {
+    pub(crate) fn add_to_lane(
+        &mut self,
+        key: &Arc<TableKey>,
+        lane: &TableKey,
+        keep_flags: bool,
+        apart: bool,
+    ) -> Way {
         let at = *self.lane_names.entry(lane.clone()).or_insert_with(|| {
             self.lanes.push(Lane::new(keep_flags));
             self.lanes.len() - 1
@@ -83,7 +90,7 @@ impl Window {
         if let Some(lane) = self.lanes.get_mut(at) {
             lane.tables.insert(Arc::clone(key));
         }
-        let way = Way::Lane(at);
+        let way = Way::Lane(at, apart);
         self.ways.insert(Arc::clone(key), way);
         way
     }
@@ -108,17 +115,17 @@ impl Window {
                 self.scratch = scratch;
                 self.bytes = self.bytes.saturating_add_signed(taken?);
             }
-            Way::Lane(at) => {
+            Way::Lane(at, apart) => {
                 let ways = &self.ways;
                 let Some(lane) = self.lanes.get_mut(at) else { return Ok(()) };
                 if lane.wants_maps() {
                     for (key, map) in &self.maps {
-                        if ways.get(key) == Some(&way) {
+                        if matches!(ways.get(key), Some(Way::Lane(lane, _)) if *lane == at) {
                             lane.table_map(map);
                         }
                     }
                 }
-                self.bytes += lane.rows(header, rows, tables, place)?;
+                self.bytes += lane.rows(header, rows, tables, place, apart)?;
                 self.open.insert(at);
             }
         }

@@ -288,7 +288,12 @@ fn a_second_prune_at_once_is_refused_and_a_damaged_map_stops_it() {
     assert!(matches!(repo.prune(&thorough(), &|_, _| {}), Err(Error::PruneBusy)));
     drop(held);
     let map = repo.backup(id).unwrap().map.segment;
-    assert!(disk.flip_bit(std::path::Path::new(&format!("/repo/segments/{map}")), 4096 + 40, 1));
+    // So much of it that no parity brings it back.
+    let map = format!("segments/{map}");
+    let len = objects(&disk).len(&holdfast_io::ObjectName::new(map.as_str()).unwrap()).unwrap();
+    for at in (4096..len).step_by(512) {
+        assert!(disk.flip_bit(std::path::Path::new(&format!("/repo/{map}")), at, 1));
+    }
     let before = segments(&disk);
     let error = open(&disk).unwrap().prune(&thorough(), &|_, _| {}).unwrap_err();
     assert!(error.is_damage(), "{error}");

@@ -279,7 +279,9 @@ pub(crate) fn proven(
     let reader = Reader::new(objects, keys, index);
     Checker { objects, reader: &reader, found: &found, progress: &progress, scope: Scope::Full, seed: 0 }
         .check(&segment, &entries, true);
-    match found.finish().0.into_iter().next() {
+    // A delta whose base has rotted, too, opened with its own key: its bytes are right, and its base is healed by itself.
+    let elsewhere = |flaw: &crate::report::Flaw| flaw.what.starts_with("the base ");
+    match found.finish().0.into_iter().find(|flaw| !elsewhere(flaw)) {
         None => Ok(()),
         Some(flaw) => Err(flaw.what),
     }

@@ -86,15 +86,11 @@ fn agree(world: &mut World, scope: Scope, label: &str) {
                 report.text()
             );
         }
+        // A process that is new: an old one may have a segment open that was healed meanwhile.
+        let repo = world.fresh();
         for backup in report.backups.iter().filter(|b| b.whole) {
-            let id = backup.id.parse().unwrap();
-            let read = world::read_backup(&world.repos[0], id);
-            world.repos[0].refresh().unwrap();
-            assert!(
-                read.is_ok() || world.repos[0].backup(id).is_err(),
-                "{label}: whole, they say: {:?}",
-                read.err()
-            );
+            let read = world::read_backup(&repo, backup.id.parse().unwrap());
+            assert!(read.is_ok(), "{label}: whole, they say: {:?}", read.err());
         }
     }
 }

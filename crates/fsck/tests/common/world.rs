@@ -163,6 +163,11 @@ impl World {
         self.offset = self.acknowledged;
     }
 
+    /// The repository, opened by one process more.
+    pub fn fresh(&self) -> Repository {
+        Repository::open(self.objects(), &secret(), self.options()).unwrap()
+    }
+
     /// The clock is somewhere else from the next opening on.
     pub fn jump(&mut self) {
         let days = i64::try_from(self.chance.below(800)).unwrap() - 400;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use holdfast_mysql::auth::{Channel, Exchange, Step};
+use holdfast_mysql::auth::{Channel, Exchange, KeyTrust, Step};
 use holdfast_mysql::clone::{Descriptor, InnoDbLocator, Response};
 use holdfast_mysql::credentials::{GROUPS, parse_options};
 use holdfast_mysql::dump::split_semi_sync;
@@ -64,7 +64,8 @@ pub fn login(data: &[u8]) {
     let channel = Channel { tls: choice & 1 != 0, local: choice & 2 != 0 };
     let secret = Secret::from("a password");
     let password = (choice & 4 == 0).then_some(&secret);
-    let (mut exchange, _, _) = Exchange::begin(password, channel, &plugin, &nonce);
+    let trust = if choice & 8 == 0 { KeyTrust::None } else { KeyTrust::AsSent };
+    let mut exchange = Exchange::begin(password, channel, &plugin, &nonce).0.trusting(trust);
     for packet in pieces {
         match exchange.receive(packet) {
             Ok(Step::Send(answer)) => {

@@ -2,8 +2,9 @@
 //!
 //! `server` starts real servers from a template, `ledger` writes to them and keeps an outside
 //! record of what was acknowledged when, `state` compares two servers row by row, `replica` is
-//! the second oracle (the server's own applier stopped at a GTID), `replaying` is a base with a source that went on, `random_work` makes schemas and statements, `command` runs `holdfast` as a
-//! user would. The end-to-end tests themselves are in `tests/tests`.
+//! the second oracle (the server's own applier stopped at a GTID), `replaying` is a base with a source that went on,
+//! `random_work` makes schemas and statements, `command` runs `holdfast` as a user would, `bed` is such a user with one
+//! protected server. The end-to-end tests themselves are in `tests/tests`.
 //!
 //! A test that needs a server fails when there is none: `tools/test` gets them.
 #![allow(
@@ -14,6 +15,7 @@
     reason = "this crate is the test bed: a panic is how a test fails"
 )]
 
+pub mod bed;
 pub mod command;
 pub mod files_log;
 pub mod ledger;

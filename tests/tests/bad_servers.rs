@@ -1,83 +1,12 @@
 //! Servers that are not fit, not there, or not the right one: a clear error, and nothing lost.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a panic is how a test fails")]
 
-use std::path::PathBuf;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
+use holdfast_tests::bed::{Bed, refused};
 use holdfast_tests::server::BACKUP_PASSWORD;
-use holdfast_tests::{Engine, Holdfast, Outcome, TestServer};
-
-/// A user who protects a server under the name `shop`.
-struct Bed {
-    dir: tempfile::TempDir,
-    user: Holdfast,
-    server: TestServer,
-}
-
-impl Bed {
-    fn new(engine: Engine, options: &[&str]) -> Self {
-        let server = TestServer::start_with(engine, options);
-        let dir = tempfile::tempdir_in(holdfast_tests::server::scratch()).unwrap();
-        let user = Holdfast::new(dir.path());
-        let bed = Self { dir, user, server };
-        std::fs::write(bed.path("password"), BACKUP_PASSWORD).unwrap();
-        bed.user.run(&["init", "--kit", &bed.text("kit")]).ok();
-        bed.add("shop", &bed.server).ok();
-        bed
-    }
-
-    fn add(&self, name: &str, server: &TestServer) -> Outcome {
-        let (port, password) = (server.port().to_string(), self.text("password"));
-        let mut args =
-            vec!["server", "add", name, "--host", "127.0.0.1", "--port", &port, "--user", "backup"];
-        args.extend(["--password-file", &password]);
-        let programs = server.engine().programs();
-        if server.engine() == Engine::MariaDb {
-            args.extend(["--backup-command", programs.backup_program().unwrap().to_str().unwrap()]);
-        }
-        self.user.run(&args)
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn text(&self, name: &str) -> String {
-        self.path(name).to_str().unwrap().to_owned()
-    }
-
-    /// Takes a backup; MySQL's may come with warnings.
-    fn backup(&self) {
-        let outcome = self.user.run(&["backup", "shop", "--json"]);
-        assert!(matches!(outcome.code, Some(0 | 3)), "{}\n{}", outcome.line, outcome.stderr);
-    }
-
-    fn backups(&self) -> usize {
-        self.user.run(&["list", "--json"]).ok().json()["backups"].as_array().unwrap().len()
-    }
-
-    fn plan(&self, to: &str) -> Outcome {
-        let (into, engine) = (self.text("never"), self.server.engine().dir());
-        let engine = engine.to_str().unwrap();
-        let args = ["restore", "shop", "--to", to, "--into", &into, "--engine-dir", engine, "--dry-run"];
-        self.user.run(&args)
-    }
-
-    fn now(&self) -> String {
-        self.server.value("SELECT DATE_FORMAT(UTC_TIMESTAMP(3), '%Y-%m-%dT%H:%i:%s.%fZ')").unwrap()
-    }
-}
-
-/// Fails the test unless the command ended with `code` and complained in all these words.
-#[track_caller]
-fn refused(outcome: Outcome, code: i32, words: &[&str]) -> Outcome {
-    let outcome = outcome.expect_code(code);
-    for word in words {
-        assert!(outcome.stderr.contains(word), "{}: no {word:?} in\n{}", outcome.line, outcome.stderr);
-    }
-    outcome
-}
+use holdfast_tests::{Engine, TestServer};
 
 /// What doctor finds wrong, as the lines that mend it.
 fn remedies(bed: &Bed) -> String {
@@ -228,6 +157,24 @@ fn a_server_that_is_killed_in_the_middle_of_a_backup_leaves_no_half_backup_mysql
 #[test]
 fn a_server_that_is_killed_in_the_middle_of_a_backup_leaves_no_half_backup_mariadb() {
     a_server_that_is_killed_in_the_middle_of_a_backup_leaves_no_half_backup(Engine::MariaDb);
+}
+
+#[test]
+fn another_server_takes_a_name_over_only_when_that_is_said() {
+    let bed = Bed::new(Engine::MySql, &[]);
+    let other = TestServer::start(Engine::MySql);
+    bed.backup();
+    let uuid = |server: &TestServer| server.value("SELECT @@GLOBAL.server_uuid").unwrap();
+    let (old, new) = (uuid(&bed.server), uuid(&other));
+    refused(bed.add("shop", &other), 2, &["'shop'", &old, &new, "another name", "--rebuilt"]);
+    bed.add_with("shop", &other, &["--rebuilt"]).ok();
+    let port = other.port().to_string();
+    let shown = bed.user.run(&["server", "show", "shop"]).ok().stdout;
+    assert!(shown.contains(&new) && shown.contains(&port), "{shown}");
+    bed.backup();
+    let spans = bed.user.run(&["timeline", "shop", "--json"]).expect_code(3).json();
+    assert_eq!(spans["gaps"].as_array().unwrap().len(), 1, "{spans}");
+    bed.user.fsck().ok();
 }
 
 #[test]

@@ -6,7 +6,7 @@ use crate::list::position_words;
 use crate::login::{connect, connect_options};
 use crate::progress::{Reading, Watcher};
 use crate::time::show_time;
-use holdfast_archive::{FollowOptions, Followed, Note, ServerLog, Until, follow, plan};
+use holdfast_archive::{FollowOptions, Followed, Note, ServerLog, Until, follow, plan, probe};
 use holdfast_format::gtid::{Flavor, GtidSet};
 use holdfast_format::record::{Position, Record, ServerRecord};
 use holdfast_mysql::{Conn, ConnectOptions};
@@ -40,16 +40,7 @@ pub fn archive(catalogue: &Catalogue, name: &str, watcher: &dyn Watcher) -> Resu
     let server = catalogue.server(name)?;
     let connect = connection(catalogue, &server)?;
     let options = FollowOptions::new(connect, server_id(catalogue, &server, Role::Archive));
-    run(catalogue, &server, &options, &Until::Stopped, Identity::AsItIs, watcher)
-}
-
-/// Whom to believe when another identity answers than the one that is known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Identity {
-    /// The server was rebuilt: its new life is archived under the same name.
-    AsItIs,
-    /// It is somebody else, whose log is not to be taken for this one's.
-    Known,
+    run(catalogue, &server, &options, &Until::Stopped, watcher)
 }
 
 /// Fetches what the source has logged so far, if no other process is doing so.
@@ -59,7 +50,6 @@ pub(crate) enum Identity {
 pub(crate) fn drain(
     catalogue: &Catalogue,
     server: &ServerRecord,
-    identity: Identity,
     watcher: &dyn Watcher,
 ) -> Result<ArchivedView> {
     if is_archived_now(catalogue, server)? {
@@ -69,7 +59,7 @@ pub(crate) fn drain(
     let mut options = FollowOptions::new(connect, server_id(catalogue, server, Role::Drain));
     options.give_up_after = Some(REACH_MAX);
     options.dump.until_end = true;
-    run(catalogue, server, &options, &Until::EndOfLog, identity, &Silent(watcher))
+    run(catalogue, server, &options, &Until::EndOfLog, &Silent(watcher))
 }
 
 /// Whether a process follows the log of this server.
@@ -118,20 +108,11 @@ pub(crate) fn wait_for_archive(catalogue: &Catalogue, server: &ServerRecord) -> 
 
 /// Where the source's log ends now.
 pub(crate) fn end_of_log(conn: &mut Conn, server: &ServerRecord) -> Result<(String, u64)> {
-    let statement = if !conn.server().is_mariadb() && conn.server().numbers() >= (8, 2, 0) {
-        "SHOW BINARY LOG STATUS"
-    } else {
-        "SHOW MASTER STATUS"
-    };
     let told = |why: &str| {
         Error::failed(format!("The server '{}' does not say where its log ends: {why}", server.name))
     };
-    let rows = conn.query(statement).map_err(|e| told(&e.to_string()))?;
-    let offset = rows.text(0, 1).and_then(|text| text.parse().ok());
-    match (rows.text(0, 0), offset) {
-        (Some(file), Some(offset)) => Ok((file, offset)),
-        _ => Err(told("its binary log is off")),
-    }
+    let end = probe::end_of_log(conn).map_err(|e| told(&e.to_string()))?;
+    end.ok_or_else(|| told("its binary log is off, or the account lacks the right"))
 }
 
 fn connection(catalogue: &Catalogue, server: &ServerRecord) -> Result<ConnectOptions> {
@@ -163,11 +144,10 @@ fn run(
     server: &ServerRecord,
     options: &FollowOptions,
     until: &Until,
-    identity: Identity,
     watcher: &dyn Watcher,
 ) -> Result<ArchivedView> {
     let _only_follower = catalogue.repository.follow_log(server.id).map_err(|e| catalogue.store_error(e))?;
-    let uuid = source_uuid(catalogue, server, &options.connect, identity)?;
+    let uuid = source_uuid(catalogue, server, &options.connect)?;
     let start =
         plan(&catalogue.repository, server.id, uuid).map_err(|e| archive_error(catalogue, server, e))?;
     let mut options = options.clone();
@@ -196,35 +176,46 @@ fn run(
     Ok(ArchivedView { transactions, bytes, until })
 }
 
-/// The identity that the source shows now. A MySQL may have been rebuilt since it was added; the
-/// archive begins another stream then.
+/// The identity that the source shows, which is to be the known one.
 fn source_uuid(
     catalogue: &Catalogue,
     server: &ServerRecord,
     options: &ConnectOptions,
-    identity: Identity,
 ) -> Result<holdfast_format::gtid::Uuid> {
-    let mut now = server.clone();
-    let mut conn = connect(options, &server.name)?;
-    crate::server::identify(&mut conn, &mut now)?;
+    let (mut conn, now) = same_server(catalogue, server, options)?;
     if conn.query_text("SELECT @@GLOBAL.log_bin").is_ok_and(|on| on.as_deref() == Some("0")) {
         return Err(Error::failed(format!("The binary log of '{}' is off.", server.name))
             .with_next(crate::doctor::BINLOG_FIX));
     }
     // The connection served its purpose; a failure to say goodbye changes nothing.
     let _ = conn.close();
-    if identity == Identity::Known && server.source_uuid.is_some() && now.source_uuid != server.source_uuid {
-        return Err(Error::failed(format!("Another server answers at {} now.", options.endpoint)).with_next(
-            format!(
-                "if it is the rebuilt '{0}': holdfast backup {0}, then holdfast archive {0}",
-                server.name
-            ),
-        ));
+    now.source_uuid.ok_or_else(|| Error::failed(format!("The server '{}' shows no identity.", server.name)))
+}
+
+/// Connects to the server that is known under this name, and to no other one. Keeps what has changed of it.
+pub(crate) fn same_server(
+    catalogue: &Catalogue,
+    server: &ServerRecord,
+    options: &ConnectOptions,
+) -> Result<(Conn, ServerRecord)> {
+    let mut now = server.clone();
+    let mut conn = connect(options, &server.name)?;
+    crate::server::identify(&mut conn, &mut now)?;
+    if let Some((old, new)) = crate::server::other_identity(server, &now) {
+        let name = &server.name;
+        return Err(Error::failed(format!(
+            "Another server than '{name}' answers at {}: its server_uuid is {new}, not {old}.",
+            options.endpoint
+        ))
+        .with_next(format!(
+            "if '{name}' was rebuilt or replaced: holdfast server add {name} --rebuilt with its other options, then \
+             holdfast backup {name}"
+        )));
     }
     if now != *server {
         catalogue.repository.append(Record::ServerPut(now.clone())).map_err(|e| catalogue.store_error(e))?;
     }
-    now.source_uuid.ok_or_else(|| Error::failed(format!("The server '{}' shows no identity.", server.name)))
+    Ok((conn, now))
 }
 
 fn tell(watcher: &dyn Watcher, note: &Note<'_>) {
@@ -237,6 +228,8 @@ fn tell(watcher: &dyn Watcher, note: &Note<'_>) {
             watcher.synced(*last_us, *caught_up);
             watcher.reading(Reading { phase: "archive", done: *transactions, total: None, bytes: false });
         }
+        // A stretch of notes only is no news.
+        Note::Sealed(record) if record.transactions == 0 => {}
         Note::Sealed(record) => watcher.note(&format!(
             "sealed segment {} with {} transactions, up to {}",
             record.number,

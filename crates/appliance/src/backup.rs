@@ -1,6 +1,6 @@
 //! `backup`: one copy of a server into the repository.
 
-use crate::archive::{Identity, Role, drain, end_of_log, server_id};
+use crate::archive::{Role, drain, end_of_log, same_server, server_id};
 use crate::catalogue::{Catalogue, sentence};
 use crate::error::{Code, Error, Result};
 use crate::intake::Intake;
@@ -63,6 +63,13 @@ pub fn backup(
     let network = !matches!(server.kind, ServerKind::Folder { .. });
     // A stream that stopped goes on first: if the source has purged what lies between, the gap is
     // noted before this backup, and the log begins anew at it.
+    if network {
+        let login = catalogue.login(&server)?;
+        let connect = connect_options(&catalogue.environment, &server, login.as_ref())?;
+        let (conn, _) = same_server(catalogue, &server, &connect)?;
+        // The connection served its purpose; a failure to say goodbye changes nothing.
+        let _ = conn.close();
+    }
     let mut told = None;
     if network && has_log(catalogue, &server)? {
         told = fetch_log(catalogue, &server, None, 1, watcher);
@@ -165,7 +172,7 @@ fn fetch_log(
 ) -> Option<String> {
     let mut told = known.map(str::to_owned);
     for _ in 0..tries {
-        match drain(catalogue, server, Identity::AsItIs, watcher) {
+        match drain(catalogue, server, watcher) {
             Ok(_) => return None,
             // An archive is running: it does the same.
             Err(error) if error.code == Code::Locked => return None,

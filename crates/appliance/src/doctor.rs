@@ -7,7 +7,7 @@ use crate::catalogue::Catalogue;
 use crate::error::Result as UserResult;
 use crate::login::{connect, connect_options};
 use holdfast_format::record::ServerKind;
-use holdfast_mysql::Conn;
+use holdfast_mysql::{Conn, ConnectOptions, PublicKey, TlsMode};
 use serde::Serialize;
 
 /// Examines the server called `name`.
@@ -26,15 +26,33 @@ pub fn doctor(catalogue: &Catalogue, name: &str) -> UserResult<Vec<Finding>> {
     let family = if version.is_mariadb() { Family::MariaDb } else { Family::MySql };
     let mut findings = vec![ok("version", version.text.clone())];
     findings.extend(examine(&mut conn, family, version.numbers()));
-    if !conn.is_tls() && matches!(server.kind, ServerKind::Network { socket: None, .. }) {
-        findings.push(bad(
-            "tls",
-            Grade::Warning,
-            "the connection is not encrypted",
-            "give the server a certificate, then add it again with --tls required".to_string(),
-        ));
+    if matches!(server.kind, ServerKind::Network { socket: None, .. }) {
+        findings.push(encryption(conn.is_tls(), &options));
     }
     Ok(findings)
+}
+
+/// How a connection that leaves this machine is protected.
+fn encryption(tls: bool, options: &ConnectOptions) -> Finding {
+    const PROBE: &str = "tls";
+    if !tls {
+        let key = match options.public_key {
+            PublicKey::AsSent => {
+                ", and the password goes under whatever key comes: whoever sits between can read it"
+            }
+            _ => "",
+        };
+        return bad(
+            PROBE,
+            Grade::Warning,
+            format!("the connection is not encrypted{key}"),
+            "give the server a certificate, then add it again with --tls required".to_string(),
+        );
+    }
+    match options.tls.mode {
+        TlsMode::VerifyCa | TlsMode::VerifyIdentity => ok(PROBE, "encrypted, and the certificate is checked"),
+        _ => ok(PROBE, "encrypted; nobody's certificate is checked (--tls verify-ca with --tls-ca does)"),
+    }
 }
 
 fn folder(path: &str) -> Finding {

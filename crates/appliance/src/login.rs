@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::settings::{Environment, Login, Tls};
 use holdfast_format::record::{ServerKind, ServerRecord};
 use holdfast_mysql::credentials::{GROUPS, read_defaults_file, read_option_files, read_password_file};
-use holdfast_mysql::{Conn, ConnectOptions, Endpoint, TlsMode};
+use holdfast_mysql::{Conn, ConnectOptions, Endpoint, PublicKey, TlsMode};
 use std::path::PathBuf;
 
 /// Options to connect to `server` as its login says.
@@ -35,6 +35,12 @@ pub fn connect_options(
         }
         if login.tls != Tls::Preferred {
             options.tls.mode = tls_mode(login.tls);
+        }
+        if login.get_server_public_key {
+            options.public_key = PublicKey::AsSent;
+        }
+        if let Some(file) = &login.server_public_key {
+            options.public_key = PublicKey::File(file.clone());
         }
         if login.tls_ca.is_some() {
             options.tls.ca.clone_from(&login.tls_ca);

@@ -6,7 +6,7 @@ mod target;
 
 pub use target::Target;
 
-use crate::archive::{Identity, archive_error, drain, wait_for_archive};
+use crate::archive::{archive_error, drain, wait_for_archive};
 use crate::catalogue::{Catalogue, sentence};
 use crate::error::{Code, Error, Result};
 use crate::list::learned;
@@ -256,7 +256,7 @@ fn bring_up_to_date(catalogue: &Catalogue, server: &ServerRecord, options: &Opti
     {
         return;
     }
-    let drained = match drain(catalogue, server, Identity::Known, watcher) {
+    let drained = match drain(catalogue, server, watcher) {
         Err(error) if error.code == Code::Locked => wait_for_archive(catalogue, server),
         other => other.map(|_| ()),
     };

@@ -22,13 +22,15 @@ pub struct Added {
     pub kind: ServerKind,
     /// How to log in; not used for a folder. Repository and name are filled in here.
     pub login: Login,
+    /// Another `server_uuid` than the known one is right: the server was rebuilt or replaced.
+    pub rebuilt: bool,
 }
 
 /// Protects a server: looks at it, records its identity in the repository, and the way in to it
-/// in the user's configuration. Adding a name again replaces what was known.
+/// in the user's configuration. Adding a name again replaces what was known of the same server.
 ///
 /// # Errors
-/// `Usage` for a bad name or folder, `Failed` when the server can't be reached.
+/// `Usage` for a bad name or folder, or another server's name, `Failed` when the server can't be reached.
 pub fn add(catalogue: &Catalogue, added: Added) -> Result<ServerView> {
     check_name(&added.name)?;
     catalogue.repository.refresh().map_err(|e| catalogue.store_error(e))?;
@@ -56,7 +58,7 @@ pub fn add(catalogue: &Catalogue, added: Added) -> Result<ServerView> {
         identify(&mut conn, &mut record)?;
     }
     if let Some(known) = known {
-        refuse_another_server(&known, &record)?;
+        refuse_another_server(&known, &record, added.rebuilt)?;
     }
     if !matches!(record.kind, ServerKind::Folder { .. }) {
         let file = &catalogue.environment.config_file;
@@ -145,8 +147,23 @@ pub(crate) fn identify(conn: &mut Conn, record: &mut ServerRecord) -> Result<()>
     Ok(())
 }
 
+/// Both identities, if a server shows another one than it is known by. MariaDB shows none.
+pub(crate) fn other_identity(known: &ServerRecord, now: &ServerRecord) -> Option<(Uuid, Uuid)> {
+    known.source_uuid.zip(now.source_uuid).filter(|(old, new)| old != new && known.flavor == now.flavor)
+}
+
 /// A name stands for one server; its history must not be continued by another one unseen.
-fn refuse_another_server(known: &ServerRecord, now: &ServerRecord) -> Result<()> {
+fn refuse_another_server(known: &ServerRecord, now: &ServerRecord, rebuilt: bool) -> Result<()> {
+    if !rebuilt && let Some((old, new)) = other_identity(known, now) {
+        return Err(Error::usage(format!(
+            "'{}' has the server_uuid {old} in this repository, and this server has {new}.",
+            known.name
+        ))
+        .with_next(format!(
+            "give it another name; if it is '{}', rebuilt or replaced, add it with --rebuilt",
+            known.name
+        )));
+    }
     if known.flavor.is_some() && now.flavor.is_some() && known.flavor != now.flavor {
         return Err(Error::usage(format!(
             "'{}' is {} in this repository, and this server is {}.",

@@ -48,6 +48,12 @@ pub struct Login {
     /// PEM file of the CA, for `verify-ca` and `verify-identity`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls_ca: Option<PathBuf>,
+    /// PEM file of the server's public key, under which the password may go where there is no TLS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_public_key: Option<PathBuf>,
+    /// Where there is no TLS: send the password under whatever key the server sends.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub get_server_public_key: bool,
     /// MariaDB: the program mariadb-backup, or, in several words, a command that writes an xbstream.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub backup_command: Vec<String>,

@@ -7,8 +7,8 @@ use crate::list::{learned, position_words, view};
 use crate::server::engine_words;
 use crate::time::show_time;
 use crate::views::{BackupView, GapView, SpanView, StatusView, TimelineView};
-use holdfast_archive::{CopyFacts, Place, ServerLog};
-use holdfast_format::record::{BackupRecord, Coordinates, Record, ServerKind, ServerRecord};
+use holdfast_archive::{Break, CopyFacts, Place, ServerLog};
+use holdfast_format::record::{BackupRecord, Coordinates, ServerKind, ServerRecord};
 
 /// Every protected server.
 ///
@@ -33,12 +33,17 @@ pub fn status_of(catalogue: &Catalogue, name: &str) -> Result<StatusView> {
 pub fn timeline(catalogue: &Catalogue, name: &str) -> Result<TimelineView> {
     let server = catalogue.server(name)?;
     let backups = catalogue.backups_of(&server);
+    let log = open_log(catalogue, &server)?;
     Ok(TimelineView {
         server: server.name.clone(),
-        spans: spans(catalogue, &server, &backups)?,
-        gaps: gaps(catalogue, &server),
+        spans: spans(catalogue, &server, &log, &backups)?,
+        gaps: gaps(&log),
         backups: backups.iter().map(|b| view(catalogue, b)).collect(),
     })
+}
+
+fn open_log<'c>(catalogue: &'c Catalogue, server: &ServerRecord) -> Result<ServerLog<'c>> {
+    ServerLog::open(&catalogue.repository, server.id).map_err(|e| archive_error(catalogue, server, e))
 }
 
 fn of_server(catalogue: &Catalogue, server: &ServerRecord) -> Result<StatusView> {
@@ -48,7 +53,8 @@ fn of_server(catalogue: &Catalogue, server: &ServerRecord) -> Result<StatusView>
     let (spans, gaps) = if folder {
         (Vec::new(), Vec::new())
     } else {
-        (spans(catalogue, server, &backups)?, gaps(catalogue, server))
+        let log = open_log(catalogue, server)?;
+        (spans(catalogue, server, &log, &backups)?, gaps(&log))
     };
     let archive_running = !folder && is_archived_now(catalogue, server)?;
     let (protected, sentence) = verdict(server, folder, last_backup.as_ref(), &spans, &gaps, archive_running);
@@ -81,44 +87,39 @@ fn verdict(
     if folder {
         return ("yes", format!("restorable as it was at each backup, the last one of {backed_up}"));
     }
+    let holes = gaps.last().map(|gap| {
+        format!("; the log has {} hole(s), the last one after {}: {}", gaps.len(), gap.after, gap.reason)
+    });
+    let (holes, sound) = (holes.unwrap_or_default(), gaps.is_empty());
     let Some(span) = spans.last() else {
         return (
-            "backups only",
+            if sound { "backups only" } else { "gap" },
             format!(
-                "restorable to its backups only, the last one of {backed_up}; for every moment after it: holdfast archive {name}"
+                "restorable to its backups only, the last one of {backed_up}; for every moment after it: holdfast archive {name}{holes}"
             ),
         );
     };
-    let since = spans.first().map_or(span.from, |first| first.from);
-    let until = show_time(span.until);
+    let reach = format!("from {} to {}", show_time(span.from), show_time(span.until));
     if !archive_running {
         return (
-            "backups only",
+            if sound { "backups only" } else { "gap" },
             format!(
-                "no archive is running: restorable up to {until}, and no later moment is covered; holdfast archive {name}"
+                "no archive is running: restorable {reach}, and no later moment is covered: holdfast archive {name}{holes}"
             ),
         );
     }
-    match gaps.last() {
-        Some(gap) => (
-            "gap",
-            format!(
-                "restorable since {} with {} hole(s), the last one after {}: {}",
-                show_time(since),
-                gaps.len(),
-                gap.after,
-                gap.reason
-            ),
-        ),
-        None => ("yes", format!("restorable to every transaction from {} to {until}", show_time(since))),
-    }
+    (if sound { "yes" } else { "gap" }, format!("restorable to every transaction {reach}{holes}"))
 }
 
-/// The stretches in which every transaction can be restored to: a covered interval, from the
-/// first backup in it on.
-fn spans(catalogue: &Catalogue, server: &ServerRecord, backups: &[BackupRecord]) -> Result<Vec<SpanView>> {
+/// The stretches in which every moment can be restored to: of a covered interval, from the first backup in it on. No
+/// moment is named that a restore would refuse.
+fn spans(
+    catalogue: &Catalogue,
+    server: &ServerRecord,
+    log: &ServerLog<'_>,
+    backups: &[BackupRecord],
+) -> Result<Vec<SpanView>> {
     let told = |e| archive_error(catalogue, server, e);
-    let log = ServerLog::open(&catalogue.repository, server.id).map_err(told)?;
     let mut bases = Vec::new();
     for backup in backups {
         let hi = match learned(catalogue, backup) {
@@ -127,50 +128,45 @@ fn spans(catalogue: &Catalogue, server: &ServerRecord, backups: &[BackupRecord])
             Coordinates::Between { hi, .. } => hi,
         };
         if let Some(place) = log.place_of_copy(&hi, &CopyFacts::of(backup)).map_err(told)? {
-            bases.push((place, hi, backup.finished_us));
+            bases.push((place, hi));
         }
     }
     let mut spans = Vec::new();
     for interval in log.coverage().map_err(told)? {
         let inside = |place: &Place| (interval.begin..=interval.end).contains(place);
-        let Some((first, hi, finished_us)) = bases.iter().find(|(place, ..)| inside(place)) else { continue };
-        let mut span = SpanView {
-            from: *finished_us,
-            until: *finished_us,
-            from_position: position_words(hi),
-            until_position: position_words(&interval.to),
-            transactions: 0,
+        let Some((first, hi)) =
+            bases.iter().filter(|(place, _)| inside(place)).min_by_key(|(place, _)| *place)
+        else {
+            continue;
         };
-        log.each(&mut |from, to, indexed| {
-            if from >= *first && to <= interval.end {
-                // The first one may have been committed while the backup was still being stored.
-                span.from = span.from.min(indexed.entry.commit_us);
-                span.until = if span.transactions == 0 {
-                    indexed.entry.commit_us
-                } else {
-                    span.until.max(indexed.entry.commit_us)
-                };
-                span.transactions += 1;
-            }
+        let Some((from, until)) = log.moments(*first).map_err(told)? else { continue };
+        let mut transactions = 0;
+        log.each(&mut |from, to, _| {
+            transactions += u64::from(from >= *first && to <= interval.end);
             Ok(())
         })
         .map_err(told)?;
-        spans.push(span);
+        // Times are shown in milliseconds, and are to be taken as they are shown.
+        let (from, until) = ((from + 999).div_euclid(1000) * 1000, until.div_euclid(1000) * 1000);
+        if from > until {
+            continue;
+        }
+        spans.push(SpanView {
+            from,
+            until,
+            from_position: position_words(hi),
+            until_position: position_words(&interval.to),
+            transactions,
+        });
     }
     Ok(spans)
 }
 
-fn gaps(catalogue: &Catalogue, server: &ServerRecord) -> Vec<GapView> {
-    let records = catalogue.repository.records();
-    records
-        .iter()
-        .filter_map(|stamped| match &stamped.record {
-            Record::LogGap(gap) if gap.stream.server == server.id => Some(GapView {
-                after: position_words(&gap.after),
-                noticed: gap.at_us,
-                reason: gap.reason.clone(),
-            }),
-            _ => None,
-        })
-        .collect()
+fn gaps(log: &ServerLog<'_>) -> Vec<GapView> {
+    let view = |hole: Break| GapView {
+        after: position_words(&hole.after),
+        noticed: hole.noticed_us,
+        reason: hole.reason,
+    };
+    log.breaks().into_iter().map(view).collect()
 }

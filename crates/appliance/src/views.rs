@@ -76,7 +76,7 @@ pub struct BackupView {
     pub proof: Option<String>,
 }
 
-/// A stretch of time in which every transaction can be restored to.
+/// A stretch of time in which every moment, and with it every transaction, can be restored to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SpanView {
     /// First restorable moment.
@@ -98,9 +98,9 @@ pub struct SpanView {
 pub struct GapView {
     /// The last position before the hole.
     pub after: String,
-    /// When it was noticed.
-    #[serde(serialize_with = "time")]
-    pub noticed: Micros,
+    /// When it was noticed; unknown where another server took the name over.
+    #[serde(serialize_with = "maybe_time")]
+    pub noticed: Option<Micros>,
     /// Why.
     pub reason: String,
 }
@@ -122,7 +122,7 @@ pub struct StatusView {
     pub gaps: Vec<GapView>,
     /// The newest backup, if any.
     pub last_backup: Option<BackupView>,
-    /// Commit time of the last transaction in the archive.
+    /// The last moment that a restore takes as a time.
     #[serde(serialize_with = "maybe_time")]
     pub log_until: Option<Micros>,
     /// Whether an `archive` of this server runs now.

@@ -93,17 +93,24 @@ pub struct Indexed {
     pub file: String,
     /// The segment that the transaction ends in, by number.
     pub number: u64,
+    /// The life of the log that it is of; `None` if there is one only, and no need to say so.
+    pub life: Option<u32>,
     /// The entry.
     pub entry: TxnEntry,
 }
 
 impl Indexed {
-    /// What `restore --before` and `--after` take: the GTID, or else `pos:FILE:OFFSET` of the first event.
+    /// What `restore --before` and `--after` take: the GTID, or else `pos:FILE:OFFSET` of the first event. Where the log
+    /// has several lives, `@` and the life's number follow: names come again after a reset.
     #[must_use]
     pub fn id(&self) -> String {
-        match &self.entry.gtid {
+        let id = match &self.entry.gtid {
             Some(gtid) => format!("gtid:{gtid}"),
             None => format!("pos:{}:{}", self.file, self.entry.start),
+        };
+        match self.life {
+            Some(life) => format!("{id}@{life}"),
+            None => id,
         }
     }
 }
@@ -137,7 +144,7 @@ pub fn each_entry(
         };
         for frame in frames {
             for entry in frame.entries {
-                each(Indexed { file: frame.file.clone(), number: stretch.number, entry })?;
+                each(Indexed { file: frame.file.clone(), number: stretch.number, life: None, entry })?;
             }
         }
     }
@@ -169,6 +176,7 @@ pub fn rebuild(
             each(Indexed {
                 file: event.file.to_owned(),
                 number: event.number,
+                life: None,
                 entry: entry_of(transaction),
             })?;
         }

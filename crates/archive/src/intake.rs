@@ -168,6 +168,12 @@ impl Intake {
         self.anchor.is_some()
     }
 
+    /// Has this connection shown that the source has our last transaction, and what comes now is new?
+    #[must_use]
+    pub fn goes_on(&self) -> bool {
+        self.anchor.is_some() && self.incoming == self.offset && !self.format_event.is_empty()
+    }
+
     /// Is this connection still to show that the source has our last transaction?
     #[must_use]
     pub fn shows_nothing(&self) -> bool {

@@ -10,6 +10,8 @@ pub mod index;
 pub mod intake;
 pub mod log;
 pub mod mark;
+pub mod options;
+pub mod probe;
 pub mod receiver;
 mod repository;
 pub mod server_log;
@@ -21,6 +23,9 @@ pub mod tail;
 pub use error::{Error, Result};
 pub use index::Indexed;
 pub use mark::{FileMark, Origin};
-pub use receiver::{FollowOptions, Followed, Note, Until, follow};
-pub use server_log::{CopyFacts, Cursor, Cut, Hole, Interval, Place, RawEvent, ServerLog, Size, Target};
+pub use options::{FollowOptions, Followed, Note, Until};
+pub use receiver::follow;
+pub use server_log::{
+    Break, CopyFacts, Cursor, Cut, Hole, Interval, Place, RawEvent, ServerLog, Size, Target,
+};
 pub use start::{Start, plan};

@@ -3,13 +3,14 @@
 //! Durable means synced: nothing counts as received before. What is not yet synced when the process dies comes again.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
-use holdfast_format::gtid::{Flavor, Uuid};
-use holdfast_format::record::{LogGap, LogRecord, Position, Record, StreamKey};
-use holdfast_mysql::{BinlogStream, Conn, ConnectOptions, DumpFrom, DumpOptions, EventBytes, Next};
+use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
+use holdfast_format::gtid::Flavor;
+use holdfast_format::record::{LogGap, Position, Record, StreamKey};
+use holdfast_mysql::{Conn, DumpFrom};
 
 use crate::error::{Error, Result};
 use crate::intake::{
@@ -18,115 +19,18 @@ use crate::intake::{
 };
 use crate::log::stream_name;
 use crate::mark::{FileMark, Origin};
+use crate::options::{FollowOptions, Followed, Note, Until};
+use crate::probe::{Probe, ask_again};
 use crate::storage::LogStore;
 use crate::stretch::StretchRecorder;
 use crate::tail::{self, Orphan};
+use source::{Batch, binlog_files, check_identity, read_socket};
 
-/// Raw bytes at which a stretch is sealed at the next boundary: what an index is rebuilt from after a crash.
-pub const STRETCH_BYTES: u64 = 64 << 20;
-
-/// Bytes gathered by the socket's thread before it hands them over.
-const BATCH_BYTES: usize = 1 << 20;
-
-/// Batches on their way: with `BATCH_BYTES` 4 MiB, or that many events larger than that.
+/// Batches on their way, of 1 MiB each: 4 MiB, or that many events larger than that.
 const BATCHES: usize = 4;
 
 /// How often the stop flag is looked at.
 const TICK: Duration = Duration::from_millis(100);
-
-/// How a stream is followed.
-#[derive(Debug, Clone)]
-pub struct FollowOptions {
-    /// The source.
-    pub connect: ConnectOptions,
-    /// How to ask it.
-    pub dump: DumpOptions,
-    /// What its `server_uuid` must be (MySQL).
-    pub expect_uuid: Option<Uuid>,
-    /// Oldest age of an event that is not durable.
-    pub sync_after: Duration,
-    /// Shortest time between two syncs when the source is quiet.
-    pub sync_idle: Duration,
-    /// Raw bytes at which a stretch is sealed.
-    pub stretch_bytes: u64,
-    /// First and longest wait before connecting again.
-    pub backoff: (Duration, Duration),
-    /// Gives up when no connection came about for that long. `None`: never.
-    pub give_up_after: Option<Duration>,
-}
-
-impl FollowOptions {
-    /// The usual: durable within a second, 64 MiB a stretch, 0.5 s to 30 s between attempts, for ever.
-    #[must_use]
-    pub fn new(connect: ConnectOptions, server_id: u32) -> Self {
-        Self {
-            connect,
-            dump: DumpOptions::new(server_id),
-            expect_uuid: None,
-            sync_after: Duration::from_millis(800),
-            sync_idle: Duration::from_millis(50),
-            stretch_bytes: STRETCH_BYTES,
-            backoff: (Duration::from_millis(500), Duration::from_secs(30)),
-            give_up_after: None,
-        }
-    }
-}
-
-/// How long to follow.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Until {
-    /// Until the stop flag is set.
-    Stopped,
-    /// Up to the source's end of log as it is when we get there.
-    EndOfLog,
-    /// Up to a position of the source, by file and offset.
-    Position(Position),
-}
-
-/// What happens, for whoever shows it.
-#[derive(Debug)]
-pub enum Note<'a> {
-    /// Connected; the stream begins here.
-    Connected {
-        /// The source's version.
-        version: String,
-        /// File and offset.
-        at: String,
-    },
-    /// The connection is lost or did not come about.
-    Retrying {
-        /// Why.
-        error: &'a Error,
-        /// When the next attempt is made.
-        after: Duration,
-    },
-    /// Everything up to here is durable.
-    Synced {
-        /// Up to where.
-        at: &'a Position,
-        /// Commit time of the last transaction, microseconds since the Unix epoch; 0 before the first one.
-        last_us: i64,
-        /// Transactions since the start of this call.
-        transactions: u64,
-        /// The source has nothing more at the moment.
-        caught_up: bool,
-    },
-    /// A stretch is complete.
-    Sealed(&'a LogRecord),
-    /// Something to know that stops nothing.
-    Warning(String),
-}
-
-/// What was done.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Followed {
-    /// The end of what is durable now; `None` if nothing ever came.
-    pub at: Option<Position>,
-    /// Transactions received.
-    pub transactions: u64,
-    /// Bytes of events received.
-    pub bytes: u64,
-}
 
 /// Follows `stream` until `until` or until `stop` is set. Resumes where the archive ends; if it is empty, begins with the
 /// file of the first of `origins` that the source still has.
@@ -180,12 +84,10 @@ struct Follower<'a> {
     caught_up: bool,
     oldest_unsynced: Option<Instant>,
     last_sync: Instant,
-}
-
-enum Batch {
-    Events(Vec<EventBytes>),
-    End,
-    Failed(Error),
+    /// What the source told last, until that much is archived.
+    probe: Option<Probe>,
+    /// Nothing was archived of this stream before: its first note says since when it is complete.
+    first_note: bool,
 }
 
 /// Why a session ended without an error.
@@ -204,6 +106,7 @@ impl<'a> Follower<'a> {
     ) -> Result<Self> {
         let mut tail = tail::find(store, stream)?;
         let last_us = tail.last_us.unwrap_or_default();
+        let first_note = tail.at.is_none();
         Ok(Self {
             store,
             stream: *stream,
@@ -223,6 +126,8 @@ impl<'a> Follower<'a> {
             caught_up: false,
             oldest_unsynced: None,
             last_sync: Instant::now(),
+            probe: None,
+            first_note,
         })
     }
 
@@ -269,17 +174,25 @@ impl<'a> Follower<'a> {
         let offset = intake.reconnect();
         let from = DumpFrom::Position { file: intake.file().to_owned(), offset };
         let version = conn.server().to_string();
+        self.probe = Probe::ask(&mut conn)?;
         conn.register_replica(self.options.dump.server_id, "holdfast")?;
         let mut dump = self.options.dump.clone();
         dump.until_end = *until == Until::EndOfLog;
         let stream = conn.dump(&from, &dump)?;
         (self.note)(Note::Connected { version, at: format!("{}:{offset}", intake.file()) });
         let interrupter = stream.interrupter();
-        let halt = &AtomicBool::new(false);
+        let halted = Arc::new(AtomicBool::new(false));
+        let (ask, probes) = bounded(1);
+        if *until == Until::Stopped {
+            // Not waited for: it ends by itself when it sees that it is not needed.
+            let (connect, halted) = (self.options.connect.clone(), Arc::clone(&halted));
+            std::thread::spawn(move || ask_again(connect, ask, halted));
+        }
+        let halt = &*halted;
         std::thread::scope(|scope| {
             let (sender, receiver) = bounded(BATCHES);
             let reader = scope.spawn(move || read_socket(stream, &sender, halt));
-            let ended = self.consume(&receiver, until, stop);
+            let ended = self.consume(&receiver, &probes, until, stop);
             // The reader may wait for the socket or for room in the channel: end both waits.
             halt.store(true, Ordering::Relaxed);
             interrupter.interrupt();
@@ -360,8 +273,18 @@ impl<'a> Follower<'a> {
     }
 
     /// Takes what the socket's thread sends, and keeps the promise of a sync within a second.
-    fn consume(&mut self, receiver: &Receiver<Batch>, until: &Until, stop: &AtomicBool) -> Result<Ended> {
+    fn consume(
+        &mut self,
+        receiver: &Receiver<Batch>,
+        probes: &Receiver<Probe>,
+        until: &Until,
+        stop: &AtomicBool,
+    ) -> Result<Ended> {
         loop {
+            if let Ok(probe) = probes.try_recv() {
+                self.probe = Some(probe);
+            }
+            self.note_complete()?;
             match receiver.recv_timeout(self.patience()) {
                 Ok(Batch::Events(events)) => {
                     for event in &events {
@@ -371,7 +294,10 @@ impl<'a> Follower<'a> {
                         }
                     }
                 }
-                Ok(Batch::End) if *until == Until::EndOfLog => return Ok(Ended::Reached),
+                Ok(Batch::End) if *until == Until::EndOfLog => {
+                    self.note_complete()?;
+                    return Ok(Ended::Reached);
+                }
                 Ok(Batch::End) => {
                     return Err(Error::Mysql(holdfast_mysql::Error::Closed {
                         endpoint: self.options.connect.endpoint.to_string(),
@@ -509,19 +435,27 @@ impl<'a> Follower<'a> {
             first.offset -= head.iter().map(|event| event.len() as u64).sum::<u64>();
         }
         let inside = since.filter(|since| *since < first.offset);
-        let format_event = intake.format_event().to_vec();
+        self.begin_stretch(first, inside)?;
+        for event in &head {
+            if let Some(recorder) = self.recorder.as_mut() {
+                recorder.put(event)?;
+                recorder.count(None);
+            }
+        }
+        self.file_end = None;
+        Ok(true)
+    }
+
+    fn begin_stretch(&mut self, first: Position, inside: Option<u64>) -> Result<()> {
+        let format_event =
+            self.intake.as_ref().map_or_else(Vec::new, |intake| intake.format_event().to_vec());
         let mut recorder = StretchRecorder::begin(self.store, &self.stream, first, &format_event, inside)?;
         // Only now that this stream is ours: until then another process might have been writing it.
         for orphan in std::mem::take(&mut self.orphans) {
             recorder.adopt(orphan)?;
         }
-        for event in &head {
-            recorder.put(event)?;
-            recorder.count(None);
-        }
         self.recorder = Some(recorder);
-        self.file_end = None;
-        Ok(true)
+        Ok(())
     }
 
     fn seal_at(&mut self, at: &Position) -> Result<()> {
@@ -531,6 +465,36 @@ impl<'a> Follower<'a> {
             self.last_sync = Instant::now();
             (self.note)(Note::Sealed(&record));
             self.note_synced();
+        }
+        Ok(())
+    }
+
+    /// Notes up to when the archive is complete, once it holds what the source had when it was asked. Newer
+    /// transactions say as much.
+    fn note_complete(&mut self) -> Result<()> {
+        let (Some(probe), Some(intake)) = (&self.probe, &self.intake) else { return Ok(()) };
+        let between =
+            intake.goes_on() && !intake.is_open() && self.file_end.is_none() && self.head.is_empty();
+        if !between || !probe.is_reached(intake.file(), intake.offset()) {
+            return Ok(());
+        }
+        let complete_us = probe.complete_us;
+        self.probe = None;
+        if complete_us <= self.last_us && !self.first_note {
+            return Ok(());
+        }
+        if self.recorder.is_none() {
+            let at = self.end();
+            self.begin_stretch(at, None)?;
+        }
+        let Some(recorder) = self.recorder.as_mut() else { return Ok(()) };
+        recorder.complete(complete_us)?;
+        let full = recorder.is_full();
+        self.first_note = false;
+        self.oldest_unsynced.get_or_insert_with(Instant::now);
+        if full {
+            let at = self.end();
+            self.seal_at(&at)?;
         }
         Ok(())
     }
@@ -632,67 +596,6 @@ fn now_us() -> i64 {
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }
 
-/// The socket's side: gathers events into batches.
-fn read_socket(mut stream: BinlogStream, sender: &Sender<Batch>, halt: &AtomicBool) {
-    let mut batch = Vec::new();
-    let mut bytes = 0;
-    loop {
-        let wait = if batch.is_empty() { TICK } else { Duration::from_millis(5) };
-        let next = stream.next_event(Instant::now() + wait);
-        if halt.load(Ordering::Relaxed) {
-            return;
-        }
-        let (flush, last) = match next {
-            Ok(Next::Event(event)) => {
-                bytes += event.len();
-                batch.push(event);
-                (bytes >= BATCH_BYTES, None)
-            }
-            Ok(Next::Quiet) => (!batch.is_empty(), None),
-            Ok(Next::End) => (true, Some(Batch::End)),
-            Err(error) => (true, Some(Batch::Failed(error.into()))),
-        };
-        if flush {
-            bytes = 0;
-            let events = std::mem::take(&mut batch);
-            if sender.send(Batch::Events(events)).is_err() {
-                return;
-            }
-        }
-        if let Some(last) = last {
-            // Nobody listens any more only if the other side has ended.
-            let _ = sender.send(last);
-            return;
-        }
-    }
-}
-
-/// Who is there, and is it the right one?
-fn check_identity(conn: &mut Conn, expect: Option<Uuid>) -> Result<Flavor> {
-    if conn.server().is_mariadb() {
-        return Ok(Flavor::MariaDb);
-    }
-    let Some(expect) = expect else { return Ok(Flavor::MySql) };
-    let got = conn.query_text("SELECT @@server_uuid")?.unwrap_or_default();
-    if got.parse::<Uuid>().ok() != Some(expect) {
-        return Err(Error::Identity {
-            endpoint: conn.endpoint().to_owned(),
-            expected: format!("the server {expect}"),
-            got: format!("the server {got}"),
-        });
-    }
-    Ok(Flavor::MySql)
-}
-
-/// The files of the source's log, oldest first.
-fn binlog_files(conn: &mut Conn) -> Result<Vec<String>> {
-    // Error 1381: the server writes no binlog.
-    match conn.query("SHOW BINARY LOGS") {
-        Ok(result) => Ok((0..result.rows.len()).filter_map(|row| result.text(row, 0)).collect()),
-        Err(error) if error.code() == Some(1381) => Ok(Vec::new()),
-        Err(error) => Err(error.into()),
-    }
-}
-
+mod source;
 #[cfg(test)]
 mod tests;

@@ -37,6 +37,11 @@ impl LogStore for Repository {
         frames.map(|frame| Ok(frame?.plain)).collect()
     }
 
+    fn note_frames(&self, stretch: &Stretch) -> Result<Vec<Vec<u8>>> {
+        let frames = self.read_log(&segment_of(stretch), 0)?.only(LogKind::Meta);
+        frames.map(|frame| Ok(frame?.plain)).collect()
+    }
+
     fn begin(&self, stream: &StreamKey, start: &Position) -> Result<Box<dyn StretchWriter>> {
         Ok(Box::new(Writer(self.begin_log(*stream, start.clone())?)))
     }

@@ -1,7 +1,7 @@
 //! The whole log of one server: its streams one after the other, the holes between them, and the way from what a user
 //! names (a time, a GTID, a position) to an exact cut between two transactions.
 
-use holdfast_format::gtid::{Gtid, GtidSet, Uuid};
+use holdfast_format::gtid::{GtidSet, Uuid};
 use holdfast_format::ids::{SegmentId, ServerId};
 use holdfast_format::record::{BackupRecord, LogGap, Position, Record, StreamKey};
 
@@ -10,6 +10,12 @@ use crate::index::{Indexed, each_entry};
 use crate::log::LogReader;
 use crate::mark::{self, FileMark};
 use crate::storage::{LogStore, Stretch};
+
+mod coverage;
+mod resolve;
+
+pub use coverage::{Break, Interval};
+pub use resolve::{Cut, Hole, Target};
 
 /// Bits of a place that hold the offset: files of 1 TiB.
 const OFFSET_BITS: u32 = 40;
@@ -34,49 +40,6 @@ struct StreamLog {
     key: StreamKey,
     files: Vec<FileSpan>,
     gap: Option<LogGap>,
-}
-
-/// A stretch of time and log without a hole.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Interval {
-    /// The stream.
-    pub stream: StreamKey,
-    /// Where it begins.
-    pub from: Position,
-    /// Where it ends: behind the last whole transaction.
-    pub to: Position,
-    /// `from` as a place.
-    pub begin: Place,
-    /// `to` as a place.
-    pub end: Place,
-    /// Commit time of its first transaction, microseconds since the Unix epoch; `None` if it has none.
-    pub from_us: Option<i64>,
-    /// Commit time of its last transaction.
-    pub to_us: Option<i64>,
-    /// Transactions in it.
-    pub transactions: u64,
-    /// Why it ends, if the log could not be continued.
-    pub broken: Option<String>,
-}
-
-/// What a restore can be asked for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Target {
-    /// The last transaction.
-    Latest,
-    /// Every transaction before the first one that was committed after this time, microseconds since the Unix epoch.
-    Time(i64),
-    /// Up to a transaction, without it. Its GTID, or an id that `find` gave.
-    Before(String),
-    /// Up to a transaction, with it.
-    After(String),
-    /// Every transaction that ends at this offset of the source's file or before.
-    Position {
-        /// The file.
-        file: String,
-        /// The offset.
-        offset: u64,
-    },
 }
 
 /// What tells in which lives of a server's log a copy can stand.
@@ -106,28 +69,6 @@ impl CopyFacts {
     pub fn of(backup: &BackupRecord) -> Self {
         Self::new(backup.started_us, |key| backup.fact(key))
     }
-}
-
-/// A cut between two transactions.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Cut {
-    /// The first byte left out.
-    pub place: Place,
-    /// The last transaction kept.
-    pub kept: Option<Indexed>,
-    /// The first transaction left out.
-    pub left_out: Option<Indexed>,
-}
-
-/// There is no such cut.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Hole {
-    /// Why, as a sentence.
-    pub reason: String,
-    /// The last transaction before it.
-    pub before: Option<Indexed>,
-    /// The first transaction after it.
-    pub after: Option<Indexed>,
 }
 
 /// How much lies between two places.
@@ -163,6 +104,13 @@ impl<'s> ServerLog<'s> {
             let files = files_of(store, &key, &store.stretches(&key)?)?;
             streams.push(StreamLog { key, files, gap: gap_of(store, &key)? });
         }
+        // A gap that the log went on behind (the source could serve it after all) is none.
+        if let Some(newest) = streams.last_mut()
+            && let (Some(gap), Some(end)) = (&newest.gap, newest.files.last())
+            && (end.name != gap.after.file || end.end != gap.after.offset)
+        {
+            newest.gap = None;
+        }
         Ok(Self { store, streams })
     }
 
@@ -181,9 +129,12 @@ impl<'s> ServerLog<'s> {
     /// Hands every transaction in order to `each`, with its place and the place behind it.
     pub fn each(&self, each: &mut dyn FnMut(Place, Place, Indexed) -> Result<()>) -> Result<()> {
         let mut base = 0;
+        // In another life the same names come again, so they say which life they are of.
+        let several = self.streams.len() > 1;
         for stream in &self.streams {
             let mut at = 0;
-            each_entry(self.store, &stream.key, &mut |indexed| {
+            each_entry(self.store, &stream.key, &mut |mut indexed| {
+                indexed.life = several.then_some(stream.key.incarnation);
                 // Entries come in the order of the files.
                 let here = stream.files.iter().skip(at).position(|span| span.name == indexed.file);
                 let Some(further) = here else { return Ok(()) };
@@ -282,132 +233,6 @@ impl<'s> ServerLog<'s> {
         Ok(found.or(end).filter(|_| known))
     }
 
-    /// The cut that a target means, or why there is none.
-    pub fn resolve(&self, target: &Target) -> Result<Result<Cut, Hole>> {
-        match target {
-            Target::Latest => self.latest(),
-            Target::Time(us) => self.at_time(*us),
-            Target::Before(id) => self.at_transaction(id, false),
-            Target::After(id) => self.at_transaction(id, true),
-            Target::Position { file, offset } => self.at_position(file, *offset),
-        }
-    }
-
-    fn latest(&self) -> Result<Result<Cut, Hole>> {
-        let Some(end) = self.end() else { return Ok(Err(nothing())) };
-        let kept = self.last_before(end)?;
-        Ok(Ok(Cut { place: end, kept, left_out: None }))
-    }
-
-    fn at_time(&self, us: i64) -> Result<Result<Cut, Hole>> {
-        let mut kept: Option<(Place, Indexed)> = None;
-        let mut left_out: Option<(Place, Indexed)> = None;
-        let mut first = None;
-        self.each(&mut |from, to, indexed| {
-            first.get_or_insert(from);
-            if left_out.is_some() {
-                return Ok(());
-            }
-            if indexed.entry.commit_us > us {
-                left_out = Some((from, indexed));
-            } else {
-                kept = Some((to, indexed));
-            }
-            Ok(())
-        })?;
-        let Some((from, left_out)) = left_out else {
-            let reason = match &kept {
-                Some(_) => {
-                    "nothing is archived of the time after the last transaction; `--to latest` takes that one"
-                        .to_owned()
-                }
-                None => "no transaction is archived".to_owned(),
-            };
-            return Ok(Err(Hole { reason, before: kept.map(|(_, indexed)| indexed), after: None }));
-        };
-        let border = kept.as_ref().map_or(Ok(None), |(to, _)| self.gap(*to, from))?;
-        let kept = kept.map(|(_, indexed)| indexed);
-        if let Some(mut hole) = border {
-            (hole.before, hole.after) = (kept, Some(left_out));
-            return Ok(Err(hole));
-        }
-        Ok(Ok(Cut { place: from, kept, left_out: Some(left_out) }))
-    }
-
-    fn at_transaction(&self, id: &str, with: bool) -> Result<Result<Cut, Hole>> {
-        let wanted = match parse_id(id) {
-            Some(wanted) => wanted,
-            None => {
-                let reason = format!("{id} is neither a GTID nor an id that `holdfast find` gives");
-                return Ok(Err(Hole { reason, before: None, after: None }));
-            }
-        };
-        let (mut before, mut after) = (None, None);
-        let mut found: Option<(Place, Place, Indexed)> = None;
-        let mut again = false;
-        self.each(&mut |from, to, indexed| {
-            if found.is_some() {
-                again |= wanted.is(&indexed);
-                after.get_or_insert(indexed);
-            } else if wanted.is(&indexed) {
-                found = Some((from, to, indexed));
-            } else {
-                before = Some(indexed);
-            }
-            Ok(())
-        })?;
-        let Some((from, to, indexed)) = found else {
-            let reason = format!("the transaction {id} is not archived");
-            return Ok(Err(Hole { reason, before: None, after: None }));
-        };
-        if again {
-            let reason = format!(
-                "{id} names several transactions, since the server was reset between them; name the moment by its time"
-            );
-            return Ok(Err(Hole { reason, before: None, after: None }));
-        }
-        Ok(Ok(if with {
-            Cut { place: to, kept: Some(indexed), left_out: after }
-        } else {
-            Cut { place: from, kept: before, left_out: Some(indexed) }
-        }))
-    }
-
-    fn at_position(&self, file: &str, offset: u64) -> Result<Result<Cut, Hole>> {
-        let empty = self.streams.first().and_then(|s| s.files.first()).map(|f| f.gtid_before.flavor());
-        let gtid = GtidSet::empty(empty.unwrap_or(holdfast_format::gtid::Flavor::MySql));
-        let at = Position { file: file.to_owned(), offset, gtid };
-        let holds = |stream: &&StreamLog| {
-            let inside = |span: &FileSpan| span.name == file && (span.start..=span.end).contains(&offset);
-            stream.files.iter().any(inside)
-        };
-        if self.streams.iter().filter(holds).count() > 1 {
-            let reason = format!(
-                "{file}:{offset} names several places, since the server was reset between them; name the moment by its \
-                 time"
-            );
-            return Ok(Err(Hole { reason, before: None, after: None }));
-        }
-        let Some(limit) = self.place_of(&at)? else {
-            let reason = format!("{file}:{offset} is not archived");
-            return Ok(Err(Hole { reason, before: self.last_before(Place(u64::MAX))?, after: None }));
-        };
-        let mut kept: Option<(Place, Indexed)> = None;
-        let mut left_out: Option<(Place, Indexed)> = None;
-        self.each(&mut |from, to, indexed| {
-            if to <= limit {
-                kept = Some((to, indexed));
-            } else if left_out.is_none() {
-                left_out = Some((from, indexed));
-            }
-            Ok(())
-        })?;
-        // Between two transactions the position itself is the cut; inside one, its start.
-        let place = left_out.as_ref().map_or(limit, |(from, _)| (*from).min(limit));
-        let (kept, left_out) = (kept.map(|(_, k)| k), left_out.map(|(_, l)| l));
-        Ok(Ok(Cut { place, kept, left_out }))
-    }
-
     fn last_before(&self, end: Place) -> Result<Option<Indexed>> {
         let mut last = None;
         self.each(&mut |_, to, indexed| {
@@ -496,44 +321,6 @@ impl<'s> ServerLog<'s> {
             after: None,
         })
     }
-
-    /// What is covered, in order; between two intervals there is a hole.
-    pub fn coverage(&self) -> Result<Vec<Interval>> {
-        let mut intervals = Vec::new();
-        let mut files = 0;
-        for stream in &self.streams {
-            let base = files;
-            files += stream.files.len();
-            let (Some(first), Some(last)) = (stream.files.first(), stream.files.last()) else { continue };
-            let mut interval = Interval {
-                stream: stream.key,
-                from: Position {
-                    file: first.name.clone(),
-                    offset: first.start,
-                    gtid: first.gtid_before.clone(),
-                },
-                to: Position { file: last.name.clone(), offset: last.end, gtid: first.gtid_before.clone() },
-                begin: place(base, first.start),
-                end: place(files - 1, last.end),
-                from_us: None,
-                to_us: None,
-                transactions: 0,
-                broken: stream.gap.as_ref().map(|gap| gap.reason.clone()),
-            };
-            each_entry(self.store, &stream.key, &mut |indexed| {
-                interval.from_us.get_or_insert(indexed.entry.commit_us);
-                interval.to_us = Some(indexed.entry.commit_us);
-                interval.transactions += 1;
-                if let Some(gtid) = &indexed.entry.gtid {
-                    // One stream has GTIDs of one family.
-                    let _ = interval.to.gtid.add(gtid);
-                }
-                Ok(())
-            })?;
-            intervals.push(interval);
-        }
-        Ok(intervals)
-    }
 }
 
 /// Events between two places, in order.
@@ -595,10 +382,6 @@ fn split(place: Place) -> (usize, u64) {
     (file_no, place.0 & ((1 << OFFSET_BITS) - 1))
 }
 
-fn nothing() -> Hole {
-    Hole { reason: "nothing is archived; run `holdfast archive`".to_owned(), before: None, after: None }
-}
-
 /// The files of a stream and how far each is archived: up to the last transaction's end, or the last event between.
 fn files_of(store: &dyn LogStore, key: &StreamKey, stretches: &[Stretch]) -> Result<Vec<FileSpan>> {
     let mut files: Vec<FileSpan> = Vec::new();
@@ -643,26 +426,4 @@ fn gap_of(store: &dyn LogStore, key: &StreamKey) -> Result<Option<LogGap>> {
         }
     }
     Ok(found)
-}
-
-enum Wanted {
-    Gtid(Gtid),
-    At(String, u64),
-}
-
-impl Wanted {
-    fn is(&self, indexed: &Indexed) -> bool {
-        match self {
-            Self::Gtid(gtid) => indexed.entry.gtid.as_ref() == Some(gtid),
-            Self::At(file, offset) => indexed.file == *file && indexed.entry.start == *offset,
-        }
-    }
-}
-
-fn parse_id(id: &str) -> Option<Wanted> {
-    if let Some(place) = id.strip_prefix("pos:") {
-        let (file, offset) = place.rsplit_once(':')?;
-        return Some(Wanted::At(file.to_owned(), offset.parse().ok()?));
-    }
-    id.strip_prefix("gtid:").unwrap_or(id).parse().ok().map(Wanted::Gtid)
 }

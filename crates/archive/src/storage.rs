@@ -42,6 +42,9 @@ pub trait LogStore: Send + Sync {
     /// Reads the index frames of a segment, and as little else as it takes to find them.
     fn index_frames(&self, stretch: &Stretch) -> Result<Vec<Vec<u8>>>;
 
+    /// Reads the notes of a segment (`LogMeta`), and as little else as it takes to find them.
+    fn note_frames(&self, stretch: &Stretch) -> Result<Vec<Vec<u8>>>;
+
     /// Begins the next segment. Fails while another process writes the same stream.
     fn begin(&self, stream: &StreamKey, start: &Position) -> Result<Box<dyn StretchWriter>>;
 

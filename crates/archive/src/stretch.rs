@@ -20,6 +20,9 @@ pub const FRAME_BYTES: usize = 1 << 20;
 /// transactions have an index of 3 MiB.
 const STORED_BYTES_MAX: u64 = SEGMENT_BYTES - (8 << 20);
 
+/// Notes in one stretch at most: a day of an idle source, and a small part of the frames that a segment can hold.
+const NOTES_MAX: u32 = 8192;
+
 /// What is counted while a stretch grows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
@@ -85,6 +88,7 @@ pub struct StretchRecorder {
     counts: Counts,
     buffer: Vec<u8>,
     entries: Vec<TxnEntry>,
+    notes: u32,
     unsynced: bool,
 }
 
@@ -119,6 +123,7 @@ impl StretchRecorder {
             counts: Counts::default(),
             buffer: Vec::new(),
             entries: Vec::new(),
+            notes: 0,
             unsynced: true,
         })
     }
@@ -150,7 +155,16 @@ impl StretchRecorder {
     /// True if it takes no more events: what is left belongs to its index.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.writer.stored_bytes() + self.buffer.len() as u64 >= STORED_BYTES_MAX
+        self.notes >= NOTES_MAX || self.writer.stored_bytes() + self.buffer.len() as u64 >= STORED_BYTES_MAX
+    }
+
+    /// Notes that the source had nothing more at this time of its clock. No transaction may be open.
+    pub fn complete(&mut self, at_us: i64) -> Result<()> {
+        self.flush()?;
+        self.writer.append(FrameKind::LogMeta, &LogMeta::Complete { at_us }.encode())?;
+        self.notes += 1;
+        self.unsynced = true;
+        Ok(())
     }
 
     /// True if an event of this length finds room for sure.
@@ -158,7 +172,7 @@ impl StretchRecorder {
     pub fn has_room(&self, len: usize) -> bool {
         // Sealed frames are a little longer than their bytes if these don't compress.
         let more = self.buffer.len() as u64 + len as u64;
-        self.writer.stored_bytes() + more + more / 64 + 4096 < STORED_BYTES_MAX
+        self.notes < NOTES_MAX && self.writer.stored_bytes() + more + more / 64 + 4096 < STORED_BYTES_MAX
     }
 
     /// Offset behind the last byte.

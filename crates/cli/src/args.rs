@@ -294,6 +294,15 @@ pub struct ServerAdd {
     /// PEM file of the certificate authority
     #[arg(long, value_name = "FILE")]
     pub tls_ca: Option<PathBuf>,
+    /// Without TLS: PEM file of the server's public key, to send the password under
+    #[arg(long, value_name = "FILE", conflicts_with = "folder")]
+    pub server_public_key_path: Option<PathBuf>,
+    /// Without TLS: send the password under whatever key the server sends; whoever sits between can read it
+    #[arg(long, conflicts_with_all = ["folder", "server_public_key_path"])]
+    pub get_server_public_key: bool,
+    /// The server of this name was rebuilt or replaced, and has another server_uuid: its log begins anew
+    #[arg(long, conflicts_with = "folder")]
+    pub rebuilt: bool,
     /// MariaDB: where mariadb-backup is, or a whole command that writes a full backup as xbstream, for example
     /// "ssh db1 mariadb-backup --backup --stream=xbstream"
     #[arg(long, value_name = "COMMAND")]
@@ -370,7 +379,8 @@ pub enum RestoreVerb {
 pub struct Restore {
     /// The server's name
     pub name: String,
-    /// latest, fastest, a TIME (RFC 3339 with a zone), gtid:GTID, or pos:FILE:OFFSET
+    /// latest, fastest, a TIME (RFC 3339 with a zone), gtid:GTID, or pos:FILE:OFFSET; with @N behind it in life N of the log,
+    /// as `find` prints it after a reset of the server
     #[arg(long, value_name = "TARGET")]
     pub to: Option<String>,
     /// Everything before this transaction (an ID from find, or gtid:GTID)

@@ -261,7 +261,7 @@ fn judge(board: &mut ServerBoard, window: Micros, max_age: Micros, now: Micros) 
     if last.proof.as_deref() == Some("failed") {
         worry(Level::Red, "the last backup could not be proved".to_owned());
     }
-    for gap in status.gaps.iter().filter(|gap| gap.noticed >= window) {
+    for gap in status.gaps.iter().filter(|gap| gap.noticed.is_none_or(|at| at >= window)) {
         worry(Level::Amber, format!("a hole after {}: {}", gap.after, gap.reason));
     }
     match board.stream.state {

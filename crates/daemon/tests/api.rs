@@ -53,6 +53,7 @@ impl Bed {
             name: "files".into(),
             kind: holdfast_appliance::ServerKind::Folder { path: at("data").to_str().unwrap().into() },
             login: Default::default(),
+            rebuilt: false,
         };
         holdfast_appliance::server::add(&catalogue, folder).unwrap();
         drop(catalogue);

@@ -24,6 +24,11 @@ pub enum LogMeta {
         /// Offset of the transaction's first event.
         start: u64,
     },
+    /// The source had nothing more than what stands before this note in the stream.
+    Complete {
+        /// When, microseconds since the Unix epoch by the source's clock: what it commits later has a later time.
+        at_us: i64,
+    },
 }
 
 impl LogMeta {
@@ -41,6 +46,10 @@ impl LogMeta {
                 w.u8(2);
                 w.u64(*start);
             }
+            Self::Complete { at_us } => {
+                w.u8(3);
+                w.i64(*at_us);
+            }
         }
         w.into_bytes()
     }
@@ -52,7 +61,8 @@ impl LogMeta {
         let meta = match r.u8()? {
             1 => Self::Format { event: r.blob("a format description", FORMAT_EVENT_BYTES_MAX)?.to_vec() },
             2 => Self::Inside { start: r.u64()? },
-            other => return Err(Error::bad(WHAT, "the kind of note", "1 or 2", other)),
+            3 => Self::Complete { at_us: r.i64()? },
+            other => return Err(Error::bad(WHAT, "the kind of note", "1, 2 or 3", other)),
         };
         r.end()?;
         Ok(meta)
@@ -67,7 +77,8 @@ mod tests {
     proptest! {
         #[test]
         fn notes_come_back(event in proptest::collection::vec(any::<u8>(), 0..200), start: u64) {
-            for meta in [LogMeta::Format { event: event.clone() }, LogMeta::Inside { start }] {
+            let complete = LogMeta::Complete { at_us: start as i64 };
+            for meta in [LogMeta::Format { event: event.clone() }, LogMeta::Inside { start }, complete] {
                 prop_assert_eq!(LogMeta::decode(&meta.encode()).unwrap(), meta);
             }
             let _ = LogMeta::decode(&event);

@@ -6,11 +6,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::auth::{Channel, Exchange, Step, Stop};
+use crate::auth::{Channel, Exchange, KeyTrust, Step, Stop};
 use crate::capabilities::{SSL, STATUS_IN_TRANSACTION, STATUS_MORE_RESULTS};
+use crate::credentials::read_bounded;
 use crate::error::{Error, Result};
 use crate::handshake::{self, Greeting};
-use crate::options::{ConnectOptions, Endpoint, TlsMode};
+use crate::options::{ConnectOptions, Endpoint, PublicKey, TlsMode};
 use crate::packet::{self, Assembler, PACKET_BYTES_MAX, Packet};
 use crate::response::{OkPacket, is_eof, parse_eof, parse_err, parse_ok};
 use crate::resultset::{COLUMNS_MAX, Column, ResultSet, RowRef};
@@ -127,12 +128,17 @@ impl Conn {
     fn log_in(&mut self, options: &ConnectOptions) -> Result<()> {
         let channel =
             Channel { tls: self.transport.is_tls(), local: matches!(options.endpoint, Endpoint::Unix(_)) };
-        let (mut exchange, plugin, answer) = Exchange::begin(
+        let (exchange, plugin, answer) = Exchange::begin(
             options.password.as_ref(),
             channel,
             &self.greeting.auth_plugin,
             &self.greeting.nonce,
         );
+        let mut exchange = exchange.trusting(match &options.public_key {
+            PublicKey::None => KeyTrust::None,
+            PublicKey::AsSent => KeyTrust::AsSent,
+            PublicKey::File(path) => KeyTrust::Pem(read_bounded(path, LOGIN_PACKET_MAX)?),
+        });
         let capabilities =
             handshake::client_capabilities(self.greeting.capabilities, options, self.transport.is_tls());
         self.write_packet(&handshake::response(capabilities, options, plugin, &answer), "logging in")?;

@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::options::{ConnectOptions, Endpoint, Secret, TlsMode};
+use crate::options::{ConnectOptions, Endpoint, PublicKey, Secret, TlsMode};
 
 /// Groups read when the caller has no other wish; later groups of a file do not beat earlier ones, later lines do.
 pub const GROUPS: [&str; 4] = ["client", "client-mariadb", "client-server", "holdfast"];
@@ -47,6 +47,8 @@ pub struct ClientOptions {
     pub cert: Option<PathBuf>,
     /// `ssl-key`.
     pub key: Option<PathBuf>,
+    /// `get-server-public-key`, `server-public-key-path`.
+    pub public_key: Option<PublicKey>,
     /// `protocol` was `tcp`.
     pub force_tcp: bool,
     /// What a user should know, such as a file that was left out because anybody may write to it.
@@ -67,6 +69,9 @@ impl ClientOptions {
         }
         if let Some(mode) = self.tls_mode {
             options.tls.mode = mode;
+        }
+        if let Some(key) = &self.public_key {
+            options.public_key.clone_from(key);
         }
         for (from, to) in [
             (&self.ca, &mut options.tls.ca),
@@ -121,6 +126,11 @@ impl ClientOptions {
             "ssl-ca" => self.ca = Some(text().into()),
             "ssl-cert" => self.cert = Some(text().into()),
             "ssl-key" => self.key = Some(text().into()),
+            "server-public-key-path" => self.public_key = Some(PublicKey::File(text().into())),
+            // A key that is known wins, as with MySQL's own clients.
+            "get-server-public-key" if !is_off(&text()) => {
+                self.public_key.get_or_insert(PublicKey::AsSent);
+            }
             "protocol" => self.force_tcp = text().eq_ignore_ascii_case("tcp"),
             // Options of the clients themselves: none of our business.
             _ => {}

@@ -26,6 +26,6 @@ pub mod wire;
 pub use conn::{Conn, Done, Interrupter};
 pub use dump::{BinlogStream, DumpFrom, DumpOptions, EventBytes, Next};
 pub use error::{Error, Result, ServerError};
-pub use options::{ConnectOptions, Endpoint, Secret, TlsMode, TlsOptions};
+pub use options::{ConnectOptions, Endpoint, PublicKey, Secret, TlsMode, TlsOptions};
 pub use resultset::{Column, ResultSet, RowRef};
 pub use version::{Flavor, ServerVersion};

@@ -88,6 +88,19 @@ pub struct TlsOptions {
     pub key: Option<PathBuf>,
 }
 
+/// Under which key a password may go to a server that wants the password itself, over a connection without TLS that
+/// leaves this machine. Whoever can change what travels there can also put in a key of his own.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum PublicKey {
+    /// Under none: the login fails, and says what to do.
+    #[default]
+    None,
+    /// Under the one in this PEM file: MySQL's `server-public-key-path`.
+    File(PathBuf),
+    /// Under the one that the server, or whoever answers for it, sends: MySQL's `get-server-public-key`.
+    AsSent,
+}
+
 /// Everything `Conn::connect` needs.
 #[derive(Debug, Clone)]
 pub struct ConnectOptions {
@@ -101,6 +114,8 @@ pub struct ConnectOptions {
     pub database: Option<String>,
     /// TLS.
     pub tls: TlsOptions,
+    /// Where there is no TLS: under which key the password may be sent.
+    pub public_key: PublicKey,
     /// Longest wait for the connection to open, per address, and for the greeting.
     pub connect_timeout: Duration,
     /// Longest silence of the server that is borne while we wait for an answer.
@@ -123,6 +138,7 @@ impl ConnectOptions {
             password: None,
             database: None,
             tls: TlsOptions::default(),
+            public_key: PublicKey::None,
             connect_timeout: Duration::from_secs(10),
             read_timeout: Duration::from_secs(60),
             write_timeout: Duration::from_secs(60),
@@ -135,6 +151,13 @@ impl ConnectOptions {
     #[must_use]
     pub fn password(mut self, password: Secret) -> Self {
         self.password = Some(password);
+        self
+    }
+
+    /// The same, and the password may go under the key that the server sends.
+    #[must_use]
+    pub fn trust_key_as_sent(mut self) -> Self {
+        self.public_key = PublicKey::AsSent;
         self
     }
 

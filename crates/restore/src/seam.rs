@@ -33,6 +33,8 @@ pub enum Target {
         file: String,
         /// The offset in it.
         offset: u64,
+        /// In this life of the log; needed where several have such a place, as after a reset.
+        life: Option<u32>,
     },
 }
 
@@ -53,7 +55,8 @@ impl fmt::Display for Target {
             Self::Time(us) => f.write_str(&time(*us)),
             Self::Transaction { id, side: Side::Before } => write!(f, "the point before {id}"),
             Self::Transaction { id, side: Side::After } => write!(f, "the point after {id}"),
-            Self::Position { file, offset } => write!(f, "position {file}:{offset}"),
+            Self::Position { file, offset, life: None } => write!(f, "position {file}:{offset}"),
+            Self::Position { file, offset, life: Some(life) } => write!(f, "position {file}:{offset}@{life}"),
         }
     }
 }

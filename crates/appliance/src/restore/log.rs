@@ -28,8 +28,8 @@ impl Log for ArchivedLog<'_> {
             Target::Time(us) => holdfast_archive::Target::Time(*us),
             Target::Transaction { id, side: Side::Before } => holdfast_archive::Target::Before(id.clone()),
             Target::Transaction { id, side: Side::After } => holdfast_archive::Target::After(id.clone()),
-            Target::Position { file, offset } => {
-                holdfast_archive::Target::Position { file: file.clone(), offset: *offset }
+            Target::Position { file, offset, life } => {
+                holdfast_archive::Target::Position { file: file.clone(), offset: *offset, life: *life }
             }
         };
         Ok(self.0.resolve(&wanted)?.map_err(gap).map(|cut| Border {

@@ -39,9 +39,14 @@ impl Target {
 
 fn position(text: &str, place: &str) -> Result<holdfast_restore::Target> {
     let (file, offset) = place.rsplit_once(':').unwrap_or((place, ""));
-    match offset.parse() {
-        Ok(offset) if !file.is_empty() => {
-            Ok(holdfast_restore::Target::Position { file: file.to_owned(), offset })
+    // As `find` prints it where the log has several lives.
+    let (offset, life) = match offset.split_once('@') {
+        Some((offset, life)) => (offset, Some(life.parse())),
+        None => (offset, None),
+    };
+    match (offset.parse(), life.transpose()) {
+        (Ok(offset), Ok(life)) if !file.is_empty() => {
+            Ok(holdfast_restore::Target::Position { file: file.to_owned(), offset, life })
         }
         _ => Err(Error::usage(format!("'{text}' is not a position."))
             .with_next("write pos:FILE:OFFSET, for example pos:binlog.000042:1879")),
@@ -57,7 +62,10 @@ mod tests {
         let is = |text: &str, target| assert_eq!(Target::parse(text).unwrap(), Target(target));
         is("latest", holdfast_restore::Target::Latest);
         is("1970-01-01T00:00:01Z", holdfast_restore::Target::Time(1_000_000));
-        is("pos:a:b.1:4", holdfast_restore::Target::Position { file: "a:b.1".into(), offset: 4 });
+        let at = |life| holdfast_restore::Target::Position { file: "a:b.1".into(), offset: 4, life };
+        is("pos:a:b.1:4", at(None));
+        is("pos:a:b.1:4@2", at(Some(2)));
+        assert!(Target::parse("pos:a:b.1:4@x").is_err());
         assert!(Target::parse("pos:binlog.000001").is_err());
         assert!(Target::parse("yesterday").is_err());
     }

@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex};
 use holdfast_binlog::Header;
 use holdfast_binlog::event::{FLAG_ARTIFICIAL, HEADER_LEN};
 use holdfast_binlog::kind::EventType;
+use holdfast_format::gtid::{GtidSet, Uuid};
 use holdfast_format::ids::{SegmentId, ServerId};
-use holdfast_format::record::Stamped;
+use holdfast_format::record::{LogRecord, Stamped};
 use holdfast_format::segment::FrameKind;
 use holdfast_mysql::{ConnectOptions, Endpoint};
 use proptest::prelude::*;
@@ -70,6 +71,11 @@ impl LogStore for Memory {
     fn index_frames(&self, stretch: &Stretch) -> Result<Vec<Vec<u8>>> {
         let frames = self.frames(stretch)?;
         frames.filter_map(|f| f.map(|(k, b)| (k == FrameKind::LogIndex).then_some(b)).transpose()).collect()
+    }
+
+    fn note_frames(&self, stretch: &Stretch) -> Result<Vec<Vec<u8>>> {
+        let frames = self.frames(stretch)?;
+        frames.filter_map(|f| f.map(|(k, b)| (k == FrameKind::LogMeta).then_some(b)).transpose()).collect()
     }
 
     fn begin(&self, stream: &StreamKey, start: &Position) -> Result<Box<dyn StretchWriter>> {
@@ -427,152 +433,30 @@ fn a_copy_is_never_looked_for_in_a_life_that_began_after_it_nor_in_another_serve
     assert_eq!(place(99, Some(STREAM.source_uuid)), Some(before));
     assert_eq!(place(101, Some(holdfast_format::gtid::Uuid([9; 16]))), None);
 
-    // Nor is a target guessed that both lives have.
+    // Nor is a target guessed that both lives have; with the life behind it, it is exact.
     let last = log.resolve(&Target::Latest).unwrap().unwrap().kept.unwrap();
     let (file, offset) = (last.file.clone(), last.entry.end);
-    let by_name = [
-        Target::Before(last.id()),
-        Target::After(format!("pos:{file}:{}", last.entry.start)),
-        Target::Position { file, offset },
-    ];
-    for target in by_name {
-        let hole = log.resolve(&target).unwrap().unwrap_err();
-        assert!(hole.reason.contains("several"), "{target:?}: {}", hole.reason);
-    }
-}
-
-fn base(started_us: i64, file: &str, offset: u64) -> Record {
-    marked_base(started_us, file, offset, None)
-}
-
-fn marked_base(started_us: i64, file: &str, offset: u64, mark: Option<&FileMark>) -> Record {
-    Record::BackupCommitted(holdfast_format::record::BackupRecord {
-        id: holdfast_format::ids::BackupId([started_us as u8; 16]),
-        server: STREAM.server,
-        source: holdfast_format::record::SourceKind::Xbstream,
-        started_us,
-        finished_us: started_us + 1,
-        parent: None,
-        map: holdfast_format::ids::Address { segment: SegmentId([0; 16]), slot: 0 },
-        coordinates: holdfast_format::record::Coordinates::Exact(Position {
-            file: file.to_owned(),
-            offset,
-            gtid: holdfast_format::gtid::GtidSet::empty(Flavor::MySql),
-        }),
-        facts: mark.map(|mark| (crate::mark::FACT.to_owned(), mark.to_string())).into_iter().collect(),
-        note: String::new(),
-        stats: holdfast_format::record::BackupStats::default(),
-        warnings: Vec::new(),
-    })
-}
-
-#[test]
-fn behind_a_gap_a_new_life_begins_at_a_backup_that_lies_behind_it() {
-    let source = Source::mysql();
-    let memory = Memory::default();
-    let now = |memory: &Memory| crate::start::plan(memory, STREAM.server, STREAM.source_uuid).unwrap();
-    memory.append(base(1, "binlog.000004", 200)).unwrap();
-    assert_eq!(now(&memory).stream, STREAM);
-    assert_eq!(now(&memory).origins.len(), 1);
-    follow_some(&memory, &source, 12, 1, true).unwrap();
-    assert_eq!(now(&memory), crate::start::Start { stream: STREAM, origins: Vec::new() });
-
-    // The source has purged what follows: told as a gap, at the end of what is archived.
-    let after = tail::find(&memory, &STREAM).unwrap().at.unwrap();
-    let gap = LogGap { stream: STREAM, after: after.clone(), reason: "purged".to_owned(), at_us: 100 };
-    memory.append(Record::LogGap(gap)).unwrap();
-    assert_eq!(now(&memory).stream, STREAM, "without a newer backup the old stream is tried again");
-    memory.append(base(50, "binlog.000009", 4)).unwrap();
-    assert_eq!(
-        now(&memory).stream,
-        STREAM,
-        "a higher number proves nothing: it may be of the log after a reset"
-    );
-    let other = FileMark::of_events("binlog.000009", [b"head".as_slice()].into_iter());
-    memory.append(marked_base(50, "binlog.000009", 4, Some(&other))).unwrap();
-    let start = now(&memory);
-    assert_eq!((start.stream.incarnation, start.origins[0].at.file.as_str()), (1, "binlog.000009"));
-    assert_eq!(start.origins[0].mark, Some(other), "and the source is asked whether it is its file");
-    memory
-        .append(Record::BackupForgotten {
-            backup: holdfast_format::ids::BackupId([50; 16]),
-            reason: String::new(),
-        })
-        .unwrap();
-    assert_eq!(now(&memory).stream, STREAM);
-    memory.append(base(101, "binlog.000001", 4)).unwrap();
-    assert_eq!(now(&memory).stream.incarnation, 1, "after a reset the numbers begin anew");
-}
-
-#[test]
-fn a_copy_stands_in_the_life_whose_file_has_its_mark_whatever_numbers_and_times_say() {
-    let source = Source::mysql();
-    let (memory, other) = (Memory::default(), source.reset());
-    follow_some(&memory, &source, usize::MAX, 3, true).unwrap();
-    let after = tail::find(&memory, &STREAM).unwrap().at.unwrap();
-    let gap = LogGap { stream: STREAM, after: after.clone(), reason: "it was reset".to_owned(), at_us: 100 };
-    memory.append(Record::LogGap(gap)).unwrap();
-    let second = StreamKey { incarnation: 1, ..STREAM };
-    let (options, mut note) = (options(), |_: Note<'_>| {});
-    let mut follower = Follower::start(&memory, &second, &[], &options, &mut note).unwrap();
-    follower.intake = Some(Intake::new(Flavor::MySql, &other.files[0].0, None));
-    follower.intake.as_mut().unwrap().reconnect();
-    for event in other.serve(&other.files[0].0, FIRST_OFFSET) {
-        follower.take(&event).unwrap();
-    }
-    follower.finish().unwrap();
-    let log = ServerLog::open(&memory, STREAM.server).unwrap();
-    let place = |taken_us, mark| {
-        let facts = CopyFacts { taken_us, source: None, mark: Some(mark) };
-        log.place_of_copy(&after, &facts).unwrap()
+    let id = last.id();
+    let plain = id.strip_suffix("@1").unwrap().to_owned();
+    let by_name = |life: &str, number| {
+        [
+            Target::Before(format!("{plain}{life}")),
+            Target::After(format!("pos:{file}:{}{life}", last.entry.start)),
+            Target::Position { file: file.clone(), offset, life: number },
+        ]
     };
-    let (first, later) = (place(200, source.mark()).unwrap(), place(1, other.mark()).unwrap());
-    assert!(log.gap(first, later).unwrap().is_some(), "the two lie in two lives");
-    assert_eq!(place(200, FileMark::of_events(&after.file, [b"head".as_slice()].into_iter())), None);
-}
-
-#[test]
-fn of_a_file_of_which_only_the_head_came_nothing_is_archived_and_the_proof_is_asked_in_the_file_before() {
-    let source = Source::mysql();
-    let events = source.serve(&source.files[0].0, FIRST_OFFSET);
-    let rotations = events.iter().enumerate().filter(|(_, event)| is_rotation(event));
-    // The second artificial rotation, behind the real one.
-    let second = rotations.map(|(at, _)| at).nth(2).unwrap();
-    for came in [second, second + 1, second + 2] {
-        let memory = Memory::default();
-        follow_some(&memory, &source, came, 1, true).unwrap();
-        let tail = tail::find(&memory, &STREAM).unwrap();
-        assert_eq!(tail.at.unwrap().file, source.files[0].0);
-        assert!(tail.anchor.is_some() && tail.rotated_to.is_some());
-        follow_some(&memory, &source, usize::MAX, 1, true).unwrap();
-        check_whole(&memory, &source);
+    for target in by_name("", None) {
+        let hole = log.resolve(&target).unwrap().unwrap_err();
+        let both =
+            hole.reason.contains("several") && hole.reason.contains("@0 or ") && hole.reason.contains("@1");
+        assert!(both, "{target:?}: {}", hole.reason);
     }
-}
-
-#[test]
-fn a_purged_file_and_another_gtid_mode_are_gaps_even_if_all_of_the_file_is_archived() {
-    let source = Source::mysql();
-    let events = source.serve(&source.files[0].0, FIRST_OFFSET);
-    let rotated =
-        events.iter().position(|event| event[4] == EventType::ROTATE.0 && event[17] & 0x20 == 0).unwrap();
-    for words in [
-        "Could not find first log file name in binary log index file",
-        "Cannot replicate GTID-transaction when @@GLOBAL.GTID_MODE = OFF, at file ./binlog.000004, position 197.",
-    ] {
-        let memory = Memory::default();
-        follow_some(&memory, &source, rotated + 1, 1, true).unwrap();
-        let (options, mut note) = (options(), |_: Note<'_>| {});
-        let mut follower = Follower::start(&memory, &STREAM, &[], &options, &mut note).unwrap();
-        let mut tail = tail::find(&memory, &STREAM).unwrap();
-        follower.intake = Some(Intake::resume(Flavor::MySql, &tail.at.clone().unwrap(), &mut tail));
-        let refused = Error::Mysql(holdfast_mysql::Error::Server(holdfast_mysql::ServerError {
-            code: 1236,
-            sqlstate: "HY000".to_owned(),
-            message: words.to_owned(),
-        }));
-        let error = follower.source_failed(refused).err().unwrap();
-        assert!(matches!(error, Error::Gap { .. }), "{error}");
+    for (zero, one) in by_name("@0", Some(0)).iter().zip(by_name("@1", Some(1))) {
+        let (zero, one) = (log.resolve(zero).unwrap().unwrap(), log.resolve(&one).unwrap().unwrap());
+        assert!(zero.place < one.place && log.gap(zero.place, one.place).unwrap().is_some());
+        assert_eq!((zero.kept.unwrap().life, one.kept.unwrap().life), (Some(0), Some(1)));
     }
+    assert!(log.resolve(&Target::After(format!("{plain}@7"))).unwrap().is_err());
 }
 
 #[test]
@@ -637,7 +521,8 @@ fn a_time_and_a_transaction_lead_to_the_same_exact_cut() {
             let cut = log.resolve(&Target::Before(indexed.id())).unwrap().unwrap();
             assert_eq!(cut.left_out.as_ref(), Some(indexed));
             assert_eq!(cut.kept.as_ref(), n.checked_sub(1).map(|n| &all[n]));
-            let position = Target::Position { file: indexed.file.clone(), offset: indexed.entry.end };
+            let position =
+                Target::Position { file: indexed.file.clone(), offset: indexed.entry.end, life: None };
             assert_eq!(log.resolve(&position).unwrap().unwrap().kept.as_ref(), Some(indexed));
             let after = log.resolve(&Target::After(indexed.id())).unwrap().unwrap();
             assert_eq!(log.size(Place(0), after.place).unwrap().transactions, n as u64 + 1);
@@ -645,8 +530,8 @@ fn a_time_and_a_transaction_lead_to_the_same_exact_cut() {
         let last = all.last().unwrap();
         let hole = log.resolve(&Target::Time(last.entry.commit_us + 1)).unwrap().unwrap_err();
         assert_eq!(hole.before.as_ref(), Some(last));
-        let first = log.resolve(&Target::Time(all[0].entry.commit_us - 1)).unwrap().unwrap();
-        assert_eq!((first.kept, first.left_out.as_ref()), (None, Some(&all[0])));
+        let first = log.resolve(&Target::Time(all[0].entry.commit_us - 2_000_000)).unwrap().unwrap_err();
+        assert_eq!(first.after.as_ref(), Some(&all[0]), "nothing is known of the time before the log begins");
         let latest = log.resolve(&Target::Latest).unwrap().unwrap();
         assert_eq!(latest.kept.as_ref(), Some(last));
         assert_eq!(Some(latest.place), log.end());
@@ -697,3 +582,6 @@ proptest! {
         check_whole(&memory, &source);
     }
 }
+
+mod lives;
+mod moments;

@@ -69,9 +69,13 @@ fn servers(out: &mut dyn Write, views: &[StatusView]) -> io::Result<()> {
 
 fn row(view: &StatusView) -> Vec<String> {
     let age = |at: i64| format!("{} ago", duration(now().saturating_sub(at)));
-    let recoverable = match (view.spans.first(), view.spans.last()) {
-        (Some(first), Some(last)) => format!("{} -> {}", show_time(first.from), show_time(last.until)),
-        _ => "-".to_owned(),
+    // A hole is no part of what can be recovered, so stretches before the last one are counted only.
+    let recoverable = match (view.spans.last(), view.spans.len()) {
+        (None, _) => "-".to_owned(),
+        (Some(last), 1) => format!("{} -> {}", show_time(last.from), show_time(last.until)),
+        (Some(last), n) => {
+            format!("{} -> {} (+{} earlier)", show_time(last.from), show_time(last.until), n - 1)
+        }
     };
     vec![
         view.server.clone(),
@@ -103,7 +107,10 @@ fn draw(out: &mut dyn Write, view: &TimelineView) -> io::Result<()> {
         lines.push((span.until, until));
     }
     for gap in &view.gaps {
-        lines.push((gap.noticed, format!("  X  HOLE after {}: {}", gap.after, gap.reason)));
+        let line = format!("  X  HOLE after {}: {}", gap.after, gap.reason);
+        // Where nobody noticed it, it stands behind what comes before it.
+        let earlier = lines.iter().map(|(at, _)| *at).max();
+        lines.push((gap.noticed.or(earlier).unwrap_or_default(), line));
     }
     if lines.is_empty() {
         return writeln!(out, "There is neither a backup nor a log of '{}' yet.", view.server);

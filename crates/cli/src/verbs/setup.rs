@@ -153,13 +153,15 @@ fn added(add: ServerAdd) -> Result<Added, Error> {
             TlsArg::VerifyIdentity => Tls::VerifyIdentity,
         },
         tls_ca: absolute(add.tls_ca)?,
+        server_public_key: absolute(add.server_public_key_path)?,
+        get_server_public_key: add.get_server_public_key,
         backup_command: add
             .backup_command
             .map(|c| c.split_whitespace().map(str::to_owned).collect())
             .unwrap_or_default(),
         ..Login::default()
     };
-    Ok(Added { name: add.name, kind, login })
+    Ok(Added { name: add.name, kind, login, rebuilt: add.rebuilt })
 }
 
 fn text(path: &std::path::Path) -> Result<String, Error> {

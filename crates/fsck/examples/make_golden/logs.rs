@@ -133,6 +133,10 @@ impl LogStore for Noted<'_> {
         self.repo.index_frames(stretch)
     }
 
+    fn note_frames(&self, stretch: &Stretch) -> Result<Vec<Vec<u8>>> {
+        self.repo.note_frames(stretch)
+    }
+
     fn begin(&self, stream: &StreamKey, start: &Position) -> Result<Box<dyn StretchWriter>> {
         let inner = self.repo.begin(stream, start)?;
         self.frames.lock().unwrap().insert((*stream, inner.number()), Vec::new());

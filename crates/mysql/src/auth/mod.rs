@@ -48,6 +48,18 @@ pub struct Channel {
     pub local: bool,
 }
 
+/// Whose key the password may go under where nothing else protects it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum KeyTrust {
+    /// Nobody's.
+    #[default]
+    None,
+    /// This one's, as PEM.
+    Pem(Vec<u8>),
+    /// The one's that the server sends.
+    AsSent,
+}
+
 /// What to do next.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step {
@@ -79,6 +91,7 @@ impl From<crate::error::Error> for Stop {
 pub struct Exchange {
     password: Secret,
     channel: Channel,
+    trust: KeyTrust,
     plugin: Plugin,
     nonce: Vec<u8>,
     awaiting_key: bool,
@@ -99,12 +112,44 @@ impl Exchange {
             _ => (Plugin::Native, "mysql_native_password"),
         };
         let password = password.cloned().unwrap_or_else(|| Secret::new(Vec::new()));
-        let exchange = Self { password, channel, plugin, nonce: nonce.to_vec(), awaiting_key: false };
+        let trust = KeyTrust::None;
+        let exchange = Self { password, channel, trust, plugin, nonce: nonce.to_vec(), awaiting_key: false };
         let answer = match plugin {
             Plugin::CachingSha2 => sha2::scramble(exchange.password.expose(), nonce),
             _ => native::scramble(exchange.password.expose(), nonce),
         };
         (exchange, name, answer)
+    }
+
+    /// The same, with a key that the password may go under.
+    #[must_use]
+    pub fn trusting(mut self, trust: KeyTrust) -> Self {
+        self.trust = trust;
+        self
+    }
+
+    /// The password under a key: the one we know, or the one that is asked for with `request`.
+    fn under_key(&mut self, request: u8) -> Result<Step, Stop> {
+        match &self.trust {
+            // Nobody can put in a key of his own on a socket file.
+            _ if self.channel.local => {}
+            KeyTrust::AsSent => {}
+            KeyTrust::Pem(pem) => {
+                return rsa::encrypt_password(self.password.expose(), &self.nonce, pem)
+                    .map(Step::Send)
+                    .map_err(Stop::Reason);
+            }
+            KeyTrust::None => {
+                return Err(Stop::Reason(
+                    "the server asks for the password, and this connection has no TLS: anybody between could send a key \
+                     of his own and read it; give the server a certificate (tls = \"required\" or better), name its key \
+                     with server-public-key-path, or take the risk with get-server-public-key"
+                        .to_owned(),
+                ));
+            }
+        }
+        self.awaiting_key = true;
+        Ok(Step::Send(vec![request]))
     }
 
     /// Takes one packet of the server.
@@ -153,10 +198,7 @@ impl Exchange {
             }
             Plugin::Sha256 if password.is_empty() => vec![0],
             Plugin::Sha256 if self.channel.tls => nul_terminated(password),
-            Plugin::Sha256 => {
-                self.awaiting_key = true;
-                vec![1]
-            }
+            Plugin::Sha256 => return self.under_key(1),
         }))
     }
 
@@ -173,10 +215,7 @@ impl Exchange {
             (Plugin::CachingSha2, [4]) if self.channel.tls || self.channel.local => {
                 Ok(Step::Send(nul_terminated(self.password.expose())))
             }
-            (Plugin::CachingSha2, [4]) => {
-                self.awaiting_key = true;
-                Ok(Step::Send(vec![2]))
-            }
+            (Plugin::CachingSha2, [4]) => self.under_key(2),
             _ => Err(Stop::Error(crate::error::Error::protocol(
                 "the authentication",
                 format!("data of {:?}", self.plugin),
@@ -223,9 +262,25 @@ mod tests {
     }
 
     #[test]
-    fn full_authentication_without_tls_asks_for_the_servers_key() {
-        let mut exchange = begin(PLAIN, "caching_sha2_password");
-        assert_eq!(exchange.receive(&[1, 4]).unwrap(), Step::Send(vec![2]));
+    fn a_password_goes_under_a_key_that_nobody_vouches_for_only_if_that_is_wanted() {
+        for (plugin, ask, request) in [
+            ("caching_sha2_password", [1, 4].to_vec(), 2),
+            ("sha256_password", switch_to("sha256_password"), 1),
+        ] {
+            let Err(Stop::Reason(reason)) = begin(PLAIN, plugin).receive(&ask) else { panic!("it was sent") };
+            assert!(reason.contains("get-server-public-key") && reason.contains("tls"), "{reason}");
+            let mut trusting = begin(PLAIN, plugin).trusting(KeyTrust::AsSent);
+            assert_eq!(trusting.receive(&ask).unwrap(), Step::Send(vec![request]));
+            let mut pinned = begin(PLAIN, plugin).trusting(KeyTrust::Pem(b"no key".to_vec()));
+            assert!(matches!(pinned.receive(&ask), Err(Stop::Reason(_))), "the known key is used, no other");
+        }
+        let local = Channel { tls: false, local: true };
+        let asked = begin(local, "sha256_password").receive(&switch_to("sha256_password"));
+        assert_eq!(asked.unwrap(), Step::Send(vec![1]));
+    }
+
+    #[test]
+    fn over_tls_the_password_is_sent_as_it_is() {
         let mut tls = begin(TLS, "caching_sha2_password");
         assert_eq!(tls.receive(&[1, 4]).unwrap(), Step::Send(b"pw\0".to_vec()));
         assert_eq!(tls.receive(&[1, 3]).unwrap(), Step::Read);

@@ -97,7 +97,7 @@ impl Log for Line {
 
 fn choose(copies: &[Copy], hole: Option<u64>, offset: u64) -> Result<Plan> {
     let bases: Vec<&dyn Base> = copies.iter().map(|copy| copy as &dyn Base).collect();
-    let target = Target::Position { file: "binlog.000001".to_owned(), offset };
+    let target = Target::Position { file: "binlog.000001".to_owned(), offset, life: None };
     let (index, plan) = plan(&bases, &Line { hole }, &target)?;
     assert_eq!(copies[index].id, plan.base);
     Ok(plan)

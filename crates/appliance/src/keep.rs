@@ -65,7 +65,7 @@ pub fn forget(catalogue: &Catalogue, text: &str, reason: &str, dry_run: bool) ->
     Ok(shown)
 }
 
-fn forget_one(catalogue: &Catalogue, id: BackupId, reason: &str) -> Result<()> {
+pub(crate) fn forget_one(catalogue: &Catalogue, id: BackupId, reason: &str) -> Result<()> {
     match catalogue.repository.forget(id, reason) {
         Ok(_) => Ok(()),
         Err(holdfast_store::Error::Locked { id, until_us }) => Err(locked(id, until_us)),
@@ -107,10 +107,7 @@ pub fn expire(catalogue: &Catalogue, name: &str, wanted: Wanted, dry_run: bool) 
             .with_next("use --keep-last N, --keep-daily N, --keep-weekly N, --keep-monthly N, --keep-yearly N, or --keep-within AGE"));
     }
     let server = catalogue.server(name)?;
-    let (mut points, intervals) = points_of(catalogue, &server)?;
-    for point in &mut points {
-        point.keep_until = catalogue.repository.locked_until(point.id);
-    }
+    let (points, intervals) = points_of(catalogue, &server)?;
     // Without a window only the calendar counts; the shortest window would keep a whole day.
     let window = wanted.within.unwrap_or(Span(1));
     let policy = Policy { window, keep: wanted.keep, ..Policy::default() };

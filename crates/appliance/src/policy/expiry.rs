@@ -3,10 +3,10 @@
 use super::{Policy, Reason, kept_until, points_of, retain_all};
 use crate::catalogue::Catalogue;
 use crate::error::Result;
+use crate::keep::forget_one;
 use crate::time::Micros;
 use crate::views::maybe_time;
 use holdfast_format::ids::BackupId;
-use holdfast_format::record::Record;
 use serde::Serialize;
 
 /// A backup that is kept.
@@ -63,9 +63,7 @@ pub fn expire(catalogue: &Catalogue, name: &str, policies: &[&Policy], now: Micr
     catalogue.repository.refresh().map_err(|e| catalogue.store_error(e))?;
     let view = expiry(catalogue, name, policies, now)?;
     for backup in &view.ids {
-        let reason = "retention: no promised point needs it".to_owned();
-        let record = Record::BackupForgotten { backup: *backup, reason };
-        catalogue.repository.append(record).map_err(|e| catalogue.store_error(e))?;
+        forget_one(catalogue, *backup, "retention: no promised point needs it")?;
     }
     Ok(view)
 }

@@ -50,7 +50,7 @@ pub fn points_of(
             proved: proof.as_deref() == Some("proved"),
             bad: proof.as_deref() == Some("failed"),
             held: false,
-            keep_until: None,
+            keep_until: catalogue.repository.locked_until(backup.id),
         }
     };
     Ok((backups.iter().zip(placed).map(point).collect(), intervals))

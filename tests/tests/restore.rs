@@ -13,6 +13,7 @@ use holdfast_format::record::{Coordinates, Position, SourceKind};
 use holdfast_mysql::Conn;
 use holdfast_replay::net::Mode;
 use holdfast_restore::error::Foreign;
+use holdfast_restore::marker::{LOCK, MARKER};
 use holdfast_restore::progress::Progress;
 use holdfast_restore::report::Verdict;
 use holdfast_restore::{
@@ -103,6 +104,16 @@ impl Base for Copied {
         dir: &Path,
         progress: &(dyn Fn(LayingOut) -> ControlFlow<()> + Sync),
     ) -> Result<LaidOut, Foreign> {
+        // What an unfinished restore left is not kept; the marker, the lock and a clone's `#clone` are.
+        for entry in std::fs::read_dir(dir)? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            match (name.as_str(), entry.file_type()?.is_dir()) {
+                ("#clone" | MARKER | LOCK, _) => {}
+                (_, true) => std::fs::remove_dir_all(entry.path())?,
+                (_, false) => std::fs::remove_file(entry.path())?,
+            }
+        }
         for entry in std::fs::read_dir(&self.dir)? {
             let entry = entry?;
             copy(&entry.path(), &dir.join(entry.file_name()));

@@ -306,6 +306,7 @@ impl<'a> Restore<'a, '_> {
         };
         self.report.recovered_at = progress.held.words();
         self.report.checks.push(progress.held.check.clone());
+        self.report.lacking.extend(lacking(base.kind(), &progress.before, &self.report.lacking));
         let log = self.range(&progress)?;
         self.request.watch.step(Step::Inspect);
         let mut summary = known.unwrap_or_default();
@@ -607,6 +608,24 @@ impl<'a> Restore<'a, '_> {
         fence::put_up(&server, &mut conn)?;
         Ok((server, conn))
     }
+}
+
+/// Tables that a clone made without their rows. The source names only those that the backup's account may see.
+fn lacking(kind: SourceKind, before: &Catalog, named: &[String]) -> Vec<String> {
+    const ROWLESS: [&str; 4] = ["BLACKHOLE", "FEDERATED", "MEMORY", "MRG_MYISAM"];
+    if kind != SourceKind::Clone {
+        return Vec::new();
+    }
+    let carried = |engine: &str| engine == "InnoDB" || ROWLESS.contains(&engine);
+    let missing = before.tables.iter().filter(|(_, facts)| !carried(&facts.engine));
+    let sentence = |(key, facts): (&TableKey, &crate::catalog::TableFacts)| {
+        format!(
+            "the rows of {key} ({}) are not in the backup: a clone carries InnoDB tables only",
+            facts.engine
+        )
+    };
+    let known = |key: &TableKey| named.iter().any(|line| line.contains(&format!(" {key} ")));
+    missing.filter(|(key, _)| !known(key)).map(sentence).collect()
 }
 
 /// What a server must be given to open the copy, from the source's own settings. Paths are not

@@ -98,7 +98,6 @@ pub fn code(word: &str) -> Code {
         "corruption" => Code::Corruption,
         "proof_failed" => Code::ProofFailed,
         "policy_forbids" => Code::PolicyForbids,
-        "policy_forbids" => Code::PolicyForbids,
         "interrupted" => Code::Interrupted,
         _ => Code::Failed,
     }

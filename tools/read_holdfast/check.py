@@ -15,7 +15,7 @@ from .keyring import Keys
 from .records import BackupCommitted, Stream
 from .segments import FRAME_KINDS, KIND_BLOCK, KIND_INDEX, KIND_META, Entry, SealedSegment
 from .parity import Parity, ParityLayout, parse_parity_table
-from .logs import ArchivedFile, LogSegment, archived_files, check_txn_index, check_zero_padding, describe_log_meta
+from .logs import LogSegment, archived_files, check_txn_index, check_zero_padding, describe_log_meta
 from .maps import MapFile, Run, wrong_references
 from .repository import Repository
 from .restore import compare_run_with_entry
@@ -222,11 +222,11 @@ class Checker:
                 self.counts["bytes"] += log.reader.source.size
                 self._log_frames(log)
             for archived in archived_files(logs).values():
-                for log, problem in archived.problems:
-                    self._log_problem(stream, archived, log, problem)
+                for log, end, problem in archived.problems:
+                    self._log_problem(stream, archived.file, end, log, problem)
 
-    def _log_problem(self, stream: Stream, archived: ArchivedFile, log: LogSegment, problem: str) -> None:
-        if known_gap(self.repo, stream, archived.file):
+    def _log_problem(self, stream: Stream, file: str, end: int, log: LogSegment, problem: str) -> None:
+        if known_gap(self.repo, stream, file, end):
             self.journal.note(log.name, "events", f"{problem}; a record tells of a gap there")
         else:
             self.journal.damage(log.name, "events", problem)
@@ -273,5 +273,6 @@ def check_session(store: ObjectStore, name: str, keys: Keys) -> None:
     cur.end()
 
 
-def known_gap(repo: Repository, stream: Stream, file: str) -> bool:
-    return any(gap.stream == stream and gap.covered.file == file for gap in repo.gaps)
+def known_gap(repo: Repository, stream: Stream, file: str, offset: int) -> bool:
+    """Whether a record tells of a gap that begins there."""
+    return any((gap.stream, gap.covered.file, gap.covered.offset) == (stream, file, offset) for gap in repo.gaps)

@@ -183,8 +183,8 @@ def cat_log(repo: Repository, streams: dict[Stream, list[LogSegment]], file: str
     stream, archived = found[0]
     if archived.begin != 4:
         raise NotThere(f"{file!r} is archived only from offset {archived.begin} on")
-    for log, problem in archived.problems:
-        if known_gap(repo, stream, file):
+    for log, end, problem in archived.problems:
+        if known_gap(repo, stream, file, end):
             raise NotThere(f"{file!r} has a gap that a record tells of: {log.name}: {problem}")
         raise Damage(log.name, "events", problem)
     for before, after in zip(archived.stretches, archived.stretches[1:]):

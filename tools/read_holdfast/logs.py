@@ -13,10 +13,12 @@ from .objects import ByteSource, ObjectStore
 from .keyring import Keys
 from .records import LogSealed, Position, Stream, read_gtid, read_position, read_stream
 from .segments import (
-    FRAME_HEADER, KIND_EVENTS, KIND_INDEX, KIND_META, KIND_OPENING, Entry, FrameHeader, FrameReader, SegmentHeader,
-    Trailer, decode, open_footer, parse_segment_header, parse_trailer,
+    DELTA, FRAME_HEADER, KIND_EVENTS, KIND_INDEX, KIND_META, KIND_OPENING, Entry, FrameHeader, FrameReader,
+    SegmentHeader, Trailer, decode, open_footer, parse_segment_header, parse_trailer,
 )
 from .parity import read_padded
+
+SECTOR = 512
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,10 @@ def parse_opening(plain: bytes, name: str) -> LogOpening:
     return opening
 
 
+class Misplaced(Damage):
+    """A whole and authentic frame that cannot be there: no crash makes one."""
+
+
 def read_log_frame(reader: FrameReader, offset: int, slot: int, end: int) -> tuple[LogFrame, bytes]:
     """The frame that must stand at `offset`, and its plaintext."""
     name, place = reader.source.name, f"frame at {offset}, slot {slot}"
@@ -77,13 +83,14 @@ def read_log_frame(reader: FrameReader, offset: int, slot: int, end: int) -> tup
     header = reader.header_at(offset)
     if header.slot != slot:
         raise Damage(name, place, f"has slot {header.slot}")
-    if header.birth != 0 or header.kind not in (KIND_OPENING, KIND_EVENTS, KIND_INDEX, KIND_META):
-        raise Damage(name, place, "does not belong into a log")
-    if (header.kind == KIND_OPENING) != (slot == 0):
-        raise Damage(name, place, "the opening must be frame 0, and only that")
     if offset + FRAME_HEADER + header.stored_size > end:
         raise Damage(name, place, "is cut short")
-    return LogFrame(offset, header), decode(header, reader.encoded(offset, header), None, name, place)
+    encoded = reader.encoded(offset, header)
+    if header.kind not in (KIND_OPENING, KIND_EVENTS, KIND_INDEX, KIND_META) or header.codec == DELTA:
+        raise Misplaced(name, place, "does not belong into a log")
+    if (header.kind == KIND_OPENING) != (slot == 0):
+        raise Misplaced(name, place, "the opening must be frame 0, and only that")
+    return LogFrame(offset, header), decode(header, encoded, None, name, place)
 
 
 class LogReader:
@@ -193,7 +200,7 @@ class LogReader:
                 if entries is not None:
                     compare_with_entry(frame, plain, entries, self.keys, log.name)
                 if frame.header.kind == KIND_OPENING:
-                    log.opening = parse_opening(plain, log.name)
+                    log.opening = self._opening(plain, log.name)
             except Damage as error:
                 self._stopped(log, error, offset, end, trusted)
                 return error
@@ -201,13 +208,20 @@ class LogReader:
             offset += FRAME_HEADER + frame.header.stored_size
         return None
 
+    @staticmethod
+    def _opening(plain: bytes, name: str) -> LogOpening:
+        try:
+            return parse_opening(plain, name)
+        except Damage as error:
+            raise Misplaced(error.obj, error.place, error.problem) from None
+
     def _stopped(self, log: LogSegment, error: Damage, offset: int, end: int, trusted: bool) -> None:
         """Tells what an invalid frame means: damage where frames are known to follow, else a torn tail."""
-        if trusted:
+        if trusted or isinstance(error, Misplaced):
             self.journal.caught(error)
             return
         later = find_later_frame(log.reader, offset + 1, end, len(log.frames))
-        if later is not None:
+        if later is not None and not has_unwritten_sector(log.reader.source.read(offset, later - offset), offset):
             problem = f"{error.problem}; yet a whole frame stands behind it at {later}"
             self.journal.damage(log.name, error.place, problem)
             return
@@ -241,6 +255,14 @@ def compare_with_entry(frame: LogFrame, plain: bytes, entries: list[Entry], keys
         raise Damage(name, place, "its id does not match its plaintext")
 
 
+def has_unwritten_sector(data: bytes, offset: int) -> bool:
+    """Whether a crash kept a sector of these bytes, which begin at `offset`, from being written."""
+    head = -offset % SECTOR
+    if head >= 8 and len(data) >= head and not any(data[:head]):
+        return True
+    return any(not any(data[at : at + SECTOR]) for at in range(head, len(data) - SECTOR + 1, SECTOR))
+
+
 def find_later_frame(reader: FrameReader, start: int, end: int, slot: int) -> Optional[int]:
     """Offset of a whole frame of slot `slot` or higher behind `start`, if one is there."""
     if end - start > LIMIT_SEGMENT or end <= start:
@@ -272,7 +294,7 @@ class Stretch:
 class ArchivedFile:
     file: str
     stretches: list[Stretch] = field(default_factory=list)
-    problems: list[tuple[LogSegment, str]] = field(default_factory=list)
+    problems: list[tuple[LogSegment, int, str]] = field(default_factory=list)
 
     @property
     def begin(self) -> int:
@@ -297,7 +319,7 @@ def archived_files(logs: list[LogSegment]) -> dict[str, ArchivedFile]:
         elif log.record and log.record.end.file == archived.file:
             end, why = log.record.end.offset, "its record says it ends"
         if have < end:
-            archived.problems.append((log, f"its events end at {have} of {archived.file}, where {why} at {end}"))
+            archived.problems.append((log, have, f"its events end at {have} of {archived.file}, where {why} at {end}"))
         _append_stretch(archived, Stretch(log, start, max(start, min(have, end))))
     return files
 

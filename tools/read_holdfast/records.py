@@ -176,6 +176,12 @@ class SegmentsCarried:
 
 
 @dataclass(frozen=True)
+class BackupLocked:
+    backup: bytes
+    until: int
+
+
+@dataclass(frozen=True)
 class Healed:
     noticed_by: str
     pages: dict[bytes, int]  # by segment
@@ -356,6 +362,7 @@ RECORD_READERS: dict[int, Callable[[Cursor], object]] = {
     11: lambda cur: SegmentList("spared", read_segment_ids(cur)),
     12: lambda cur: SegmentList("deleted", read_segment_ids(cur)),
     13: lambda cur: SegmentsCarried(cur.ident(), read_segment_ids(cur)),
+    14: lambda cur: BackupLocked(cur.ident(), cur.i64()),
     16: lambda cur: Healed(cur.text(LIMIT_TEXT), read_healings(cur)),
     17: lambda cur: Scrubbed(cur.i64(), cur.option(cur.ident), cur.u64(), cur.u64(), read_segment_ids(cur)),
 }

@@ -64,6 +64,29 @@ class Logs(Written):
         self.repo.record(8, gap)
         self.assertEqual((self.cat().status, self.read("check").status), (20, 0))
 
+    def test_a_flip_before_a_whole_frame_is_damage_and_an_unwritten_sector_is_none(self):
+        writer = log_writer(self.A, 0, b"b.1", 4, [b"x" * 2000, b"y" * 50])
+        whole = writer.unsealed()
+        at = whole.index(b"HFfr", 4100)
+        self.put(self.A, edited(whole, at + 700, bytes((whole[at + 700] ^ 1,))))
+        self.assertEqual(self.read("check").status, 21)
+        self.put(self.A, edited(whole, 4608, bytes(512)))
+        told = self.read("check")
+        self.assertEqual(told.status, 0, told.err)
+        self.assertEqual(self.cat().out, b"\xfebin")
+
+    def test_a_record_of_a_log_without_an_end_is_damage(self):
+        self.put(self.A, log_writer(self.A, 0, b"b.1", 4, [b"x" * 100]).unsealed())
+        self.assertEqual(self.read("check").status, 0)
+        self.repo.log_sealed(self.A, 0, b"b.1", 4, 104)
+        self.assertEqual(self.read("check").status, 21)
+
+    def test_an_authentic_frame_that_cannot_be_there_is_damage(self):
+        writer = log_writer(self.A, 0, b"b.1", 4, [b"x" * 100])
+        writer.add(Frame(4, b"a leaf"))
+        self.put(self.A, writer.unsealed())
+        self.assertEqual(self.read("check").status, 21)
+
     def test_several_files_and_streams(self):
         self.put(self.A, log_writer(self.A, 0, b"b.1", 4, [b"x" * 100]).sealed())
         self.repo.log_sealed(self.A, 0, b"b.1", 4, 100)

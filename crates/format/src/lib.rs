@@ -19,6 +19,7 @@ pub mod manifest;
 pub mod map;
 pub mod names;
 pub mod parity;
+pub mod path_tree;
 pub mod record;
 pub mod segment;
 pub mod session;

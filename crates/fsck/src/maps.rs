@@ -5,8 +5,9 @@ use std::collections::{HashMap, HashSet};
 use holdfast_format::ids::{Address, SegmentId};
 use holdfast_format::limits::BLOCK_BYTES;
 use holdfast_format::map::{
-    FileEntry, MapLeaf, MapPart, MapRoot, MapSegment, MapSegments, Place, Run, RunKind,
+    FileEntry, FileKind, MapLeaf, MapPart, MapRoot, MapSegment, MapSegments, Place, Run, RunKind,
 };
+use holdfast_format::path_tree::PathTree;
 use holdfast_format::record::BackupRecord;
 use holdfast_format::segment::FrameKind;
 
@@ -27,7 +28,7 @@ struct Walk<'a, 'r> {
     label: String,
     table: Vec<MapSegment>,
     references: Vec<u64>,
-    paths: HashSet<blake3::Hash>,
+    paths: PathTree,
     file: Option<(u32, FileEntry)>,
     next_block: u64,
     damaged: HashMap<u32, String>,
@@ -63,7 +64,7 @@ impl Maps<'_, '_> {
             label: format!("backup {} ({server}, {started})", backup.id),
             table: Vec::new(),
             references: Vec::new(),
-            paths: HashSet::new(),
+            paths: PathTree::default(),
             file: None,
             next_block: 0,
             damaged: HashMap::new(),
@@ -179,8 +180,8 @@ impl Walk<'_, '_> {
                     self.wrong(place, format!("file {} comes where file {due} should", part.file));
                 }
             }
-            if !self.paths.insert(blake3::hash(&entry.path)) {
-                self.wrong(place, format!("the path {} is there twice", crate::text::path(&entry.path)));
+            if let Err(why) = self.paths.add(&entry.path, entry.kind == FileKind::Directory) {
+                self.wrong(place, format!("the path {}: {why}", crate::text::path(&entry.path)));
             }
             self.counted.files = self.counted.files.saturating_add(1);
             self.counted.bytes = self.counted.bytes.saturating_add(entry.len);

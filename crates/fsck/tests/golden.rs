@@ -6,6 +6,7 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use std::sync::Arc;
 use holdfast_archive::log::LogReader;
 use holdfast_archive::storage::LogStore as _;
 use holdfast_fsck::{Options, Progress, Scope, Secret, check};
-use holdfast_io::{Directory, Disk, EntryKind, Objects, RealDisk};
+use holdfast_io::{Directory, Disk, Objects, RealDisk};
 use holdfast_store::format::ids::hex;
 use holdfast_store::format::map::FileKind;
 use holdfast_store::format::record::{Coordinates, Position, Record, StreamKey};
@@ -100,7 +101,8 @@ fn the_store_restores_each_golden_repository_to_the_byte() {
             let target = folder.path().join(id);
             RealDisk.create_dir_all(&target).unwrap();
             let reader = repo.open_backup(id.parse().unwrap()).unwrap();
-            reader.restore_into(&RealDisk, &target, &|_| {}, &RestoreOptions::default()).unwrap();
+            let options = RestoreOptions { facts: true, ..RestoreOptions::default() };
+            reader.restore_into(&RealDisk, &target, &|_| {}, &options).unwrap();
             for file in backup["files"].as_array().unwrap_or(&Vec::new()) {
                 compare(&target, file);
             }
@@ -127,17 +129,27 @@ fn the_store_restores_each_golden_repository_to_the_byte() {
 
 fn compare(target: &Path, file: &Value) {
     let path = target.join(file["path"].as_str().unwrap());
-    match file["kind"].as_str().unwrap() {
+    let found = std::fs::symlink_metadata(&path).unwrap();
+    let time_us = found.mtime() * 1_000_000 + found.mtime_nsec() / 1000;
+    assert_eq!(time_us, file["mtime_us"].as_i64().unwrap(), "{}", path.display());
+    let kind = match file["kind"].as_str().unwrap() {
         "file" => {
             let bytes = std::fs::read(&path).unwrap();
             assert_eq!(bytes.len() as u64, file["len"], "{}", path.display());
             assert_eq!(blake3::hash(&bytes).to_hex().to_string(), file["blake3"], "{}", path.display());
+            found.is_file()
         }
-        "folder" => assert_eq!(RealDisk.metadata(&path).unwrap().kind, EntryKind::Dir),
-        // A `Disk` makes no links; the summary of a restore counts them.
-        "link" => {}
+        "folder" => found.is_dir(),
+        "link" => {
+            let leads = std::fs::read_link(&path).unwrap();
+            assert_eq!(leads.to_str(), file["target"].as_str(), "{}", path.display());
+            assert!(found.is_symlink());
+            return;
+        }
         other => panic!("{other}"),
-    }
+    };
+    assert!(kind, "{}", path.display());
+    assert_eq!(u64::from(found.mode() & 0o7777), file["mode"], "{}", path.display());
 }
 
 /// The hash over a list of all files, as the generator makes it: kind, mode, length, time, content, path.

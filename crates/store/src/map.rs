@@ -6,8 +6,9 @@ use std::sync::Arc;
 use holdfast_format::ids::{Address, SegmentId};
 use holdfast_format::limits::{FILES_MAX, MAP_FRAME_BYTES};
 use holdfast_format::map::{
-    FileEntry, MapLeaf, MapPart, MapRoot, MapSegment, MapSegments, Place, Run, RunKind,
+    FileEntry, FileKind, MapLeaf, MapPart, MapRoot, MapSegment, MapSegments, Place, Run, RunKind,
 };
+use holdfast_format::path_tree::PathTree;
 use holdfast_format::segment::FrameKind;
 
 use crate::codec::Coder;
@@ -62,6 +63,14 @@ impl LoadedMap {
                 take_part(&mut files, part, &segments)
                     .map_err(|why| Error::damaged(leaf_name(), "a part", why))?;
             }
+        }
+        let mut tree = PathTree::default();
+        for MappedFile { entry, .. } in &files {
+            let folder = entry.kind == FileKind::Directory;
+            tree.add(&entry.path, folder).map_err(|why| {
+                let path = String::from_utf8_lossy(&entry.path).into_owned();
+                Error::damaged(format!("the map {root_address}"), format!("the path {path:?}"), why)
+            })?;
         }
         if files.len() != root.files as usize {
             let why = format!("the root names {} files, the leaves {}", root.files, files.len());
@@ -182,6 +191,7 @@ pub(crate) struct MapBuilder<'a> {
     leaf_bytes: usize,
     root: MapRoot,
     references: Vec<u32>,
+    tree: PathTree,
 }
 
 impl<'a> MapBuilder<'a> {
@@ -196,11 +206,16 @@ impl<'a> MapBuilder<'a> {
             tables: Vec::new(),
             leaves: Vec::new(),
         };
-        Self { put, leaf: MapLeaf::default(), leaf_bytes: 0, root, references: vec![0; segments] }
+        let (leaf, references) = (MapLeaf::default(), vec![0; segments]);
+        Self { put, leaf, leaf_bytes: 0, root, references, tree: PathTree::default() }
     }
 
     /// Adds the next file.
     pub(crate) fn file(&mut self, entry: FileEntry, runs: &[Run]) -> Result<()> {
+        self.tree.add(&entry.path, entry.kind == FileKind::Directory).map_err(|why| {
+            let path = String::from_utf8_lossy(&entry.path).into_owned();
+            Error::Refused { op: "commit the backup", why: format!("{path:?} can't be restored: {why}") }
+        })?;
         let file = self.root.files;
         self.root.files += 1;
         self.root.logical_bytes += entry.len;

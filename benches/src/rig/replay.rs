@@ -211,6 +211,7 @@ impl Rig {
             plan: "bench".to_owned(),
             boot_id: "bench".to_owned(),
             base: GtidSet::empty(Flavor::MySql),
+            done: 0,
         };
         let cpu = cpu_of(&folder);
         let begun = Instant::now();

@@ -23,7 +23,8 @@ fn repository(dir: &std::path::Path) -> Catalogue {
     init(&environment, &dir.join("repository"), &key, "test").unwrap();
     let catalogue = Catalogue::open(environment, &dir.join("repository"), &key).unwrap();
     let kind = ServerKind::Folder { path: dir.join("data").to_str().unwrap().to_owned() };
-    add(&catalogue, Added { name: "files".to_owned(), kind, login: Login::default() }).unwrap();
+    add(&catalogue, Added { name: "files".to_owned(), kind, login: Login::default(), rebuilt: false })
+        .unwrap();
     catalogue
 }
 

@@ -1,8 +1,8 @@
 //! Replay of the net change: nobody reads the server meanwhile, so only the end state has to be right.
 //!
 //! A window takes in a stretch of the log, row by row, and holds for each primary key what came
-//! of it ([`merge`]); tables for which that is not exact go into lanes, in order ([`class`] has
-//! the rules, [`lane`]). A full window becomes a [`plan`], which [`crate::appliers`] carry out on
+//! of it (`merge.rs`); tables for which that is not exact go into lanes, in order (`class.rs` has
+//! the rules, `lane.rs`). A full window becomes a plan (`plan.rs`), which the appliers (`appliers.rs`) carry out on
 //! many connections. What is no change of rows (definitions, accounts, tables without
 //! transactions) is a fence: the window is applied, then the serial applier does it.
 //!

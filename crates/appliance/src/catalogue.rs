@@ -16,6 +16,10 @@ pub enum Key {
     PassphraseFile(PathBuf),
     /// The passphrase itself, typed at a terminal.
     Passphrase(zeroize::Zeroizing<String>),
+    /// Command whose first line of output is the passphrase.
+    PassphraseCommand(String),
+    /// File whose whole content is the key.
+    KeyFile(PathBuf),
     /// File with the recovery kit.
     RecoveryKit(PathBuf),
 }
@@ -124,6 +128,32 @@ pub(crate) fn open_options(environment: &Environment) -> OpenOptions {
     options
 }
 
+/// A key file is not stretched as a passphrase is, so it has to be random, and of this length at least.
+const KEY_FILE_BYTES_MIN: usize = 16;
+
+/// The first line that a command prints; it is run by the shell, with our standard input and error.
+fn first_line_of(command: &str) -> Result<zeroize::Zeroizing<String>> {
+    let failed = |why: String| {
+        Error::usage(format!("The passphrase command gave no passphrase: {why}."))
+            .with_next(format!("try it: {command}"))
+    };
+    let output = std::process::Command::new("/bin/sh")
+        .args(["-c", command])
+        .stdin(std::process::Stdio::inherit())
+        .stderr(std::process::Stdio::inherit())
+        .output()
+        .map_err(|error| failed(error.to_string()))?;
+    let text = zeroize::Zeroizing::new(output.stdout);
+    if !output.status.success() {
+        return Err(failed(output.status.to_string()));
+    }
+    let text = std::str::from_utf8(&text).map_err(|_| failed("it printed no UTF-8".to_owned()))?;
+    match text.lines().next().filter(|line| !line.is_empty()) {
+        Some(line) => Ok(zeroize::Zeroizing::new(line.to_owned())),
+        None => Err(failed("its first line is empty".to_owned())),
+    }
+}
+
 /// Reads the key that the user named.
 ///
 /// # Errors
@@ -144,6 +174,24 @@ pub(crate) fn secret(key: &Key) -> Result<Secret> {
                     .with_next("write the passphrase on it"));
             }
             Ok(Secret::passphrase(line))
+        }
+        Key::PassphraseCommand(command) => {
+            let line = first_line_of(command)?;
+            Ok(Secret::passphrase(line.as_str()))
+        }
+        Key::KeyFile(path) => {
+            let content = std::fs::read(path).map(zeroize::Zeroizing::new).map_err(|error| {
+                Error::usage(format!("The key file {} can't be read: {error}.", path.display()))
+            })?;
+            if content.len() < KEY_FILE_BYTES_MIN {
+                return Err(Error::usage(format!(
+                    "The key file {} has {} bytes, which is guessed too easily.",
+                    path.display(),
+                    content.len()
+                ))
+                .with_next("make one: head -c 32 /dev/urandom > FILE"));
+            }
+            Ok(Secret::key_file(content.to_vec()))
         }
         Key::RecoveryKit(path) => RecoveryKit::from_text(&read(path)?)
             .map(Secret::Kit)
@@ -174,6 +222,8 @@ pub(crate) fn store_error(place: &Path, error: holdfast_store::Error) -> Error {
             format!("The recovery kit does not open the repository in {}: {why}.", place.display()),
         )
         .with_next("name the kit that `holdfast init` made for this repository, or use the passphrase"),
+        Store::KeysRotated => Error::new(Code::WrongKey, text)
+            .with_next("start the command again, with a passphrase or key file that is valid now"),
         Store::StreamBusy => {
             Error::new(Code::Locked, text).with_next("stop the other `holdfast archive` first")
         }

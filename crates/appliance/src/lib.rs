@@ -13,6 +13,7 @@ pub mod find;
 pub mod init;
 mod intake;
 pub mod keep;
+pub mod key;
 pub mod list;
 pub mod login;
 pub mod policy;

@@ -27,6 +27,14 @@ pub struct Common {
     #[arg(long, global = true, env = "HOLDFAST_PASSPHRASE_FILE", value_name = "FILE")]
     pub passphrase_file: Option<PathBuf>,
 
+    /// Shell command whose first line of output is the passphrase.
+    #[arg(long, global = true, env = "HOLDFAST_PASSPHRASE_COMMAND", value_name = "COMMAND")]
+    pub passphrase_command: Option<String>,
+
+    /// File whose whole content is the key, in place of a passphrase.
+    #[arg(long, global = true, env = "HOLDFAST_KEY_FILE", value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
+
     /// The recovery kit, in place of a passphrase; wins over --passphrase-file.
     #[arg(long, global = true, value_name = "FILE")]
     pub recovery_kit: Option<PathBuf>,
@@ -149,6 +157,10 @@ pub enum Verb {
     /// Remove what no wanted backup needs, and compact what is half empty; backups may run meanwhile
     Prune(Prune),
 
+    /// The ways into the repository
+    #[command(subcommand)]
+    Key(KeyVerb),
+
     /// Check or repair the repository with the second reader (the same as holdfast-fsck)
     Fsck(FsckArgs),
 
@@ -246,6 +258,62 @@ pub struct Prune {
     /// Backups forgotten less than this ago keep their blocks (such as 1d)
     #[arg(long, value_name = "AGE", default_value = "0")]
     pub grace: holdfast_appliance::policy::Span,
+}
+
+/// `holdfast key …`.
+#[derive(Debug, Subcommand)]
+pub enum KeyVerb {
+    /// List the ways in
+    List,
+    /// Add a way in: a passphrase (asked for at the terminal) or a key file
+    Add {
+        /// The new key
+        #[command(flatten)]
+        new: NewKey,
+        /// What to call it
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        label: String,
+    },
+    /// Remove a way in; the last one stays
+    ///
+    /// An old copy of the keyring, with what opened the slot, still opens the repository until `holdfast key rotate`.
+    Remove {
+        /// The slot's id, the beginning of it, or its label
+        slot: String,
+    },
+    /// Make new keys for all that is written from here on
+    ///
+    /// The way in that you use now stays, and those whose keys you give; all others, and all kits made before, open
+    /// nothing that is newer. Processes that have the repository open have to be started again.
+    Rotate {
+        /// File with the passphrase of another way in that stays; may be given several times
+        #[arg(long, value_name = "FILE")]
+        keep_passphrase_file: Vec<PathBuf>,
+        /// Key file of another way in that stays; may be given several times
+        #[arg(long, value_name = "FILE")]
+        keep_key_file: Vec<PathBuf>,
+    },
+    /// Write a new recovery kit, to the terminal or to a new file
+    Export {
+        /// Write it to this new file, readable by you only
+        #[arg(long, value_name = "FILE")]
+        kit: Option<PathBuf>,
+    },
+}
+
+/// A key to add.
+#[derive(Args, Debug)]
+#[group(multiple = false)]
+pub struct NewKey {
+    /// File whose first line is the new passphrase
+    #[arg(long, value_name = "FILE")]
+    pub new_passphrase_file: Option<PathBuf>,
+    /// Shell command whose first line of output is the new passphrase
+    #[arg(long, value_name = "COMMAND")]
+    pub new_passphrase_command: Option<String>,
+    /// File whose whole content is the new key
+    #[arg(long, value_name = "FILE")]
+    pub new_key_file: Option<PathBuf>,
 }
 
 /// `holdfast server …`.

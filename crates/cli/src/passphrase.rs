@@ -24,7 +24,15 @@ pub fn new_key(common: &Common) -> Result<Key> {
     if let Some(key) = named(common) {
         return Ok(key);
     }
-    let first = ask("Passphrase for the new repository: ")?;
+    new_passphrase("Passphrase for the new repository: ")
+}
+
+/// A new passphrase, asked for twice.
+///
+/// # Errors
+/// `Usage` when there is no terminal, or the two differ.
+pub fn new_passphrase(question: &str) -> Result<Key> {
+    let first = ask(question)?;
     if first.is_empty() {
         return Err(Error::usage("The passphrase is empty."));
     }
@@ -35,11 +43,16 @@ pub fn new_key(common: &Common) -> Result<Key> {
 }
 
 fn named(common: &Common) -> Option<Key> {
-    match (&common.recovery_kit, &common.passphrase_file) {
-        (Some(kit), _) => Some(Key::RecoveryKit(kit.clone())),
-        (None, Some(file)) => Some(Key::PassphraseFile(file.clone())),
-        (None, None) => None,
+    if let Some(kit) = &common.recovery_kit {
+        return Some(Key::RecoveryKit(kit.clone()));
     }
+    if let Some(file) = &common.key_file {
+        return Some(Key::KeyFile(file.clone()));
+    }
+    if let Some(file) = &common.passphrase_file {
+        return Some(Key::PassphraseFile(file.clone()));
+    }
+    common.passphrase_command.clone().map(Key::PassphraseCommand)
 }
 
 /// Asks at the terminal, without showing what is typed.

@@ -4,6 +4,7 @@ mod check;
 mod daemon;
 mod jobs;
 mod keep;
+mod key;
 mod look;
 mod setup;
 
@@ -12,7 +13,7 @@ use crate::client::Client;
 use crate::output::Output;
 use crate::passphrase;
 use holdfast_appliance::backup::Options;
-use holdfast_appliance::catalogue::Catalogue;
+use holdfast_appliance::catalogue::{Catalogue, Key};
 use holdfast_appliance::error::{Error, Result};
 use holdfast_appliance::settings::Environment;
 use std::io;
@@ -77,6 +78,7 @@ pub fn run(cli: Cli) -> std::result::Result<ExitCode, Stop> {
         Verb::Expire(expire) => keep::expire(&common, output, &expire),
         Verb::Lock { backup, until } => keep::lock(&common, output, &backup, &until),
         Verb::Prune(prune) => keep::prune(&common, output, &prune),
+        Verb::Key(verb) => key::key(&common, output, verb),
         Verb::Fsck(args) => return jobs::fsck(&common, &args, output),
         Verb::Scrub { rate, time_max } => jobs::scrub(&common, output, rate, time_max),
         Verb::Jobs { id, cancel } => daemon::jobs(&client(&common)?, output, id, cancel),
@@ -102,7 +104,13 @@ fn place(common: &Common) -> Result<PathBuf> {
 
 /// Opens the repository that the user named.
 fn open(common: &Common) -> Result<Catalogue> {
+    // What is wrong with the arguments is said before anybody types a passphrase.
+    place(common)?;
+    open_with(common, &passphrase::key(common)?)
+}
+
+/// Opens the repository that the user named with this key.
+fn open_with(common: &Common, key: &Key) -> Result<Catalogue> {
     let environment = Environment::read()?;
-    let place = place(common)?;
-    Catalogue::open(environment, &place, &passphrase::key(common)?)
+    Catalogue::open(environment, &place(common)?, key)
 }

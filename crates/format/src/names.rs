@@ -23,6 +23,9 @@ pub const SESSIONS: &str = "sessions/";
 /// Locked while a record is appended.
 pub const MANIFEST_LOCK: &str = "locks/manifest";
 
+/// Locked while the keyring is changed.
+pub const KEYRING_LOCK: &str = "locks/keyring";
+
 /// Locked exclusively while garbage collection works, and while a repair does.
 pub const PRUNE_LOCK: &str = "locks/prune";
 

@@ -74,6 +74,11 @@ pub enum Record {
         /// Until when, microseconds since the Unix epoch.
         until_us: i64,
     },
+    /// The keyring was changed.
+    KeysChanged {
+        /// How, for people.
+        what: String,
+    },
     /// A record of a later version, kept as it is.
     Unknown {
         /// Its kind.

@@ -52,6 +52,9 @@ pub enum Error {
     /// No key slot opens with this secret.
     #[error("the passphrase, key file or kit does not open this repository")]
     WrongSecret,
+    /// The keys were rotated after this process came in.
+    #[error("the keys of this repository were rotated since this process opened it; run the command again")]
+    KeysRotated,
     /// The text is not a recovery kit, or one with a typing error.
     #[error("this is not a recovery kit of this repository: {why}")]
     BadKit {

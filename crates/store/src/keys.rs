@@ -147,6 +147,8 @@ pub(crate) struct Keys {
     pub(crate) engine: Engine,
     pub(crate) block_id: [u8; 32],
     pub(crate) head: [u8; 32],
+    /// The slot that let this process in; none with a kit.
+    pub(crate) opened_by: Option<KeySlotId>,
     secrets: Secrets,
     unlock: Zeroizing<[u8; 32]>,
 }
@@ -171,7 +173,7 @@ impl Drop for Keys {
 impl Keys {
     fn new(repo: RepoId, engine: Engine, unlock: Zeroizing<[u8; 32]>, secrets: Secrets) -> Self {
         let (block_id, head) = (keys::block_id_key(&secrets.root), keys::head_key(&secrets.root));
-        Self { repo, engine, block_id, head, secrets, unlock }
+        Self { repo, engine, block_id, head, opened_by: None, secrets, unlock }
     }
 
     /// Makes the keys of a new repository and stores the keyring.
@@ -186,31 +188,8 @@ impl Keys {
         let unlock = Zeroizing::new(random::bytes()?);
         let secrets =
             Secrets { root: random::bytes()?, keks: vec![Kek { generation: 1, key: random::bytes()? }] };
-        let kind = match secret {
-            Secret::Passphrase(_) => SlotKind::Passphrase {
-                salt: random::bytes()?,
-                memory_kib: cost.memory_kib,
-                passes: cost.passes,
-                lanes: 1,
-            },
-            Secret::KeyFile(_) => SlotKind::KeyFile,
-            Secret::Kit(_) => {
-                let why = "a new repository needs a passphrase or a key file, not a kit".to_owned();
-                return Err(Error::Refused { op: "make the keys", why });
-            }
-        };
-        let mut slot = KeySlot {
-            id: KeySlotId(random::bytes()?),
-            kind,
-            label: "first".to_owned(),
-            created_us: now_us,
-            nonce: random::bytes()?,
-            wrapped: [0; 48],
-        };
-        let slot_key = slot_key(&slot.kind, secret)?.ok_or(Error::WrongSecret)?;
-        let mut wrapped = unlock.to_vec();
-        Cipher::new(engine, &slot_key)?.seal(slot.nonce, &slot.aad(repo), &mut wrapped)?;
-        slot.wrapped = *wrapped.first_chunk().ok_or(Error::SelfCheck { what: "a wrapped key" })?;
+        let slot = crate::slots::new_slot((engine, repo), secret, "first", cost, now_us, &unlock)?;
+        let opened_by = Some(slot.id);
         let mut keyring = Keyring {
             repo,
             generation: 1,
@@ -224,7 +203,9 @@ impl Keys {
         for name in KEYRINGS {
             objects.replace(&ObjectName::new(name)?, &bytes)?;
         }
-        Ok(Self::new(repo, engine, unlock, secrets))
+        let mut keys = Self::new(repo, engine, unlock, secrets);
+        keys.opened_by = opened_by;
+        Ok(keys)
     }
 
     /// Reads the keyring and opens it.
@@ -235,14 +216,11 @@ impl Keys {
         }
         let keyring = keyring?;
         for slot in &keyring.slots {
-            let Some(key) = slot_key(&slot.kind, secret)? else { continue };
-            let mut unlock = Zeroizing::new(slot.wrapped.to_vec());
-            if Cipher::new(engine, &key)?.open(slot.nonce, &slot.aad(keyring.repo), &mut unlock).is_err() {
-                continue;
-            }
-            let unlock = Zeroizing::new(*unlock.first_chunk().ok_or(Error::WrongSecret)?);
+            let Some(unlock) = open_slot(engine, keyring.repo, slot, secret)? else { continue };
             let secrets = open_secrets(&keyring, engine, &unlock)?;
-            return Ok(Self::new(keyring.repo, engine, unlock, secrets));
+            let mut keys = Self::new(keyring.repo, engine, unlock, secrets);
+            keys.opened_by = Some(slot.id);
+            return Ok(keys);
         }
         Err(Error::WrongSecret)
     }
@@ -265,6 +243,16 @@ impl Keys {
     /// The kit of this repository.
     pub(crate) fn kit(&self) -> RecoveryKit {
         RecoveryKit { repo: self.repo, unlock: self.unlock.clone(), secrets: self.secrets.clone() }
+    }
+
+    /// What seals the keyring's secrets.
+    pub(crate) fn unlock(&self) -> &[u8; 32] {
+        &self.unlock
+    }
+
+    /// The newest generation.
+    pub(crate) fn generation(&self) -> u32 {
+        self.secrets.keks.last().map_or(0, |kek| kek.generation)
     }
 
     fn kek(&self, generation: u32) -> Option<&Kek> {
@@ -332,8 +320,23 @@ impl Keys {
     }
 }
 
+/// The unlock key in a slot, if the secret opens it.
+pub(crate) fn open_slot(
+    engine: Engine,
+    repo: RepoId,
+    slot: &KeySlot,
+    secret: &Secret,
+) -> Result<Option<Zeroizing<[u8; 32]>>> {
+    let Some(key) = slot_key(&slot.kind, secret)? else { return Ok(None) };
+    let mut unlock = Zeroizing::new(slot.wrapped.to_vec());
+    if Cipher::new(engine, &key)?.open(slot.nonce, &slot.aad(repo), &mut unlock).is_err() {
+        return Ok(None);
+    }
+    Ok(unlock.first_chunk().map(|key| Zeroizing::new(*key)))
+}
+
 /// The key of a slot, if the secret is of its kind.
-fn slot_key(kind: &SlotKind, secret: &Secret) -> Result<Option<Zeroizing<[u8; 32]>>> {
+pub(crate) fn slot_key(kind: &SlotKind, secret: &Secret) -> Result<Option<Zeroizing<[u8; 32]>>> {
     match (kind, secret) {
         (SlotKind::Passphrase { salt, memory_kib, passes, lanes }, Secret::Passphrase(text)) => {
             let refused = |e: argon2::Error| Error::Refused {
@@ -353,7 +356,7 @@ fn slot_key(kind: &SlotKind, secret: &Secret) -> Result<Option<Zeroizing<[u8; 32
     }
 }
 
-fn open_secrets(keyring: &Keyring, engine: Engine, unlock: &[u8; 32]) -> Result<Secrets> {
+pub(crate) fn open_secrets(keyring: &Keyring, engine: Engine, unlock: &[u8; 32]) -> Result<Secrets> {
     let mut plain = Zeroizing::new(keyring.sealed.clone());
     let opened = Cipher::new(engine, unlock)?.open(keyring.nonce, &keyring.aad(), &mut plain);
     opened.map_err(|_| Error::damaged("keyring", "its secrets", "the tag is wrong"))?;
@@ -361,7 +364,7 @@ fn open_secrets(keyring: &Keyring, engine: Engine, unlock: &[u8; 32]) -> Result<
 }
 
 /// The newest valid one of the three copies.
-fn read_keyring(objects: &dyn Objects) -> Result<Keyring> {
+pub(crate) fn read_keyring(objects: &dyn Objects) -> Result<Keyring> {
     let mut newest: Option<Keyring> = None;
     let mut first_error = None;
     for name in KEYRINGS {

@@ -28,6 +28,7 @@ mod restore;
 mod scrub;
 mod segment;
 mod session;
+mod slots;
 
 pub use backup::{BackupDraft, BackupWriter, FileNo, FileSpec};
 pub use cipher::Engine;
@@ -42,3 +43,4 @@ pub use repository::{CreateOptions, OpenOptions, Repository, VerifyWrite};
 pub use restore::{Existing, RestoreOptions, RestoreProgress, RestoreSummary};
 pub use scrub::{ScrubOptions, ScrubProgress, ScrubSummary};
 pub use segment::Healing;
+pub use slots::{KeySlotInfo, KeySlotKind, Rotated};

@@ -5,6 +5,7 @@
 //! dropped; any other flaw makes the repository read-only, with every readable record listed.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -44,17 +45,19 @@ pub(crate) struct Manifest {
     objects: Arc<dyn Objects>,
     keys: Arc<Keys>,
     state: Mutex<State>,
+    /// The first reading is over.
+    loaded: AtomicBool,
 }
 
 impl Manifest {
     /// A manifest without records.
     pub(crate) fn empty(objects: Arc<dyn Objects>, keys: Arc<Keys>) -> Self {
-        Self { objects, keys, state: Mutex::default() }
+        Self { objects, keys, state: Mutex::default(), loaded: AtomicBool::new(true) }
     }
 
     /// Reads the manifest.
     pub(crate) fn load(objects: Arc<dyn Objects>, keys: Arc<Keys>) -> Result<Self> {
-        let manifest = Self::empty(objects, keys);
+        let manifest = Self { objects, keys, state: Mutex::default(), loaded: AtomicBool::new(false) };
         // The head first: records only ever get more.
         let head = manifest.head()?;
         let numbers = manifest.listed()?;
@@ -67,6 +70,7 @@ impl Manifest {
                 manifest.take(&mut state, number, head, torn_may_be)?;
             }
         }
+        manifest.loaded.store(true, Ordering::Release);
         Ok(manifest)
     }
 
@@ -181,6 +185,10 @@ impl Manifest {
             return Ok(Err("it does not follow the record before it".to_owned()));
         }
         let Some(cipher) = self.keys.manifest_reader(prefix.kek_generation)? else {
+            // Good to the last byte, and newer than our keys: no damage, but nothing that we may write after.
+            if self.loaded.load(Ordering::Acquire) && prefix.kek_generation > self.keys.generation() {
+                return Err(Error::KeysRotated);
+            }
             return Ok(Err(format!(
                 "it needs key generation {}, which the keyring lacks",
                 prefix.kek_generation

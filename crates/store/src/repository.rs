@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_format::ids::{BackupId, RepoId, SegmentId, ServerId};
+use holdfast_format::ids::{BackupId, KeySlotId, RepoId, SegmentId, ServerId};
 use holdfast_format::limits::DEPTH_MAX;
 use holdfast_format::names::{LOGS, MANIFEST_LOCK, MANIFESTS, SEGMENTS};
 use holdfast_format::record::{BackupRecord, Record, RepoCreated, ServerRecord, Stamped, StreamKey};
@@ -23,6 +23,7 @@ use crate::manifest::Manifest;
 use crate::reader::BackupReader;
 use crate::segment::FooterCache;
 use crate::session::LiveSession;
+use crate::slots::{self, KeySlotInfo, Rotated};
 use holdfast_format::record::Position;
 
 /// Where the heads are.
@@ -218,6 +219,39 @@ impl Repository {
     #[must_use]
     pub fn recovery_kit(&self) -> RecoveryKit {
         self.inner.keys.kit()
+    }
+
+    /// The ways in, as the keyring lists them now.
+    pub fn key_slots(&self) -> Result<Vec<KeySlotInfo>> {
+        slots::list(self.inner.objects.as_ref(), &self.inner.keys)
+    }
+
+    /// Adds a way in by a passphrase or a key file.
+    pub fn add_key(&self, secret: &Secret, label: &str, cost: Argon2Cost) -> Result<KeySlotInfo> {
+        let now_us = self.inner.options.clock.now_us();
+        let slot = slots::add(self.inner.objects.as_ref(), &self.inner.keys, secret, label, cost, now_us)?;
+        self.note_keys(format!("added slot {} '{}'", slot.id, slot.label))?;
+        Ok(slot)
+    }
+
+    /// Removes a way in. Whoever has an old copy of the keyring and what opened that slot comes in as before, until
+    /// [`Repository::rotate_keys`].
+    pub fn remove_key(&self, id: KeySlotId) -> Result<KeySlotInfo> {
+        let slot = slots::remove(self.inner.objects.as_ref(), &self.inner.keys, id)?;
+        self.note_keys(format!("removed slot {} '{}'", slot.id, slot.label))?;
+        Ok(slot)
+    }
+
+    /// Makes new keys for everything that is written from here on. Slots that one of `secrets` opens stay; the others,
+    /// and kits of before, open nothing that is newer. This value has the old keys: open the repository again.
+    pub fn rotate_keys(&self, secrets: &[Secret]) -> Result<Rotated> {
+        let rotated = slots::rotate(self.inner.objects.as_ref(), &self.inner.keys, secrets)?;
+        self.note_keys(format!("rotated to generation {}", rotated.generation))?;
+        Ok(rotated)
+    }
+
+    fn note_keys(&self, what: String) -> Result<()> {
+        self.append(Record::KeysChanged { what }).map(|_| ())
     }
 
     /// What is wrong with the manifest, if anything; nothing can be written then.

@@ -221,6 +221,8 @@ pub(super) fn fsck(common: &Common, args: &FsckArgs, output: Output) -> std::res
     let mut arguments: Vec<OsString> = vec!["holdfast fsck".into(), place(common)?.into()];
     if let Some(kit) = &common.recovery_kit {
         arguments.extend(["--kit".into(), kit.into()]);
+    } else if let Some(file) = &common.key_file {
+        arguments.extend(["--key-file".into(), file.into()]);
     } else if let Some(file) = &common.passphrase_file {
         arguments.extend(["--passphrase-file".into(), file.into()]);
     }

@@ -38,6 +38,7 @@ impl Record {
             Self::SegmentsDeleted { .. } => 12,
             Self::SegmentsCarried { .. } => 13,
             Self::BackupLocked { .. } => 14,
+            Self::KeysChanged { .. } => 15,
             Self::Healed(_) => 16,
             Self::Scrubbed(_) => 17,
             Self::Unknown { kind, .. } => *kind,
@@ -91,6 +92,7 @@ impl Record {
                 w.raw(&backup.0);
                 w.i64(*until_us);
             }
+            Self::KeysChanged { what } => put_text(&mut w, what),
             Self::Healed(v) => {
                 put_text(&mut w, &v.by);
                 w.count(v.segments.len());
@@ -117,7 +119,7 @@ impl Record {
         let mut r = Reader::new(WHAT, bytes);
         r.within("the length", bytes.len() as u64, u64::from(RECORD_BODY_MAX))?;
         let (kind, version, at_us) = (r.u16()?, r.u16()?, r.i64()?);
-        if version != VERSION || !matches!(kind, 1..=14 | 16 | 17) {
+        if version != VERSION || !matches!(kind, 1..=17) {
             return Ok((at_us, Self::Unknown { kind, version, body: r.rest().to_vec() }));
         }
         let record = Self::take(kind, &mut r)?;
@@ -152,6 +154,7 @@ impl Record {
             11 => Self::SegmentsSpared { segments: take_segments(r)? },
             12 => Self::SegmentsDeleted { segments: take_segments(r)? },
             14 => Self::BackupLocked { backup: BackupId(r.array()?), until_us: r.i64()? },
+            15 => Self::KeysChanged { what: text(r, "what changed")? },
             16 => Self::Healed(HealedRecord { by: text(r, "what noticed it")?, segments: take_healings(r)? }),
             17 => Self::Scrubbed(ScrubRecord {
                 round_us: r.i64()?,

@@ -1,0 +1,118 @@
+//! `key list|add|remove|rotate|export`.
+
+use super::{DONE, Stop, open};
+use crate::args::{Common, KeyVerb, NewKey};
+use crate::output::{Output, table};
+use crate::passphrase;
+use holdfast_appliance::catalogue::Key;
+use holdfast_appliance::error::Error;
+use holdfast_appliance::init::KitFile;
+use holdfast_appliance::key::{self, KeyView};
+use holdfast_appliance::time::show_time;
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+
+pub(super) fn key(common: &Common, output: Output, verb: KeyVerb) -> Result<u8, Stop> {
+    match verb {
+        KeyVerb::List => list(common, output),
+        KeyVerb::Add { new, label } => add(common, output, new, &label),
+        KeyVerb::Remove { slot } => {
+            let view = key::remove(&open(common)?, &slot)?;
+            output.answer(&view, |out| {
+                writeln!(out, "Removed the {} '{}' ({}).", view.kind, view.label, view.id)?;
+                writeln!(
+                    out,
+                    "next: holdfast key rotate, if an old copy of the keyring may be in wrong hands"
+                )
+            })?;
+            Ok(DONE)
+        }
+        KeyVerb::Rotate { keep_passphrase_file, keep_key_file } => {
+            rotate(common, output, keep_passphrase_file, keep_key_file)
+        }
+        KeyVerb::Export { kit } => export(common, output, kit),
+    }
+}
+
+fn list(common: &Common, output: Output) -> Result<u8, Stop> {
+    let views = key::list(&open(common)?)?;
+    output.answer(&serde_json::json!({ "keys": views }), |out| {
+        let rows: Vec<Vec<String>> = views.iter().map(row).collect();
+        table(out, &["ID", "KIND", "ADDED (UTC)", "LABEL", ""], &rows)
+    })?;
+    Ok(DONE)
+}
+
+fn row(view: &KeyView) -> Vec<String> {
+    let current = if view.current { "in use now" } else { "" };
+    vec![view.id.clone(), view.kind.into(), show_time(view.added), view.label.clone(), current.into()]
+}
+
+fn add(common: &Common, output: Output, new: NewKey, label: &str) -> Result<u8, Stop> {
+    let catalogue = open(common)?;
+    let key = match new {
+        NewKey { new_passphrase_file: Some(file), .. } => Key::PassphraseFile(file),
+        NewKey { new_passphrase_command: Some(command), .. } => Key::PassphraseCommand(command),
+        NewKey { new_key_file: Some(file), .. } => Key::KeyFile(file),
+        NewKey { .. } => passphrase::new_passphrase("The new passphrase: ")?,
+    };
+    let view = key::add(&catalogue, &key, label)?;
+    output.answer(&view, |out| writeln!(out, "Added the {} '{}' ({}).", view.kind, view.label, view.id))?;
+    Ok(DONE)
+}
+
+fn rotate(
+    common: &Common,
+    output: Output,
+    passphrase_files: Vec<PathBuf>,
+    key_files: Vec<PathBuf>,
+) -> Result<u8, Stop> {
+    let current = passphrase::key(common)?;
+    if matches!(current, Key::RecoveryKit(_)) && passphrase_files.is_empty() && key_files.is_empty() {
+        return Err(Error::usage("With a recovery kit alone no way in would be left.")
+            .with_next("add a passphrase first: holdfast key add; then rotate with it")
+            .into());
+    }
+    let catalogue = super::open_with(common, &current)?;
+    let mut keys: Vec<Key> = Vec::new();
+    if !matches!(current, Key::RecoveryKit(_)) {
+        keys.push(current);
+    }
+    keys.extend(passphrase_files.into_iter().map(Key::PassphraseFile));
+    keys.extend(key_files.into_iter().map(Key::KeyFile));
+    let view = key::rotate(&catalogue, &keys)?;
+    output.answer(&view, |out| {
+        writeln!(out, "The keys are of generation {} now.", view.generation)?;
+        for (slots, word) in [(&view.kept, "kept"), (&view.removed, "removed")] {
+            for slot in slots {
+                writeln!(out, "  {word:<8} {} {} '{}'", slot.id, slot.kind, slot.label)?;
+            }
+        }
+        writeln!(out, "next: holdfast key export, because kits made before open nothing that is newer")
+    })?;
+    Ok(DONE)
+}
+
+fn export(common: &Common, output: Output, kit: Option<PathBuf>) -> Result<u8, Stop> {
+    if kit.is_none() && (output.json || !std::io::stdout().is_terminal()) {
+        return Err(Error::usage("The recovery kit would go into a pipe or a log, where it is not safe.")
+            .with_next("use --kit FILE, and move that file off this host afterwards")
+            .into());
+    }
+    let catalogue = open(common)?;
+    let text = catalogue.repository.recovery_kit().to_text();
+    match kit {
+        Some(path) => {
+            KitFile::reserve(&path)?.write(&text)?;
+            output.answer(&serde_json::json!({ "recovery_kit_file": path }), |out| {
+                writeln!(
+                    out,
+                    "The recovery kit is in {}. Keep it on another host, or print it.",
+                    path.display()
+                )
+            })?;
+        }
+        None => writeln!(std::io::stdout(), "{}", text.as_str())?,
+    }
+    Ok(DONE)
+}

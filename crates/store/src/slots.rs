@@ -1,0 +1,250 @@
+//! Key slots: who may come in. Changes of the keyring are made under its lock, written three times, and read back.
+
+use std::time::Duration;
+
+use holdfast_format::ids::{KeySlotId, RepoId};
+use holdfast_format::keyring::{Kek, KeySlot, Keyring, Secrets, SlotKind};
+use holdfast_format::limits::{KEKS_MAX, KEY_SLOTS_MAX, NAME_BYTES_MAX};
+use holdfast_format::names::{KEYRING_LOCK, KEYRINGS};
+use holdfast_io::{Lock, LockKind, ObjectName, Objects};
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::cipher::Cipher;
+use crate::error::{Error, Result};
+use crate::keys::{Argon2Cost, Keys, Secret, open_secrets, open_slot, read_keyring, slot_key};
+use crate::random;
+
+/// How long a change waits for another one: some small files are written.
+const LOCK_WAIT: Duration = Duration::from_secs(30);
+
+/// What opens a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeySlotKind {
+    /// A passphrase.
+    Passphrase,
+    /// A key file.
+    KeyFile,
+}
+
+/// A way in, as far as it may be shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeySlotInfo {
+    /// Its id.
+    pub id: KeySlotId,
+    /// What opens it.
+    pub kind: KeySlotKind,
+    /// What its owner calls it.
+    pub label: String,
+    /// When it was made, microseconds since the Unix epoch.
+    pub created_us: i64,
+    /// This process came in by it.
+    pub current: bool,
+}
+
+/// What came of a rotation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rotated {
+    /// Generation of the key that wraps the keys of new segments now.
+    pub generation: u32,
+    /// The ways in that are left.
+    pub kept: Vec<KeySlotInfo>,
+    /// The ways in that are no more: nobody gave what opens them.
+    pub removed: Vec<KeySlotInfo>,
+}
+
+fn info(slot: &KeySlot, current: Option<KeySlotId>) -> KeySlotInfo {
+    KeySlotInfo {
+        id: slot.id,
+        kind: match slot.kind {
+            SlotKind::Passphrase { .. } => KeySlotKind::Passphrase,
+            SlotKind::KeyFile => KeySlotKind::KeyFile,
+        },
+        label: slot.label.clone(),
+        created_us: slot.created_us,
+        current: current == Some(slot.id),
+    }
+}
+
+/// The ways in.
+pub(crate) fn list(objects: &dyn Objects, keys: &Keys) -> Result<Vec<KeySlotInfo>> {
+    Ok(read_keyring(objects)?.slots.iter().map(|slot| info(slot, keys.opened_by)).collect())
+}
+
+/// A keyring that is being changed.
+struct Change<'a> {
+    objects: &'a dyn Objects,
+    keys: &'a Keys,
+    keyring: Keyring,
+    secrets: Secrets,
+    _lock: Lock,
+}
+
+impl Drop for Change<'_> {
+    fn drop(&mut self) {
+        self.secrets.root.zeroize();
+        self.secrets.keks.iter_mut().for_each(|kek| kek.key.zeroize());
+    }
+}
+
+impl<'a> Change<'a> {
+    fn begin(objects: &'a dyn Objects, keys: &'a Keys) -> Result<Self> {
+        let lock = objects.lock(&ObjectName::new(KEYRING_LOCK)?, LockKind::Exclusive, LOCK_WAIT)?;
+        let keyring = read_keyring(objects)?;
+        // Whoever came in before a rotation may not undo it.
+        let secrets = open_secrets(&keyring, keys.engine, keys.unlock()).map_err(|_| Error::KeysRotated)?;
+        Ok(Self { objects, keys, keyring, secrets, _lock: lock })
+    }
+
+    /// Seals the secrets anew and stores the keyring; durable three times when this returns.
+    fn store(&mut self, unlock: &[u8; 32]) -> Result<()> {
+        self.keyring.generation = self.keyring.generation.saturating_add(1);
+        self.keyring.nonce = random::bytes()?;
+        let aad = self.keyring.aad();
+        let mut sealed = self.secrets.encode();
+        Cipher::new(self.keys.engine, unlock)?.seal(self.keyring.nonce, &aad, &mut sealed)?;
+        self.keyring.sealed = sealed;
+        let bytes = self.keyring.encode();
+        // Before anything is replaced: what was encoded is what a reader will find.
+        let again = Keyring::decode(&bytes).map_err(Error::format("keyring"))?;
+        let opened = open_secrets(&again, self.keys.engine, unlock)?;
+        if again != self.keyring || opened != self.secrets {
+            return Err(Error::SelfCheck { what: "a keyring" });
+        }
+        for name in KEYRINGS {
+            self.objects.replace(&ObjectName::new(name)?, &bytes)?;
+        }
+        Ok(())
+    }
+}
+
+/// A new slot around an unlock key.
+pub(crate) fn new_slot(
+    keys: (crate::cipher::Engine, RepoId),
+    secret: &Secret,
+    label: &str,
+    cost: Argon2Cost,
+    now_us: i64,
+    unlock: &[u8; 32],
+) -> Result<KeySlot> {
+    let (engine, repo) = keys;
+    let kind = match secret {
+        Secret::Passphrase(_) => SlotKind::Passphrase {
+            salt: random::bytes()?,
+            memory_kib: cost.memory_kib,
+            passes: cost.passes,
+            lanes: 1,
+        },
+        Secret::KeyFile(_) => SlotKind::KeyFile,
+        Secret::Kit(_) => {
+            let why = "a way in is a passphrase or a key file, not a kit".to_owned();
+            return Err(Error::Refused { op: "make a key slot", why });
+        }
+    };
+    if label.len() > NAME_BYTES_MAX as usize {
+        let why = format!("its name has more than {NAME_BYTES_MAX} bytes");
+        return Err(Error::Refused { op: "make a key slot", why });
+    }
+    let mut slot = KeySlot {
+        id: KeySlotId(random::bytes()?),
+        kind,
+        label: label.to_owned(),
+        created_us: now_us,
+        nonce: random::bytes()?,
+        wrapped: [0; 48],
+    };
+    wrap(engine, repo, &mut slot, secret, unlock)?;
+    Ok(slot)
+}
+
+/// Seals an unlock key into a slot.
+fn wrap(
+    engine: crate::cipher::Engine,
+    repo: RepoId,
+    slot: &mut KeySlot,
+    secret: &Secret,
+    unlock: &[u8; 32],
+) -> Result<()> {
+    let slot_key = slot_key(&slot.kind, secret)?.ok_or(Error::WrongSecret)?;
+    let cipher = Cipher::new(engine, &slot_key)?;
+    slot.nonce = random::bytes()?;
+    let mut wrapped = unlock.to_vec();
+    cipher.seal(slot.nonce, &slot.aad(repo), &mut wrapped)?;
+    slot.wrapped = *wrapped.first_chunk().ok_or(Error::SelfCheck { what: "a wrapped key" })?;
+    if open_slot(engine, repo, slot, secret)?.as_deref() != Some(unlock) {
+        return Err(Error::SelfCheck { what: "a key slot" });
+    }
+    Ok(())
+}
+
+/// Adds a way in.
+pub(crate) fn add(
+    objects: &dyn Objects,
+    keys: &Keys,
+    secret: &Secret,
+    label: &str,
+    cost: Argon2Cost,
+    now_us: i64,
+) -> Result<KeySlotInfo> {
+    let mut change = Change::begin(objects, keys)?;
+    if change.keyring.slots.len() >= KEY_SLOTS_MAX as usize {
+        let why = format!("there are {KEY_SLOTS_MAX} already; remove one first");
+        return Err(Error::Refused { op: "add a key slot", why });
+    }
+    let slot = new_slot((keys.engine, keys.repo), secret, label, cost, now_us, keys.unlock())?;
+    let shown = info(&slot, None);
+    change.keyring.slots.push(slot);
+    change.store(keys.unlock())?;
+    Ok(shown)
+}
+
+/// Removes a way in; the last one stays.
+pub(crate) fn remove(objects: &dyn Objects, keys: &Keys, id: KeySlotId) -> Result<KeySlotInfo> {
+    let mut change = Change::begin(objects, keys)?;
+    let refused = |why: &str| Err(Error::Refused { op: "remove the key slot", why: why.to_owned() });
+    let Some(at) = change.keyring.slots.iter().position(|slot| slot.id == id) else {
+        return refused("there is no such slot");
+    };
+    if change.keyring.slots.len() == 1 {
+        return refused("it is the only one; add another first");
+    }
+    let gone = change.keyring.slots.remove(at);
+    change.store(keys.unlock())?;
+    Ok(info(&gone, keys.opened_by))
+}
+
+/// Makes a new unlock key and a new key-encrypting key. The slots that one of `secrets` opens stay, the others are
+/// removed; an old copy of the keyring, and a kit of before, open what was written before and nothing newer.
+pub(crate) fn rotate(objects: &dyn Objects, keys: &Keys, secrets: &[Secret]) -> Result<Rotated> {
+    let mut change = Change::begin(objects, keys)?;
+    let unlock = Zeroizing::new(random::bytes::<32>()?);
+    let (mut kept, mut removed) = (Vec::new(), Vec::new());
+    for mut slot in std::mem::take(&mut change.keyring.slots) {
+        let mut fits = None;
+        for secret in secrets {
+            if open_slot(keys.engine, keys.repo, &slot, secret)?.is_some() {
+                fits = Some(secret);
+                break;
+            }
+        }
+        match fits {
+            Some(secret) => {
+                wrap(keys.engine, keys.repo, &mut slot, secret, &unlock)?;
+                kept.push(info(&slot, keys.opened_by));
+                change.keyring.slots.push(slot);
+            }
+            None => removed.push(info(&slot, keys.opened_by)),
+        }
+    }
+    if kept.is_empty() {
+        return Err(Error::WrongSecret);
+    }
+    let last = change.secrets.keks.last().ok_or(Error::SelfCheck { what: "a keyring without keys" })?;
+    let generation = last.generation.saturating_add(1);
+    if change.secrets.keks.len() >= KEKS_MAX as usize {
+        let why = format!("there were {KEKS_MAX} rotations already");
+        return Err(Error::Refused { op: "rotate the keys", why });
+    }
+    change.secrets.keks.push(Kek { generation, key: random::bytes()? });
+    change.store(&unlock)?;
+    Ok(Rotated { generation, kept, removed })
+}

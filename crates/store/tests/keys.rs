@@ -1,0 +1,135 @@
+//! The ways in: added, removed, rotated; a kit that recovers; a change of the keyring that a crash or a fault breaks off.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test program")]
+
+mod common;
+
+use common::history::{backup, files, fsck, read};
+use common::{create, objects, open, options, secret};
+use holdfast_io::sim::{Crash, Fault};
+use holdfast_io::{ObjectName, SimDisk};
+use holdfast_store::{Argon2Cost, Error, RecoveryKit, Repository, Secret};
+
+const COST: Argon2Cost = Argon2Cost { memory_kib: 64, passes: 1 };
+
+fn enter(disk: &SimDisk, secret: &Secret) -> Result<Repository, Error> {
+    Repository::open(objects(disk), secret, options())
+}
+
+fn file() -> Secret {
+    Secret::key_file([7; 32])
+}
+
+#[test]
+fn a_key_that_was_added_opens_and_one_that_was_removed_opens_no_more() {
+    let disk = SimDisk::new();
+    let (repo, _) = create(&disk);
+    let made = files(1, 2);
+    let id = backup(&repo, None, &made).unwrap();
+    assert!(matches!(repo.remove_key(repo.key_slots().unwrap()[0].id), Err(Error::Refused { .. })));
+    let added = repo.add_key(&file(), "safe", COST).unwrap();
+    let by_file = enter(&disk, &file()).unwrap();
+    assert!(read(&by_file, id).unwrap() == made);
+    let slots = by_file.key_slots().unwrap();
+    assert_eq!(slots.iter().map(|s| s.current).collect::<Vec<_>>(), [false, true]);
+    assert_eq!(slots[1].id, added.id);
+    by_file.remove_key(slots[0].id).unwrap();
+    assert!(matches!(open(&disk), Err(Error::WrongSecret)));
+    // One damaged copy of the keyring is none too few.
+    disk.flip_bit(std::path::Path::new("/repo/keyring/0"), 60, 1);
+    disk.flip_bit(std::path::Path::new("/repo/keyring/2"), 60, 1);
+    assert!(read(&enter(&disk, &file()).unwrap(), id).unwrap() == made);
+}
+
+#[test]
+fn a_rotation_shuts_out_old_kits_and_old_copies_of_the_keyring() {
+    let disk = SimDisk::new();
+    let (repo, kit) = create(&disk);
+    let made = files(1, 2);
+    let first = backup(&repo, None, &made).unwrap();
+    repo.add_key(&file(), "safe", COST).unwrap();
+    let gone = Secret::passphrase("given away");
+    repo.add_key(&gone, "lost", COST).unwrap();
+    let old: Vec<u8> = {
+        let name = ObjectName::new("keyring/0").unwrap();
+        let objects = objects(&disk);
+        objects.read(&name, 0, objects.len(&name).unwrap()).unwrap()
+    };
+    let rotated = repo.rotate_keys(&[secret(), file()]).unwrap();
+    assert_eq!((rotated.generation, rotated.kept.len(), rotated.removed.len()), (2, 2, 1));
+    assert_eq!(rotated.removed[0].label, "lost");
+    assert!(matches!(enter(&disk, &gone), Err(Error::WrongSecret)));
+    for secret in [secret(), file()] {
+        assert!(read(&enter(&disk, &secret).unwrap(), first).unwrap() == made);
+    }
+    // Whoever came in before is told so, and changes nothing.
+    let new = enter(&disk, &file()).unwrap();
+    let second = backup(&new, Some(first), &files(2, 2)).unwrap();
+    assert!(matches!(repo.refresh(), Err(Error::KeysRotated)));
+    assert!(matches!(repo.add_key(&gone, "again", COST), Err(Error::KeysRotated)));
+    fsck(&objects(&disk), "after the rotation");
+
+    // The kit of before has the keys of before: it reads nothing newer.
+    let by_kit = enter(&disk, &Secret::Kit(kit)).unwrap();
+    assert!(by_kit.damage().is_some());
+    assert!(by_kit.open_backup(second).is_err());
+    // So does the old keyring.
+    let stolen = disk.crash(Crash::Everything);
+    for copy in ["keyring/0", "keyring/1", "keyring/2"] {
+        objects(&stolen).replace(&ObjectName::new(copy).unwrap(), &old).unwrap();
+    }
+    let thief = enter(&stolen, &gone).unwrap();
+    assert!(thief.damage().is_some() && thief.open_backup(second).is_err());
+
+    // A new kit recovers everything, without any keyring.
+    let text = new.recovery_kit().to_text();
+    for copy in ["keyring/0", "keyring/1", "keyring/2"] {
+        objects(&disk).delete(&ObjectName::new(copy).unwrap()).unwrap();
+    }
+    let kit = RecoveryKit::from_text(&text).unwrap();
+    let recovered = enter(&disk, &Secret::Kit(kit)).unwrap();
+    assert_eq!(recovered.damage(), None);
+    assert!(read(&recovered, first).unwrap() == made);
+    assert!(read(&recovered, second).unwrap() == files(2, 2));
+}
+
+#[test]
+fn whatever_breaks_a_change_of_the_keyring_off_somebody_comes_in() {
+    let disk = SimDisk::new();
+    let (repo, _) = create(&disk);
+    let before = disk.trace_len();
+    repo.add_key(&file(), "safe", COST).unwrap();
+    let added = disk.trace_len();
+    repo.rotate_keys(&[secret(), file()]).unwrap();
+    let end = disk.trace_len();
+    let mut walk = disk.walk();
+    while walk.step() {
+        if walk.ops() < before {
+            continue;
+        }
+        for how in walk.crashes(2) {
+            let image = walk.image(how);
+            let what = format!("after {} of {end} operations, {how:?}", walk.ops());
+            let repo = open(&image).unwrap_or_else(|e| panic!("{what}: {e}"));
+            assert_eq!(repo.damage(), None, "{what}");
+            if walk.ops() >= added {
+                enter(&image, &file()).unwrap_or_else(|e| panic!("{what}: {e}"));
+            }
+        }
+    }
+    let probe = SimDisk::new();
+    let (repo, _) = create(&probe);
+    let from = probe.operations();
+    repo.rotate_keys(&[secret()]).unwrap();
+    for nth in 0..probe.operations() - from {
+        let disk = SimDisk::new();
+        let (repo, _) = create(&disk);
+        disk.inject(None, nth, Fault::Eio);
+        let outcome = repo.rotate_keys(&[secret()]);
+        disk.clear_faults();
+        for image in [disk.crash(Crash::Nothing), disk] {
+            let repo = open(&image).unwrap_or_else(|e| panic!("operation {nth}: {outcome:?}: {e}"));
+            assert_eq!(repo.damage(), None, "operation {nth}: {outcome:?}");
+        }
+    }
+}

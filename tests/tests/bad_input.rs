@@ -209,18 +209,31 @@ fn a_corrupted_block_is_reported_with_its_backup_and_file_and_spoils_no_other() 
         .max_by_key(|entry| entry.metadata().unwrap().len())
         .unwrap();
     let name = largest.file_name().to_str().unwrap().to_owned();
-    flip(&largest.path(), largest.metadata().unwrap().len() / 2);
+    let (path, len) = (largest.path(), largest.metadata().unwrap().len());
+    let whole = fs::read(&path).unwrap();
+    let full = |bed: &Bed| bed.user.run(&["fsck", "--full"]);
 
+    // What parity brings back is read all the same, and reported until it is repaired.
+    flip(&path, len / 2);
+    let healed = bed.restore("healed").ok();
+    assert!(healed.stdout.contains("1 segments of the repository are damaged"), "{}", healed.stdout);
+    assert_eq!(fs::read(bed.path("healed/file")).unwrap(), fs::read(bed.path("things/file")).unwrap());
+    let checked = full(&bed).expect_code(21);
+    assert!(checked.stdout.contains(&name), "no {name:?} in\n{}", checked.stdout);
+
+    // More than parity brings back is named, and spoils nothing else.
+    for offset in (len / 4..len / 4 * 3).step_by(512) {
+        flip(&path, offset);
+    }
     let outcome = bed.restore("restored");
     refused(outcome, 21, &[&id, "the file file", "holdfast-fsck", &bed.text("repository")]);
-    let checked = bed.user.fsck().expect_code(21);
+    let checked = full(&bed).expect_code(21);
     for word in [id.as_str(), name.as_str(), "file"] {
         assert!(checked.stdout.contains(word), "no {word:?} in\n{}", checked.stdout);
     }
-    bed.user.run(&["fsck"]).expect_code(21);
-    // A later backup stores what can't be read anew, or says so; the repository is not lost.
     assert_eq!(bed.backups(), 1);
-    flip(&largest.path(), largest.metadata().unwrap().len() / 2);
+    fs::write(&path, whole).unwrap();
+    full(&bed).ok();
     bed.user.fsck().ok();
     bed.restore("restored").ok();
     assert_eq!(fs::read(bed.path("restored/file")).unwrap(), fs::read(bed.path("things/file")).unwrap());

@@ -392,12 +392,15 @@ fn a_restore_that_was_cut_off_goes_on_and_one_that_lost_a_transaction_is_not_pro
     // The log is read four times at this level: scan, names of tables, replay, proof. Replay
     // alone loses one transaction; only the proof can notice.
     let season = bed.log.find("CREATE TABLE shop.season");
-    for index in [lost_insert(&bed, season), last_change(&bed)] {
+    let last = last_change(&bed);
+    for index in [lost_insert(&bed, season), last] {
         bed.log.lose = Some((3, index));
         bed.log.count_reads_from_here();
         let folder = bed.dir.path().join(format!("lost-{index}"));
         let error = bed.restore(&plan, &folder, Prove::Standard, &Patient).unwrap_err();
-        assert_eq!(error.exit_code(), Some(22), "{error}");
+        // A row that is missing may be changed again later: then replay itself finds that it does not fit.
+        let found_by_replay = index != last && error.to_string().contains("does not fit the copy");
+        assert!(found_by_replay || error.exit_code() == Some(22), "{error}");
         bed.log.lose = None;
     }
 }

@@ -390,7 +390,7 @@ fn a_restore_that_was_cut_off_goes_on_and_one_that_lost_a_transaction_is_not_pro
     bed.mode = Mode::Net;
 
     // The log is read four times at this level: scan, names of tables, replay, proof. Replay
-    // alone loses one transaction; only the proof can notice.
+    // alone loses one transaction; the proof notices, unless a later change meets the loss before.
     let season = bed.log.find("CREATE TABLE shop.season");
     let last = last_change(&bed);
     for index in [lost_insert(&bed, season), last] {

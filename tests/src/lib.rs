@@ -4,7 +4,7 @@
 //! record of what was acknowledged when, `state` compares two servers row by row, `replica` is
 //! the second oracle (the server's own applier stopped at a GTID), `replaying` is a base with a source that went on,
 //! `random_work` makes schemas and statements, `command` runs `holdfast` as a user would, `bed` is such a user with one
-//! protected server. The end-to-end tests themselves are in `tests/tests`.
+//! protected server, `watch` ends what would hang. The end-to-end tests themselves are in `tests/tests`.
 //!
 //! A test that needs a server fails when there is none: `tools/test` gets them.
 #![allow(
@@ -26,9 +26,11 @@ pub mod replaying;
 pub mod replica;
 pub mod server;
 pub mod state;
+pub mod watch;
 
 pub use command::{Holdfast, Outcome};
 pub use ledger::{Ack, Ledger, LedgerOptions};
 pub use random::Random;
 pub use server::{Engine, TestServer};
 pub use state::{ServerState, differences};
+pub use watch::StopOnDrop;

@@ -83,6 +83,7 @@ impl TestServer {
     /// The same with options of the test's own.
     #[must_use]
     pub fn start_with(engine: Engine, extra: &[&str]) -> Self {
+        crate::watch::end_a_hanging_program();
         static NEXT_ID: AtomicU32 = AtomicU32::new(1);
         let template = template(engine);
         let dir = tempfile::Builder::new().prefix("holdfast-test-").tempdir_in(scratch()).unwrap();

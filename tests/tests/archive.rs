@@ -21,7 +21,7 @@ use holdfast_format::ids::{Address, BackupId, SegmentId, ServerId};
 use holdfast_format::record::{BackupRecord, BackupStats, Coordinates, Position, Record, SourceKind};
 use holdfast_io::{Directory, Objects, RealDisk};
 use holdfast_store::{Argon2Cost, Clock, CreateOptions, FixedClock, OpenOptions, Repository, Secret};
-use holdfast_tests::{Engine, Ledger, LedgerOptions, Random, TestServer};
+use holdfast_tests::{Engine, Ledger, LedgerOptions, Random, StopOnDrop, TestServer};
 
 const SERVER: ServerId = ServerId([3; 16]);
 const IDENTITY: Uuid = Uuid([4; 16]);
@@ -51,6 +51,7 @@ fn options(server: &TestServer) -> FollowOptions {
 fn follow_for(repo: &Repository, server: &TestServer, until_received: u64, meanwhile: impl FnOnce()) {
     let (stop, received) = (AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|scope| {
+        let _stop = StopOnDrop(&stop);
         let follower = scope.spawn(|| fetch(repo, server, &Until::Stopped, &stop, &received));
         meanwhile();
         let deadline = Instant::now() + Duration::from_secs(60);

@@ -12,7 +12,7 @@ use holdfast_source::{
     CloneSource, Coordinates, Error, FileNo, FilePath, FileSpec, Outcome, Progress, Sink, SinkError, Source,
     Stage, Unwatched, Watch,
 };
-use holdfast_tests::{Engine, Ledger, LedgerOptions, Random, TestServer, ledger};
+use holdfast_tests::{Engine, Ledger, LedgerOptions, Random, StopOnDrop, TestServer, ledger};
 
 fn source_of(server: &TestServer, workers: u32) -> CloneSource {
     CloneSource::new(server.backup_options(), std::env::temp_dir()).workers(workers)
@@ -111,6 +111,7 @@ fn ddl_that_is_let_go_on_is_in_the_copy_or_is_not_but_never_half() {
     let writers = Ledger::start(&server, LedgerOptions { seed, ..LedgerOptions::default() });
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let _stop = StopOnDrop(&stop);
         let ddl = scope.spawn(|| {
             let mut done = 0u32;
             while !stop.load(Ordering::Relaxed) {

@@ -25,7 +25,7 @@ use holdfast_source::{CloneSource, MariadbBackup, Outcome, Program, Source, Unwa
 use holdfast_tests::files_log::{Entry, FilesLog};
 use holdfast_tests::server::{copy, scratch};
 use holdfast_tests::{
-    Engine, Ledger, LedgerOptions, Random, ServerState, TestServer, differences, ledger, replica,
+    Engine, Ledger, LedgerOptions, Random, ServerState, StopOnDrop, TestServer, differences, ledger, replica,
 };
 
 /// A copy that one of our sources made, in a folder.
@@ -516,6 +516,7 @@ fn transactions_without_gtids_in_the_bounds_of_a_clone_are_replayed_once() {
     ]);
     let stop = AtomicBool::new(false);
     let base = std::thread::scope(|scope| {
+        let _stop = StopOnDrop(&stop);
         let writers: Vec<_> = (0..4)
             .map(|writer| {
                 let (source, stop) = (&source, &stop);

@@ -222,8 +222,13 @@ impl Pump<'_> {
 
     fn hand_over(&self, span: Span, bytes: Buffer, failed: Option<Error>) -> Result<()> {
         // Never waits: there is room for every buffer that can hold a span.
-        let lost = Error::SelfCheck { what: "a worker of the restore" };
-        self.jobs.send(Job { span, bytes, failed }).map_err(|_| lost)
+        self.jobs.send(Job { span, bytes, failed }).map_err(|_| self.why_all_ended())
+    }
+
+    /// The error of a worker, when none of them is there any more: each says what stopped it before it lets go of its jobs.
+    fn why_all_ended(&self) -> Error {
+        let failed = |out| if let Out::Failed(e) = out { Some(e) } else { None };
+        self.done.try_iter().find_map(failed).unwrap_or(Error::SelfCheck { what: "a worker of the restore" })
     }
 
     fn take(&mut self, out: Out) -> Result<()> {

@@ -21,6 +21,7 @@ use holdfast_format::ids::{Address, BackupId, SegmentId, ServerId};
 use holdfast_format::record::{BackupRecord, BackupStats, Coordinates, Position, Record, SourceKind};
 use holdfast_io::{Directory, Objects, RealDisk};
 use holdfast_store::{Argon2Cost, Clock, CreateOptions, FixedClock, OpenOptions, Repository, Secret};
+use holdfast_tests::server::BACKUP_USER;
 use holdfast_tests::{Engine, Ledger, LedgerOptions, Random, StopOnDrop, TestServer};
 
 const SERVER: ServerId = ServerId([3; 16]);
@@ -187,13 +188,9 @@ fn a_stream_that_is_cut_again_and_again_loses_nothing(engine: Engine) {
     follow_for(&repo, &server, 200, || {
         for _ in 0..8 {
             writers.wait_for(40);
-            let mut root = server.root();
-            let dumps = root
-                .query("SELECT id FROM information_schema.processlist WHERE command LIKE 'Binlog Dump%'")
-                .unwrap();
-            for row in 0..dumps.rows.len() {
+            for dump in server.sessions(BACKUP_USER, "Binlog Dump") {
                 // It may be gone already.
-                let _ = root.execute(format!("KILL {}", dumps.text(row, 0).unwrap()));
+                let _ = server.root().execute(format!("KILL {dump}"));
             }
         }
     });

@@ -26,6 +26,8 @@ pub struct Entry {
     pub gtid: String,
     /// Texts of its statements.
     pub statements: Vec<String>,
+    /// Tables whose rows it changes, as `schema.table`.
+    pub tables: Vec<String>,
     /// Commit time, microseconds.
     pub micros: u64,
 }
@@ -67,6 +69,7 @@ impl FilesLog {
                         end: place(number, transaction.end),
                         gtid: transaction.gtid.as_ref().map(ToString::to_string).unwrap_or_default(),
                         statements: transaction.statements.iter().map(|note| note.text.clone()).collect(),
+                        tables: transaction.tables.keys().map(ToString::to_string).collect(),
                         micros: transaction.commit_micros,
                     });
                 }

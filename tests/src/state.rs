@@ -53,6 +53,17 @@ impl ServerState {
         Ok(state)
     }
 
+    /// The same without what a replica makes of events: it disables those that it replays.
+    #[must_use]
+    pub fn as_on_a_replica(mut self) -> Self {
+        for (_, text) in self.objects.iter_mut().filter(|(name, _)| name.starts_with("EVENT")) {
+            for word in [" ENABLE ", " DISABLE ON REPLICA ", " DISABLE ON SLAVE ", " DISABLE "] {
+                *text = text.replace(word, " ");
+            }
+        }
+        self
+    }
+
     fn read_tables(&mut self, conn: &mut Conn) -> Result<(), holdfast_mysql::Error> {
         for [schema, table] in list::<2>(
             conn,

@@ -3,7 +3,7 @@
 //! `server` starts real servers from a template, `ledger` writes to them and keeps an outside
 //! record of what was acknowledged when, `state` compares two servers row by row, `replica` is
 //! the second oracle (the server's own applier stopped at a GTID), `replaying` is a base with a source that went on,
-//! `random_work` makes schemas and statements, `command` runs `holdfast` as a user would, `bed` is such a user with one
+//! `side_work` is what a server does beside the ledger, `random_work` makes schemas and statements, `command` runs `holdfast` as a user would, `bed` is such a user with one
 //! protected server, `watch` ends what would hang. The end-to-end tests themselves are in `tests/tests`.
 //!
 //! A test that needs a server fails when there is none: `tools/test` gets them.
@@ -25,6 +25,7 @@ pub mod random_work;
 pub mod replaying;
 pub mod replica;
 pub mod server;
+pub mod side_work;
 pub mod state;
 pub mod watch;
 

@@ -58,6 +58,7 @@ struct Customer {
     email: String,
     n: u64,
     cents: u64,
+    tag: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -154,7 +155,7 @@ impl Model {
             }
             (13, Some(customer), _) => self.renumber_customer(customer, out),
             (14 | 15, Some(customer), _) => self.change_profile(customer, random, out),
-            (16, _, _) => self.new_picture(random, out),
+            (16, _, _) => self.picture(random, out),
             _ => self.visit(random, out),
         }
     }
@@ -166,6 +167,7 @@ impl Model {
             email: format!("c{id}@example.org"),
             n: random.below(1 << 40),
             cents: random.below(1_000_000),
+            tag: tag(random),
         };
         out.push(format!(
             "INSERT INTO shop.customers (id, thread, name, email, profile, balance) VALUES \
@@ -174,7 +176,7 @@ impl Model {
             quoted(&customer.name),
             customer.email,
             customer.n,
-            "x".repeat(random.below(40) as usize),
+            customer.tag,
             money(customer.cents),
         ));
         self.customers.insert(id, customer);
@@ -224,26 +226,40 @@ impl Model {
         let customer = self.customers.get_mut(&id).unwrap();
         customer.n = random.below(1 << 40);
         customer.cents = random.below(1_000_000);
+        customer.tag = tag(random);
         out.push(format!(
-            "UPDATE shop.customers SET profile = JSON_SET(profile, '$.n', {}), balance = {} WHERE id = {id}",
+            "UPDATE shop.customers SET profile = JSON_SET(profile, '$.n', {}, '$.tags[1]', '{}'), balance = {} \
+             WHERE id = {id}",
             customer.n,
+            customer.tag,
             money(customer.cents)
         ));
     }
 
-    fn new_picture(&mut self, random: &mut Random, out: &mut Vec<String>) {
-        if let (true, Some(id)) = (random.below(3) == 0, nth(&self.pictures, random)) {
+    /// A picture is added, taken away or painted over.
+    fn picture(&mut self, random: &mut Random, out: &mut Vec<String>) {
+        let (choice, old) = (random.below(5), nth(&self.pictures, random));
+        if let (0, Some(id)) = (choice, old) {
             self.pictures.remove(&id);
             out.push(format!("DELETE FROM shop.pictures WHERE id = {id}"));
             return;
         }
-        let id = self.id();
         let body: Vec<u8> = (0..random.below(12_000)).map(|_| random.next_u64() as u8).collect();
         let hex = body.iter().fold(String::new(), |mut hex, byte| {
             write!(hex, "{byte:02x}").unwrap();
             hex
         });
-        out.push(format!("INSERT INTO shop.pictures VALUES ({id}, {}, x'{hex}')", self.thread));
+        let id = match (choice, old) {
+            (1 | 2, Some(id)) => {
+                out.push(format!("UPDATE shop.pictures SET body = x'{hex}' WHERE id = {id}"));
+                id
+            }
+            _ => {
+                let id = self.id();
+                out.push(format!("INSERT INTO shop.pictures VALUES ({id}, {}, x'{hex}')", self.thread));
+                id
+            }
+        };
         self.pictures.insert(id, (body.len(), crc32fast::hash(&body)));
     }
 
@@ -276,7 +292,8 @@ impl Model {
         let thread = self.thread;
         let (low, high) = (thread * IDS_PER_THREAD, (thread + 1) * IDS_PER_THREAD);
         let customers = self.customers.iter().map(|(id, c)| {
-            format!("{id}|{}|{}|{}|{}|{}", c.name, c.email, c.n, money(c.cents), c.name.len())
+            let (balance, len) = (money(c.cents), c.name.len());
+            format!("{id}|{}|{}|{}|a|{}|2|{balance}|{len}|loud", c.name, c.email, c.n, c.tag)
         });
         let orders = self.orders.iter().map(|(id, o)| {
             let note = o.note.as_deref().unwrap_or("(none)");
@@ -292,8 +309,11 @@ impl Model {
             (
                 "customers",
                 format!(
-                    "SELECT CONCAT_WS('|', id, name, email, JSON_VALUE(profile, '$.n'), balance, LENGTH(name)) \
-                     FROM shop.customers WHERE thread = {thread} ORDER BY id"
+                    "SELECT CONCAT_WS('|', id, name, email, JSON_VALUE(profile, '$.n'), \
+                     JSON_UNQUOTE(JSON_EXTRACT(profile, '$.tags[0]')), JSON_UNQUOTE(JSON_EXTRACT(profile, '$.tags[1]')), \
+                     JSON_LENGTH(profile, '$.tags'), balance, LENGTH(name), \
+                     IF(CAST(loud AS BINARY) = CAST(UPPER(name) AS BINARY), 'loud', loud)) FROM shop.customers \
+                     WHERE thread = {thread} ORDER BY id"
                 ),
                 customers.collect(),
             ),
@@ -344,6 +364,13 @@ impl Model {
 fn nth<T>(map: &BTreeMap<u64, T>, random: &mut Random) -> Option<u64> {
     let index = random.below(map.len().max(1) as u64) as usize;
     map.keys().nth(index).copied()
+}
+
+/// Of any length up to one that JSON stores in another way.
+fn tag(random: &mut Random) -> String {
+    let letter = random.pick(&["x", "\u{e9}"]);
+    let longest = if random.below(8) == 0 { 300 } else { 40 };
+    letter.repeat(random.below(longest) as usize)
 }
 
 fn quoted(text: &str) -> String {

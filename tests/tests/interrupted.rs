@@ -1,5 +1,6 @@
 //! Restores that are interrupted in every way, and go on by the same command: a signal, another
 //! restore in the same folder, a target whose file system fills up while the log is replayed.
+//! And backups that are ended by a signal, which leave nothing behind: in the repository and on the server.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -10,6 +11,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use holdfast_engine::stop_server_on;
@@ -32,6 +34,17 @@ struct Bed {
 }
 
 impl Bed {
+    /// The shop alone, with one backup.
+    fn small(engine: Engine) -> Self {
+        let dir = tempfile::Builder::new().prefix("signalled-").tempdir_in(scratch()).unwrap();
+        let user = Holdfast::new(dir.path());
+        let source = TestServer::start(engine);
+        Ledger::create_schema(&source);
+        user.protect(&source);
+        let _ = user.done(&["backup", "shop", "--json"]);
+        Self { dir, user, source, last: String::new() }
+    }
+
     fn new(engine: Engine) -> Self {
         let dir = tempfile::Builder::new().prefix("interrupted-").tempdir_in(scratch()).unwrap();
         let user = Holdfast::new(dir.path());
@@ -83,6 +96,17 @@ impl Bed {
         self.user.spawn(&arguments.iter().map(String::as_str).collect::<Vec<_>>(), log)
     }
 
+    /// How many backups are listed.
+    fn backups(&self) -> usize {
+        self.user.done(&["list", "--json"])["backups"].as_array().unwrap().len()
+    }
+
+    /// Names of the sessions in the repository, live ones and those of dead processes.
+    fn repository_sessions(&self) -> Vec<std::ffi::OsString> {
+        let found = std::fs::read_dir(self.user.repository().join("sessions"));
+        found.into_iter().flatten().map(|entry| entry.unwrap().file_name()).collect()
+    }
+
     fn is_whole(&self, into: &Path) {
         let options =
             ConnectOptions::new(Endpoint::Unix(into.join(SOCKET)), "root").tls_mode(TlsMode::Disabled);
@@ -102,10 +126,15 @@ fn signal(child: &Child, name: &str) {
 
 /// Waits for a file of the target folder, and holds the restore up at once.
 fn hold_at(child: &mut Child, file: &Path) {
+    hold_when(child, &file.display().to_string(), || file.exists());
+}
+
+/// Waits until something `holds`, and holds the command up at once.
+fn hold_when(child: &mut Child, what: &str, holds: impl Fn() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(120);
-    while !file.exists() {
-        assert!(child.try_wait().unwrap().is_none(), "the restore ended before {}", file.display());
-        assert!(Instant::now() < deadline, "{} did not come", file.display());
+    while !holds() {
+        assert!(child.try_wait().unwrap().is_none(), "the command ended before: {what}");
+        assert!(Instant::now() < deadline, "did not come: {what}");
         std::thread::sleep(Duration::from_millis(1));
     }
     signal(child, "STOP");
@@ -128,12 +157,134 @@ fn end_of(mut child: Child) -> Option<i32> {
 
 /// Processes of servers whose folder is `into`.
 fn servers_on(into: &Path) -> usize {
-    let folder = format!("--datadir={}", into.canonicalize().unwrap().display());
+    processes_with(&[&format!("--datadir={}", into.canonicalize().unwrap().display())])
+}
+
+/// Processes that were started with all these words.
+fn processes_with(words: &[&str]) -> usize {
     let lines = std::fs::read_dir("/proc").unwrap().filter_map(|entry| {
         let line = std::fs::read(entry.ok()?.path().join("cmdline")).ok()?;
-        Some(line.split(|byte| *byte == 0).any(|word| word == folder.as_bytes()))
+        let has = |wanted: &&str| line.split(|byte| *byte == 0).any(|word| word == wanted.as_bytes());
+        Some(words.iter().all(has))
     });
     lines.filter(|found| *found).count()
+}
+
+/// Somebody else's statement that makes a backup wait in the middle of its copy. Ends with the server at the latest.
+struct Holder {
+    session: String,
+    thread: JoinHandle<()>,
+}
+
+impl Holder {
+    fn start(source: &TestServer) -> Self {
+        let mut conn = source.root();
+        conn.set_read_timeout(Duration::from_secs(600));
+        let session = conn.query_text("SELECT CONNECTION_ID()").unwrap().unwrap();
+        let statements: &[&str] = match source.engine() {
+            // DDL under way: the lock for backups is to be waited for.
+            Engine::MySql => &["CREATE TABLE shop.slow AS SELECT SLEEP(600) AS n"],
+            Engine::MariaDb => &["BACKUP STAGE START", "SELECT SLEEP(600)"],
+        };
+        let thread = std::thread::spawn(move || {
+            for statement in statements {
+                // The last one ends by a KILL.
+                let _ = conn.execute(statement);
+            }
+        });
+        let sleeps = format!("WHERE id = {session} AND state = 'User sleep'");
+        until("the holder sleeps", || sessions(source, &sleeps) == 1);
+        Self { session, thread }
+    }
+
+    fn end(self, source: &TestServer) {
+        source.run(&[&format!("KILL {}", self.session)]);
+        self.thread.join().unwrap();
+    }
+
+    /// True once a backup waits for the holder.
+    fn is_waited_for(source: &TestServer) -> bool {
+        match source.engine() {
+            Engine::MySql => {
+                let pending = "SELECT COUNT(*) FROM performance_schema.metadata_locks \
+                               WHERE object_type = 'BACKUP LOCK' AND lock_status = 'PENDING'";
+                source.value(pending).as_deref() == Some("1")
+            }
+            Engine::MariaDb => {
+                sessions(source, "WHERE user = 'backup' AND state LIKE 'Waiting for backup%'") == 1
+            }
+        }
+    }
+}
+
+/// Sessions of the server that fit a condition.
+fn sessions(source: &TestServer, condition: &str) -> u64 {
+    let schema = match source.engine() {
+        Engine::MySql => "performance_schema",
+        Engine::MariaDb => "information_schema",
+    };
+    let query = format!("SELECT COUNT(*) FROM {schema}.processlist {condition}");
+    source.value(&query).unwrap().parse().unwrap()
+}
+
+fn until(what: &str, holds: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while !holds() {
+        assert!(Instant::now() < deadline, "not within two minutes: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn nothing_goes_on(source: &TestServer) {
+    let datadir = format!("--datadir={}", source.datadir().canonicalize().unwrap().display());
+    until("no program of the backup runs", || processes_with(&["--stream=xbstream", &datadir]) == 0);
+    until("no session of the backup is left", || sessions(source, "WHERE user = 'backup'") == 0);
+}
+
+/// Ctrl-C, or a service manager, in the middle of a backup: while it begins, while it waits for the server, and both at
+/// once, which ends it without a word. Nothing is listed of it, nothing of it goes on, and the server is free.
+fn a_signal_ends_a_backup_and_leaves_nothing_behind(bed: &Bed) {
+    let listed = bed.backups();
+    let holder = Holder::start(&bed.source);
+    for (number, names) in [&["TERM"][..], &["INT"], &["TERM", "INT"]].into_iter().enumerate() {
+        let log = bed.path("signalled-backup.log");
+        let before = bed.repository_sessions();
+        let mut child = bed.user.spawn(&["backup", "shop", "--json"], &log);
+        if number == 0 {
+            hold_when(&mut child, "a session in the repository", || {
+                bed.repository_sessions().iter().any(|session| !before.contains(session))
+            });
+        } else {
+            hold_when(&mut child, "the backup waits for the server", || Holder::is_waited_for(&bed.source));
+        }
+        for name in names {
+            signal(&child, name);
+        }
+        signal(&child, "CONT");
+        let code = end_of(child);
+        let said = std::fs::read_to_string(&log).unwrap();
+        assert_eq!(code, Some(130), "{names:?}: {said}");
+        if names.len() == 1 {
+            assert!(
+                said.contains("backup of 'shop' was stopped") && said.contains("nothing is listed"),
+                "{said}"
+            );
+        }
+        assert_eq!(bed.backups(), listed, "{names:?}: half a backup is listed");
+        let _ = bed.user.fsck().ok();
+        if names.len() == 1 {
+            nothing_goes_on(&bed.source);
+        }
+    }
+    holder.end(&bed.source);
+    // What ended without a word could not tell the server, which notices when its wait is over.
+    nothing_goes_on(&bed.source);
+    // None of its locks is left: definitions and commits go through.
+    bed.source.run(&["SET GLOBAL lock_wait_timeout = 10", "DROP TABLE IF EXISTS shop.slow"]);
+    bed.source.run(&["CREATE TABLE shop.free (n INT) ENGINE=InnoDB", "INSERT INTO shop.free VALUES (1)"]);
+    bed.source.run(&["SET GLOBAL lock_wait_timeout = DEFAULT", "DROP TABLE shop.free"]);
+    let _ = bed.user.done(&["backup", "shop", "--json"]);
+    assert_eq!(bed.backups(), listed + 1);
 }
 
 /// Ctrl-C, or a service manager: in the middle of the layout, and in the middle of replay.
@@ -233,6 +384,16 @@ fn a_target_that_fills_up_is_told_and_goes_on_once_there_is_space(bed: &Bed) {
         assert!(outcome.stdout.contains("LACKS        the rows of shop.isam"), "{}", outcome.stdout);
     }
     bed.is_whole(&into);
+}
+
+#[test]
+fn a_signal_ends_a_backup_and_leaves_nothing_behind_on_mysql() {
+    a_signal_ends_a_backup_and_leaves_nothing_behind(&Bed::small(Engine::MySql));
+}
+
+#[test]
+fn a_signal_ends_a_backup_and_leaves_nothing_behind_on_mariadb() {
+    a_signal_ends_a_backup_and_leaves_nothing_behind(&Bed::small(Engine::MariaDb));
 }
 
 fn all(engine: Engine) {

@@ -87,6 +87,10 @@ pub fn backup(
         let mark = life.still(&draft.coordinates, watcher)?;
         draft.facts.extend(mark.map(|mark| (FACT.to_owned(), mark.to_string())));
     }
+    // The last moment at which a wish to stop is heeded: what is committed is listed.
+    if watcher.cancelled() {
+        return Err(copy_error(catalogue, &server, holdfast_source::Error::Cancelled));
+    }
     let record = writer.commit(draft).map_err(|e| catalogue.store_error(e))?;
     if network && record.coordinates != record::Coordinates::None {
         fetch_log(catalogue, &server, told.as_deref(), 2, watcher);

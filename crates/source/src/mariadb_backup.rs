@@ -14,13 +14,15 @@
 //! DDL, and from `BLOCK_COMMIT` to `END` commits: that is when it copies the end of the redo log and reads the
 //! binlog position (milliseconds to about a second of its own making). As its output blocks it holds them longer, so
 //! from `FLUSH` on we take every byte at once, by disk if need be. If commits are held for longer than
-//! [`MariadbBackup::commit_stall_max`] in spite of that, the program is killed, which frees them.
+//! [`MariadbBackup::commit_stall_max`] in spite of that, the program is killed, and its session if that still waits for
+//! the lock, which frees them.
 //! Releases before 10.11.8 copy all tables without transactions under `BLOCK_COMMIT`.
 
 mod command;
 mod info;
 mod log;
 mod receive;
+mod release;
 
 use std::ffi::OsString;
 use std::io::Read;
@@ -129,7 +131,8 @@ impl MariadbBackup {
         self
     }
 
-    fn prepare(&self) -> Result<(Outcome, PathBuf), Error> {
+    /// What the server says of itself, its datadir, and the session that asked: the program's are younger.
+    fn prepare(&self) -> Result<(Outcome, PathBuf, u32), Error> {
         let mut conn = Conn::connect(&self.connect)?;
         conn.set_read_timeout(SILENCE_MAX);
         let unfit = |problem: &str, remedy: String| Error::Unfit {
@@ -167,18 +170,19 @@ impl MariadbBackup {
                 .to_owned();
             return Err(unfit(&problem, remedy));
         }
+        let session = conn.thread_id();
         // An error of the farewell changes nothing.
         let _ = conn.close();
-        Ok((outcome, datadir))
+        Ok((outcome, datadir, session))
     }
 }
 
 impl Source for MariadbBackup {
     fn copy(&mut self, sink: &dyn Sink, watch: &dyn Watch) -> Result<Outcome, Error> {
         let started = Instant::now();
-        let (mut outcome, datadir) = self.prepare()?;
+        let (mut outcome, datadir, session) = self.prepare()?;
         let verifying = VerifyingSink::new(sink);
-        let received = self.run(&datadir, &verifying, watch)?;
+        let received = self.run(&datadir, Some(session), &verifying, watch)?;
         let meta = info::Metadata::from_files(&received.metadata)?;
         outcome.coordinates = match meta.position {
             Some(position) => Coordinates::Exact(position),
@@ -221,7 +225,14 @@ struct Received {
 }
 
 impl MariadbBackup {
-    fn run(&self, datadir: &Path, sink: &VerifyingSink<'_>, watch: &dyn Watch) -> Result<Received, Error> {
+    /// Runs the program to its end. Its sessions are younger than `after`; without it none is killed.
+    fn run(
+        &self,
+        datadir: &Path,
+        after: Option<u32>,
+        sink: &VerifyingSink<'_>,
+        watch: &dyn Watch,
+    ) -> Result<Received, Error> {
         let mut running =
             command::start(&self.program, &self.connect, datadir, self.parallel, &self.spool_dir)?;
         let (stdout, stderr) = running.take_outputs()?;
@@ -268,7 +279,14 @@ impl MariadbBackup {
             (result, ended)
         });
         let program = running.name.clone();
-        if let Some(error) = trouble.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        let trouble = trouble.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if (trouble.is_some() || result.is_err())
+            && log.waits_for_locks()
+            && let Some(after) = after
+        {
+            release::release(&self.connect, after);
+        }
+        if let Some(error) = trouble {
             return Err(error);
         }
         let (status, by_itself) = (running.wait()?, ended?);

@@ -21,6 +21,7 @@ struct State {
     tail: VecDeque<String>,
     completed: bool,
     holds_locks: bool,
+    waits_for_locks: bool,
     commits_held_since: Option<Instant>,
     commit_stall: Duration,
     last_sign: Instant,
@@ -33,6 +34,7 @@ impl Log {
                 tail: VecDeque::new(),
                 completed: false,
                 holds_locks: false,
+                waits_for_locks: false,
                 commits_held_since: None,
                 commit_stall: Duration::ZERO,
                 last_sign: Instant::now(),
@@ -71,6 +73,11 @@ impl Log {
         let mut state = self.lock();
         // The very last line counts: anything said after it is a change of mind.
         state.completed = line.ends_with("completed OK!");
+        if line.contains("Starting BACKUP STAGE") || line.contains("Started BACKUP STAGE") {
+            state.waits_for_locks = true;
+        } else if line.contains("Acquired locks for BACKUP STAGE") {
+            state.waits_for_locks = false;
+        }
         if line.contains("BACKUP STAGE FLUSH") || line.contains("BACKUP STAGE BLOCK_DDL") {
             state.holds_locks = true;
         } else if line.ends_with("Starting BACKUP STAGE BLOCK_COMMIT")
@@ -108,6 +115,11 @@ impl Log {
         self.lock().holds_locks
     }
 
+    /// True from a request for a lock to the word that it was granted.
+    pub(super) fn waits_for_locks(&self) -> bool {
+        self.lock().waits_for_locks
+    }
+
     /// For how long commits have been waiting now.
     pub(super) fn commits_held_for(&self) -> Duration {
         self.lock().commits_held_since.map_or(Duration::ZERO, |since| since.elapsed())
@@ -143,7 +155,9 @@ mod tests {
         log.line("[00] 2026-11-21 06:58:15 Starting BACKUP STAGE BLOCK_COMMIT");
         std::thread::sleep(Duration::from_millis(3));
         assert!(log.commits_held_for() >= Duration::from_millis(3));
+        assert!(log.waits_for_locks());
         log.line("[00] 2026-11-21 06:58:15 Acquired locks for BACKUP STAGE BLOCK_COMMIT");
+        assert!(!log.waits_for_locks());
         log.line("[00] 2026-11-21 06:58:15 Executing BACKUP STAGE END");
         assert_eq!(log.commits_held_for(), Duration::ZERO);
         assert!(log.commit_stall() >= Duration::from_millis(3) && !log.holds_locks());

@@ -43,7 +43,7 @@ fn run(script: &str, tune: impl Fn(MariadbBackup) -> MariadbBackup) -> (MemorySi
     let backup = tune(MariadbBackup::new(connect, Program::Command(line), dir.path()));
     let memory = MemorySink::new();
     let sink = VerifyingSink::new(&memory);
-    let result = backup.run(Path::new("/nowhere"), &sink, &Unwatched);
+    let result = backup.run(Path::new("/nowhere"), None, &sink, &Unwatched);
     (memory, result)
 }
 

@@ -14,7 +14,7 @@ from .keyring import Keys
 from .records import LogSealed, Position, Stream, read_gtid, read_position, read_stream
 from .segments import (
     DELTA, FRAME_HEADER, KIND_EVENTS, KIND_INDEX, KIND_META, KIND_OPENING, Entry, FrameHeader, FrameReader,
-    SegmentHeader, Trailer, decode, open_footer, parse_segment_header, parse_trailer,
+    SegmentHeader, Trailer, decode, open_footer, parse_frame_header, parse_segment_header, parse_trailer,
 )
 from .parity import read_padded
 
@@ -220,6 +220,11 @@ class LogReader:
         if trusted or isinstance(error, Misplaced):
             self.journal.caught(error)
             return
+        claim = find_claim(log.reader.source, offset, end, len(log.frames))
+        if claim:
+            problem = f"{error.problem}; yet everything before byte {claim[1]} was synced, as the frame at {claim[0]} says"
+            self.journal.damage(log.name, error.place, problem)
+            return
         later = find_later_frame(log.reader, offset + 1, end, len(log.frames))
         if later is not None and not has_unwritten_sector(log.reader.source.read(offset, later - offset), offset):
             problem = f"{error.problem}; yet a whole frame stands behind it at {later}"
@@ -261,6 +266,23 @@ def has_unwritten_sector(data: bytes, offset: int) -> bool:
     if head >= 8 and len(data) >= head and not any(data[:head]):
         return True
     return any(not any(data[at : at + SECTOR]) for at in range(head, len(data) - SECTOR + 1, SECTOR))
+
+
+def find_claim(source: ByteSource, offset: int, end: int, slot: int) -> Optional[tuple[int, int]]:
+    """A frame behind `offset`, and the durable end it names, if what lies at `offset` was durable by that."""
+    if end <= offset + 1 or end - offset > LIMIT_SEGMENT:
+        return None
+    data = source.read(offset, end - offset)
+    at = data.find(b"HFfr", 1)
+    while at >= 0:
+        try:
+            header = parse_frame_header(data[at : at + FRAME_HEADER], source.name, f"frame at {offset + at}")
+            if header.slot >= slot and offset < header.durable_end <= offset + at:
+                return offset + at, header.durable_end
+        except Damage:
+            pass
+        at = data.find(b"HFfr", at + 1)
+    return None
 
 
 def find_later_frame(reader: FrameReader, start: int, end: int, slot: int) -> Optional[int]:

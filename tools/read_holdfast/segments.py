@@ -31,6 +31,7 @@ FRAME_KINDS = {
     8: "log meta",
 }
 KIND_BLOCK, KIND_ROOT, KIND_TABLE, KIND_LEAF, KIND_OPENING, KIND_EVENTS, KIND_INDEX, KIND_META = range(1, 9)
+LOG_KINDS = (KIND_OPENING, KIND_EVENTS, KIND_INDEX, KIND_META)
 RAW, ZSTD, DELTA = 0, 1, 2
 SEGMENT_KINDS = {1: "data", 2: "meta", 3: "log"}
 ZSTD_DICTIONARY_MAGIC = b"\x37\xa4\x30\xec"
@@ -62,6 +63,7 @@ class FrameHeader:
     plain_size: int
     stored_size: int
     crc: int
+    durable_end: int = 0  # of a frame of a log: what lies before it was synced when the frame was written
 
 
 @dataclass(frozen=True)
@@ -136,8 +138,10 @@ def parse_frame_header(data: bytes, name: str, place: str) -> FrameHeader:
     if crc32c(data[:28]) != int.from_bytes(data[28:32], "little"):
         raise cur.bad("CRC-32C of the frame's header does not match")
     cur.magic(b"HFfr")
-    header = FrameHeader(cur.u32(), cur.u8(), cur.u8(), cur.u8(), cur.u8(), cur.u32(), cur.u32(), cur.u32())
-    cur.zeros(4)
+    slot, kinds, numbers = cur.u32(), [cur.u8() for _ in range(4)], [cur.u32() for _ in range(4)]
+    header = FrameHeader(slot, *kinds, *numbers)
+    if header.durable_end > (LIMIT_SEGMENT if header.kind in LOG_KINDS else 0):
+        raise cur.bad(f"durable end {header.durable_end}")
     check_frame_shape(header, cur)
     return header
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import unittest
 
+from read_holdfast.errors import Damage
+from read_holdfast.segments import parse_frame_header
 from read_holdfast.wire import le
 
 from .test_backups import Written
@@ -74,6 +76,26 @@ class Logs(Written):
         told = self.read("check")
         self.assertEqual(told.status, 0, told.err)
         self.assertEqual(self.cat().out, b"\xfebin")
+
+    def test_what_a_later_frame_says_was_synced_is_damage_and_no_torn_end(self):
+        writer = log_writer(self.A, 0, b"b.1", 4, [b"x" * 2000])
+        writer.add(Frame(6, b"y" * 50, durable_end=writer.frames_end))
+        whole = writer.unsealed()
+        unwritten = edited(whole, 4608, bytes(512))
+        self.put(self.A, unwritten)
+        self.assertEqual(self.read("check").status, 21)
+        self.put(self.A, unwritten[:-5])  # the header says it, though its frame was never written whole
+        self.assertEqual(self.read("check").status, 21)
+        self.put(self.A, whole[:-5])
+        self.assertEqual(self.read("check").status, 0)
+        self.put(self.A, log_writer(self.A, 0, b"b.1", 4, []).unsealed())
+        self.assertEqual(self.read("check").status, 0)
+
+    def test_a_durable_end_of_a_block_is_refused(self):
+        writer = log_writer(self.A, 0, b"b.1", 4, [b"x" * 100])
+        writer.add(Frame(1, b"a block", durable_end=4096))
+        with self.assertRaises(Damage):
+            parse_frame_header(bytes(writer.unsealed()[-55:][:32]), "logs/a", "its last frame")
 
     def test_a_record_of_a_log_without_an_end_is_damage(self):
         self.put(self.A, log_writer(self.A, 0, b"b.1", 4, [b"x" * 100]).unsealed())

@@ -93,6 +93,7 @@ class Frame:
     base_plain: bytes = b""
     depth: int = 0
     codec: int = 1
+    durable_end: int = 0
     born: Optional[Address] = None  # where it was born, if a carrier holds it
 
 
@@ -138,7 +139,8 @@ class SegmentWriter:
         aad = REPOSITORY + at.segment + le(at.slot, 4) + kinds + b"\0" + sizes
         sealed = seal(derive("frames", self.data_key(at.segment)), le(at.slot, 4) + bytes(8), aad, encoded)
         birth = segments.index(at.segment)
-        head = b"HFfr" + le(at.slot, 4) + kinds + bytes((birth,)) + sizes + le(crc32c(sealed), 4) + bytes(4)
+        head = b"HFfr" + le(at.slot, 4) + kinds + bytes((birth,)) + sizes + le(crc32c(sealed), 4)
+        head += le(frame.durable_end, 4)
         head += le(crc32c(head), 4)
         self.entries.append((frame, at, birth, codec, PAGE + len(self.body), stored))
         self.tags.append(head + sealed[-16:])

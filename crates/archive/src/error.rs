@@ -117,4 +117,11 @@ impl Error {
     pub fn is_network(&self) -> bool {
         matches!(self, Self::Mysql(error) if error.is_network())
     }
+
+    /// True if bytes of the repository are not what was written.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        let damaged = |error: &holdfast_store::Error| matches!(error, holdfast_store::Error::Damaged { .. });
+        matches!(self, Self::Store(error) if error.downcast_ref().is_some_and(damaged))
+    }
 }

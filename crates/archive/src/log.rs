@@ -7,7 +7,7 @@ use holdfast_binlog::kind::EventType;
 use holdfast_binlog::transaction::{Assembler, Pushed, Transaction};
 use holdfast_binlog::{FormatDescription, Walker};
 use holdfast_format::log_meta::LogMeta;
-use holdfast_format::record::{Position, StreamKey};
+use holdfast_format::record::{LogGap, Position, Record, StreamKey};
 use holdfast_format::segment::FrameKind;
 
 use crate::error::{Error, Result};
@@ -119,8 +119,11 @@ impl<'s> LogReader<'s> {
     ) -> Result<Self> {
         let mut begin = first;
         while begin > 0 {
+            let before = stretches.get(begin - 1).map(|before| &before.start.file);
             match stretches.get(begin) {
-                Some(stretch) if begins_inside(store, stretch)? => begin -= 1,
+                Some(stretch) if before == Some(&stretch.start.file) && begins_inside(store, stretch)? => {
+                    begin -= 1;
+                }
                 _ => break,
             }
         }
@@ -252,7 +255,11 @@ impl<'s> LogReader<'s> {
             if whole_event(bytes) {
                 return Ok(true);
             }
-            match current.frames.next().transpose()? {
+            let frame = match current.frames.next().transpose() {
+                Err(error) if error.is_damage() && self.gap_begins_here()? => None,
+                other => other?,
+            };
+            match frame {
                 Some((FrameKind::LogEvents, bytes)) => {
                     self.buffer.drain(..self.start);
                     self.start = 0;
@@ -263,6 +270,21 @@ impl<'s> LogReader<'s> {
                 None => self.end_stretch()?,
             }
         }
+    }
+
+    /// Whether a record tells that the stream ended in this stretch, without a record of its own: the source could not
+    /// serve again what came behind.
+    fn gap_begins_here(&self) -> Result<bool> {
+        let Some(current) = &self.current else { return Ok(false) };
+        let stretch = &current.stretch;
+        let begins = |gap: &LogGap| {
+            gap.stream == self.stream
+                && gap.after.file == stretch.start.file
+                && (stretch.start.offset..=current.offset).contains(&gap.after.offset)
+        };
+        let records = self.store.records()?;
+        let told = records.iter().any(|s| matches!(&s.record, Record::LogGap(gap) if begins(gap)));
+        Ok(told && stretch.sealed.is_none())
     }
 
     fn meta(&mut self, bytes: &[u8]) -> Result<()> {
@@ -344,7 +366,12 @@ fn begins_inside(store: &dyn LogStore, stretch: &Stretch) -> Result<bool> {
         return Ok(false);
     }
     for frame in store.frames(stretch)? {
-        match frame? {
+        // Damage hides whether it does: then it is read as if it did, which only reads more.
+        let frame = match frame {
+            Err(error) if error.is_damage() && stretch.sealed.is_none() => return Ok(true),
+            other => other?,
+        };
+        match frame {
             (FrameKind::LogMeta, bytes) => {
                 if matches!(LogMeta::decode(&bytes)?, LogMeta::Inside { .. }) {
                     return Ok(true);

@@ -105,6 +105,9 @@ impl<'a> Follower<'a> {
         note: &'a mut dyn FnMut(Note<'_>),
     ) -> Result<Self> {
         let mut tail = tail::find(store, stream)?;
+        for damage in &tail.damage {
+            note(Note::Warning(format!("{damage}; what came behind it is asked from the server again")));
+        }
         let last_us = tail.last_us.unwrap_or_default();
         let first_note = tail.at.is_none();
         Ok(Self {

@@ -33,13 +33,11 @@ impl LogStore for Repository {
     }
 
     fn index_frames(&self, stretch: &Stretch) -> Result<Vec<Vec<u8>>> {
-        let frames = self.read_log(&segment_of(stretch), 0)?.only(LogKind::Index);
-        frames.map(|frame| Ok(frame?.plain)).collect()
+        derived_frames(self, stretch, LogKind::Index)
     }
 
     fn note_frames(&self, stretch: &Stretch) -> Result<Vec<Vec<u8>>> {
-        let frames = self.read_log(&segment_of(stretch), 0)?.only(LogKind::Meta);
-        frames.map(|frame| Ok(frame?.plain)).collect()
+        derived_frames(self, stretch, LogKind::Meta)
     }
 
     fn begin(&self, stream: &StreamKey, start: &Position) -> Result<Box<dyn StretchWriter>> {
@@ -55,6 +53,20 @@ impl LogStore for Repository {
         Repository::append(self, record)?;
         Ok(())
     }
+}
+
+/// The frames of one kind. Damage in a stretch without a record ends them: whoever needs the events behind it is told when
+/// they are read, and nobody else is stopped by it.
+fn derived_frames(repo: &Repository, stretch: &Stretch, kind: LogKind) -> Result<Vec<Vec<u8>>> {
+    let mut found = Vec::new();
+    for frame in repo.read_log(&segment_of(stretch), 0)?.only(kind) {
+        match frame.map_err(Error::from) {
+            Ok(frame) => found.push(frame.plain),
+            Err(error) if error.is_damage() && stretch.sealed.is_none() => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(found)
 }
 
 fn stretch_of(segment: LogSegment) -> Stretch {

@@ -25,7 +25,8 @@ pub struct Stretch {
     pub sealed: Option<LogRecord>,
 }
 
-/// A stretch's frames behind its opening: kind and plaintext, in order, up to the last valid one.
+/// A stretch's frames behind its opening: kind and plaintext, in order, up to the last valid one. Damage before it is an
+/// error ([`crate::Error::is_damage`]).
 pub type Frames<'a> = Box<dyn Iterator<Item = Result<(FrameKind, Vec<u8>)>> + 'a>;
 
 /// The part of a repository that holds logs.

@@ -36,6 +36,8 @@ pub struct Tail {
     pub last_us: Option<i64>,
     /// The gap that the stream ended with, unless the log went on behind it.
     pub gap: Option<LogGap>,
+    /// Damage in stretches without a record. What lies behind it must come from the source again.
+    pub damage: Vec<String>,
     /// Stretches without a record. If the stream is being written by another process now, its last one is among them.
     pub orphans: Vec<Orphan>,
 }
@@ -43,8 +45,15 @@ pub struct Tail {
 /// Finds the end of a stream.
 pub fn find(store: &dyn LogStore, stream: &StreamKey) -> Result<Tail> {
     let stretches = store.stretches(stream)?;
-    let mut tail =
-        Tail { at: None, anchor: None, rotated_to: None, last_us: None, gap: None, orphans: Vec::new() };
+    let mut tail = Tail {
+        at: None,
+        anchor: None,
+        rotated_to: None,
+        last_us: None,
+        gap: None,
+        damage: Vec::new(),
+        orphans: Vec::new(),
+    };
     for (place, stretch) in stretches.iter().enumerate() {
         let last = place + 1 == stretches.len();
         if last || stretch.sealed.is_none() {
@@ -56,6 +65,7 @@ pub fn find(store: &dyn LogStore, stream: &StreamKey) -> Result<Tail> {
                 let record = walked.counts.record(stream, number, segment, &stretch.start, &last);
                 tail.orphans.push(Orphan { record, entries: walked.entries });
             }
+            tail.damage.extend(walked.damage);
             tail.at = Some(walked.end);
             tail.anchor = walked.anchor;
             tail.rotated_to = walked.rotated_to;
@@ -87,9 +97,12 @@ struct Walked {
     entries: Vec<TxnEntry>,
     anchor: Option<Anchor>,
     rotated_to: Option<String>,
+    /// What ended it, if that is damage.
+    damage: Option<String>,
 }
 
-/// Reads one stretch up to its last boundary: an unfinished transaction comes again.
+/// Reads one stretch up to its last boundary: an unfinished transaction comes again. So does what lies behind damage in
+/// a stretch without a record: no footer said that it ends there.
 fn walk(
     store: &dyn LogStore,
     stream: &StreamKey,
@@ -103,12 +116,22 @@ fn walk(
         entries: Vec::new(),
         anchor: None,
         rotated_to: None,
+        damage: None,
     };
     let mut reader = LogReader::over(store, stream, stretches, place, place + 1)?;
     reader.give_all();
     walked.end.offset = reader.begins_at().unwrap_or(walked.end.offset);
     let (mut pending, mut first_of_open, mut open) = (Counts::default(), None, false);
-    while let Some(event) = reader.next_event()? {
+    loop {
+        let event = match reader.next_event() {
+            Ok(Some(event)) => event,
+            Ok(None) => break,
+            Err(error) if error.is_damage() && stretch.sealed.is_none() => {
+                walked.damage = Some(error.to_string());
+                break;
+            }
+            Err(error) => return Err(error),
+        };
         if !open {
             first_of_open = Some(Anchor { offset: event.event.position, bytes: event.event.raw.to_vec() });
         }

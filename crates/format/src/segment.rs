@@ -110,6 +110,12 @@ impl FrameKind {
             _ => return Err(Error::bad(what, "the kind of frame", "1 to 8", code)),
         })
     }
+
+    /// Whether it belongs into a log segment.
+    #[must_use]
+    pub fn is_log(self) -> bool {
+        matches!(self, Self::LogOpening | Self::LogEvents | Self::LogIndex | Self::LogMeta)
+    }
 }
 
 /// How a frame's payload is encoded.
@@ -260,6 +266,9 @@ pub struct FrameHeader {
     pub stored_len: u32,
     /// CRC-32C of the sealed payload.
     pub payload_crc: u32,
+    /// In a log, where the last sync before this frame was written ended: everything before this offset in the segment,
+    /// bytes, was durable then. 0 if nothing was, and in every frame that is not of a log.
+    pub durable_end: u32,
 }
 
 impl FrameHeader {
@@ -278,7 +287,7 @@ impl FrameHeader {
         w.u32(self.plain_len);
         w.u32(self.stored_len);
         w.u32(self.payload_crc);
-        w.u32(0);
+        w.u32(self.durable_end);
         let crc = crc32c::crc32c(w.as_bytes());
         w.u32(crc);
         let mut out = [0; FRAME_HEADER_BYTES];
@@ -311,8 +320,10 @@ impl FrameHeader {
         let stored_len = r.u32()?;
         check_stored(Self::WHAT, stored_len)?;
         let payload_crc = r.u32()?;
-        r.zeros("a reserved field", 4)?;
-        Ok(Self { slot, kind, codec, depth, birth, plain_len, stored_len, payload_crc })
+        let durable_end = r.u32()?;
+        let most = if kind.is_log() { SEGMENT_BYTES_MAX } else { 0 };
+        r.within("the durable end", u64::from(durable_end), most)?;
+        Ok(Self { slot, kind, codec, depth, birth, plain_len, stored_len, payload_crc, durable_end })
     }
 
     /// Bytes of header and payload.

@@ -216,8 +216,9 @@ fn kind() -> impl Strategy<Value = FrameKind> {
 }
 
 fn frame() -> impl Strategy<Value = FrameHeader> {
-    (0..1_u32 << 18, kind(), codec(), 0..32_u8, 0..=4_194_304_u32, 16..=4_194_340_u32, any::<u32>()).prop_map(
-        |(slot, kind, (codec, depth), birth, plain_len, stored_len, payload_crc)| FrameHeader {
+    let sizes = (0..=4_194_304_u32, 16..=4_194_340_u32);
+    (0..1_u32 << 18, kind(), codec(), 0..32_u8, sizes, any::<u32>(), 0..=268_435_456_u32).prop_map(
+        |(slot, kind, (codec, depth), birth, (plain_len, stored_len), payload_crc, durable)| FrameHeader {
             slot,
             kind,
             codec,
@@ -226,6 +227,7 @@ fn frame() -> impl Strategy<Value = FrameHeader> {
             plain_len,
             stored_len,
             payload_crc,
+            durable_end: if kind.is_log() { durable } else { 0 },
         },
     )
 }

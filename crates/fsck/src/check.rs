@@ -34,7 +34,7 @@ use crate::maps::Maps;
 use crate::progress::Progress;
 use crate::reader::Reader;
 use crate::report::Report;
-use crate::segment::{End, SECTOR_BYTES, Segment, Wrong, id_of};
+use crate::segment::{End, SECTOR_BYTES, Segment, Source, Wrong, damaged_end, header_was_durable, id_of};
 use crate::unlock::{Keys, Secret, unlock};
 
 /// Version of the report's shape.
@@ -416,6 +416,10 @@ impl Run<'_> {
             return false;
         }
         let sector = |offset| self.objects.read(name, offset, SECTOR_BYTES);
+        let source = ObjectName::new(name.as_str()).and_then(|name| Source::open(self.objects, name));
+        if source.is_ok_and(|source| header_was_durable(&source)) {
+            return true;
+        }
         let unwritten = |offset| sector(offset).is_ok_and(|bytes| bytes.iter().all(|b| *b == 0));
         !unwritten(0) && !unwritten(page.saturating_sub(SECTOR_BYTES))
     }
@@ -497,13 +501,13 @@ impl Run<'_> {
             }
         };
         let outcome = checker.check(segment, &entries, needed);
-        self.open_end(segment, needed);
+        self.open_end(segment, needed, outcome.opening.is_some());
         outcome
     }
 
-    /// What follows the last frame of an open segment.
-    fn open_end(&self, segment: &Segment, needed: bool) {
-        let End::Open { left, later } = &segment.end else { return };
+    /// What follows the last frame of an open segment; `opened` says whether its first frame tells its stream.
+    fn open_end(&self, segment: &Segment, needed: bool, opened: bool) {
+        let End::Open { left, later, .. } = &segment.end else { return };
         if needed && segment.header.kind != SegmentKind::Log {
             // Its frames can be found by walking over them; a restore goes by the footer.
             let what = "it has no trailer any more, so a restore finds none of its frames; --rebuild-index mends that";
@@ -512,11 +516,11 @@ impl Run<'_> {
             return;
         }
         match later {
+            // What it means depends on the rest of its stream, unless nobody knows which one that is.
+            Some(_) if needed && opened => {}
             Some(later) if needed => {
-                let what = format!(
-                    "a frame of acknowledged log is damaged here: right frames follow it from byte {later} on"
-                );
                 self.progress.flaw();
+                let what = damaged_end(*later);
                 self.found.bad_segment(segment.ids(), &segment.name, Some(segment.frames_end), what);
             }
             _ if *left > 0 => {

@@ -9,7 +9,7 @@ use holdfast_format::record::{LogGap, LogRecord, Position, StreamKey};
 use crate::findings::Findings;
 use crate::index::Index;
 use crate::report::StreamVerdict;
-use crate::segment::End;
+use crate::segment::{End, damaged_end};
 
 /// One segment of a stream.
 struct Piece<'a> {
@@ -60,7 +60,31 @@ impl Logs<'_> {
                 }
             }
         }
+        self.damaged_ends(&streams);
         streams.iter().map(|(key, pieces)| self.stream(key, pieces, &name(key))).collect()
+    }
+
+    /// Segments without a footer that have damage before their torn end. If the next writer of the stream got everything
+    /// from there on once more, it is in a later segment, and nothing is lost.
+    fn damaged_ends(&self, streams: &BTreeMap<StreamKey, BTreeMap<u64, Piece<'_>>>) {
+        for (id, opening) in self.openings {
+            let Some(segment) = self.index.carrier(*id) else { continue };
+            let End::Open { later: Some(later), events, .. } = &segment.end else { continue };
+            let reached = opening.start.offset.saturating_add(*events);
+            let pieces = streams.get(&opening.stream).into_iter().flatten();
+            let again = pieces.filter(|(number, _)| **number > opening.number).find(|(_, piece)| {
+                start(piece).is_some_and(|at| at.file == opening.start.file && at.offset <= reached)
+            });
+            let what = damaged_end(*later);
+            match again {
+                Some((_, piece)) => {
+                    let what =
+                        format!("{what}; what is behind it came again in {}: nothing is lost", piece.segment);
+                    self.found.note(&segment.name, what);
+                }
+                None => self.found.bad_segment([*id], &segment.name, Some(segment.frames_end), what),
+            }
+        }
     }
 
     fn stream(&self, key: &StreamKey, pieces: &BTreeMap<u64, Piece<'_>>, name: &str) -> StreamVerdict {

@@ -12,8 +12,8 @@ use holdfast_format::keys::{self, WRAP_NONCE, wrap_aad};
 use holdfast_format::limits::SEGMENT_BYTES_MAX;
 use holdfast_format::names;
 use holdfast_format::segment::{
-    Birth, FRAME_HEADER_BYTES, Footer, FooterEntry, FrameHeader, PAGE_BYTES, SegmentHeader, SegmentKind,
-    Trailer,
+    Birth, FRAME_HEADER_BYTES, Footer, FooterEntry, FrameHeader, FrameKind, PAGE_BYTES, SegmentHeader,
+    SegmentKind, Trailer,
 };
 use holdfast_io::{File, ObjectName, Objects};
 
@@ -127,9 +127,9 @@ pub(crate) enum End {
     Sealed(Trailer),
     /// By a footer in another object.
     Detached(Trailer),
-    /// Not at all: behind the last whole frame `left` bytes remain. `later` is the offset of a right frame's header
-    /// among them, if there is one.
-    Open { left: u64, later: Option<u64> },
+    /// Not at all: behind the last whole frame `left` bytes remain. `later` is the offset of a right frame among them
+    /// that shows that they are damage, if there is one; `events` counts the bytes of a log in front of them.
+    Open { left: u64, later: Option<u64>, events: u64 },
 }
 
 /// What is known of a segment before its frames are opened.
@@ -205,7 +205,7 @@ impl Segment {
             len: source.len,
             header,
             births,
-            end: End::Open { left: 0, later: None },
+            end: End::Open { left: 0, later: None, events: 0 },
             frames_end: PAGE_BYTES as u64,
             name: source.name.clone(),
         })
@@ -332,9 +332,42 @@ impl Segment {
         }
         self.frames_end = at;
         let left = source.len.saturating_sub(at);
-        let later = later_frame(source, at).filter(|later| !has_unwritten_sector(source, at, *later));
-        self.end = End::Open { left, later };
+        let due = u32::try_from(entries.len()).unwrap_or(u32::MAX);
+        let later = self.later_frame(source, at, due);
+        let events = entries.iter().filter(|e: &&FooterEntry| e.kind == FrameKind::LogEvents);
+        let events = events.map(|e| u64::from(e.plain_len)).sum();
+        self.end = End::Open { left, later, events };
         Ok(entries)
+    }
+
+    /// A right frame behind `from`, where none is, that shows that what lies at `from` is damage and not a torn end: it
+    /// says that everything up to a place behind `from` was synced, or no sector between the two was left unwritten.
+    fn later_frame(&self, source: &Source<'_>, from: u64, due: u32) -> Option<u64> {
+        let mut first = None;
+        let mut at = from;
+        while let Some((place, header)) = next_header(source, at) {
+            at = place;
+            if header.slot < due {
+                continue;
+            }
+            // It was written after that sync, whether the rest of its frame reached the disk or not.
+            if says_durable(&header, from, place) {
+                return Some(place);
+            }
+            if first.is_none() && self.opens(source, place, &header) {
+                first = Some(place);
+            }
+        }
+        first.filter(|later| !has_unwritten_sector(source, from, *later))
+    }
+
+    fn opens(&self, source: &Source<'_>, at: u64, header: &FrameHeader) -> bool {
+        let Some(birth) = self.births.get(usize::from(header.birth)) else { return false };
+        let from = at.saturating_add(FRAME_HEADER_BYTES as u64);
+        let Ok(payload) = source.read(from, u64::from(header.stored_len)) else { return false };
+        let aad = header.aad(self.header.repo, birth.segment);
+        crc32c::crc32c(&payload) == header.payload_crc
+            && birth.frames.open(keys::frame_nonce(header.slot), &aad, &payload).is_some()
     }
 
     fn frame_header_at(&self, source: &Source<'_>, at: u64) -> Option<FrameHeader> {
@@ -370,16 +403,42 @@ fn entry_of(header: &FrameHeader, at: u64) -> FooterEntry {
     }
 }
 
-/// The first right frame header behind `from`, but not at it: then what lies at `from` is damage, not a torn end.
-fn later_frame(source: &Source<'_>, from: u64) -> Option<u64> {
+/// Whether the frame at `place` says that what lies at `from` was synced before it was written.
+fn says_durable(header: &FrameHeader, from: u64, place: u64) -> bool {
+    (from.saturating_add(1)..=place).contains(&u64::from(header.durable_end))
+}
+
+/// Whether a frame says that the header of its segment was synced before it was written.
+pub(crate) fn header_was_durable(source: &Source<'_>) -> bool {
+    let mut at = 0;
+    while let Some((place, header)) = next_header(source, at) {
+        if says_durable(&header, 0, place) {
+            return true;
+        }
+        at = place;
+    }
+    false
+}
+
+/// What is said of a log in which no frame begins at a place before byte `later`, where a right one shows that one did.
+pub(crate) fn damaged_end(later: u64) -> String {
+    format!("a frame of acknowledged log is damaged here: right frames follow it from byte {later} on")
+}
+
+/// The first right frame header behind `from`, but not at it.
+fn next_header(source: &Source<'_>, from: u64) -> Option<(u64, FrameHeader)> {
     const STEP: u64 = 1 << 20;
     let mut at = from.saturating_add(1);
     while at < source.len {
         let len = STEP.saturating_add(FRAME_HEADER_BYTES as u64).min(source.len.saturating_sub(at));
         let bytes = source.read(at, len).ok()?;
-        let right = |window: &[u8]| window.starts_with(b"HFfr") && FrameHeader::decode(window).is_ok();
-        if let Some(found) = bytes.windows(FRAME_HEADER_BYTES).position(right) {
-            return Some(at.saturating_add(found as u64));
+        let mut windows = bytes.windows(FRAME_HEADER_BYTES).enumerate();
+        let found = windows.find_map(|(place, window)| {
+            let header = window.starts_with(b"HFfr").then(|| FrameHeader::decode(window).ok()).flatten()?;
+            Some((at.saturating_add(place as u64), header))
+        });
+        if found.is_some() {
+            return found;
         }
         at = at.saturating_add(STEP);
     }

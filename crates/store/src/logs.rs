@@ -4,6 +4,7 @@
 //! puts a footer beside it (`.foot`), and writing goes on in a new segment with a new key.
 
 mod reader;
+mod tail;
 mod writer;
 
 use std::collections::{HashMap, HashSet};
@@ -19,7 +20,7 @@ pub use reader::{LogFrame, LogFrames};
 pub use writer::LogWriter;
 pub(crate) use writer::lock_follower;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::repository::Inner;
 
 /// What a frame of a log holds.
@@ -73,7 +74,8 @@ pub struct LogSegment {
 }
 
 /// The segments of one stream or of all, by stream and number. A segment that has no whole first frame yet is not
-/// among them: nothing in it was ever acknowledged.
+/// among them: nothing in it was ever acknowledged. Nor is one whose first frame is damaged and that no record names: it
+/// belongs to nobody any more (holdfast-fsck tells of it).
 pub(crate) fn list(inner: &Inner, stream: Option<StreamKey>) -> Result<Vec<LogSegment>> {
     let mut sealed: HashMap<SegmentId, LogRecord> = HashMap::new();
     let mut deleted: HashSet<SegmentId> = HashSet::new();
@@ -95,7 +97,15 @@ pub(crate) fn list(inner: &Inner, stream: Option<StreamKey>) -> Result<Vec<LogSe
         {
             continue;
         }
-        let Some(opening) = read_opening(inner, id, &name)? else { continue };
+        let opening = match (read_opening(inner, id, &name), sealed.get(&id)) {
+            (Ok(Some(opening)), _) => opening,
+            // Whoever reads it is told what is wrong with it.
+            (Ok(None) | Err(Error::Damaged { .. } | Error::Format { .. }), Some(record)) => {
+                opening_of(record)
+            }
+            (Ok(None) | Err(Error::Damaged { .. } | Error::Format { .. }), None) => continue,
+            (Err(e), _) => return Err(e),
+        };
         if stream.is_some_and(|s| s != opening.stream) {
             continue;
         }
@@ -104,6 +114,16 @@ pub(crate) fn list(inner: &Inner, stream: Option<StreamKey>) -> Result<Vec<LogSe
     }
     segments.sort_by_key(|s| (s.opening.stream, s.opening.number));
     Ok(segments)
+}
+
+/// What the opening of a sealed segment said, but for the time: its record says the rest.
+pub(crate) fn opening_of(record: &LogRecord) -> LogOpening {
+    LogOpening {
+        stream: record.stream,
+        number: record.number,
+        start: record.first.clone(),
+        opened_us: record.first_us,
+    }
 }
 
 /// The number of the next segment of a stream: numbers go on even where all before it were pruned.
@@ -125,7 +145,7 @@ fn read_opening(inner: &Inner, id: SegmentId, name: &ObjectName) -> Result<Optio
     };
     match frames.next_any()? {
         Some((FrameKind::LogOpening, _, plain)) => {
-            let opening = LogOpening::decode(&plain).map_err(crate::error::Error::format(name))?;
+            let opening = LogOpening::decode(&plain).map_err(Error::format(name))?;
             Ok(Some(opening))
         }
         _ => Ok(None),

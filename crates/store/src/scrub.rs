@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use holdfast_format::ids::SegmentId;
 use holdfast_format::limits::SEGMENT_BYTES_MAX;
-use holdfast_format::log::LogOpening;
 use holdfast_format::names::{LOGS, PRUNE_LOCK, SEGMENTS};
 use holdfast_format::record::{HealedRecord, Healing, Record, ScrubRecord};
 use holdfast_format::segment::{PAGE_BYTES, Trailer};
@@ -285,12 +284,7 @@ impl<'a> Run<'a> {
             _ => None,
         });
         let Some(record) = sealed else { return Ok(true) };
-        let opening = LogOpening {
-            stream: record.stream,
-            number: record.number,
-            start: record.first.clone(),
-            opened_us: record.first_us,
-        };
+        let opening = crate::logs::opening_of(&record);
         let state = LogState::Sealed(Box::new(record));
         let segment = LogSegment { segment: target.id, opening, state };
         let frames = LogFrames::open(self.inner, &segment, 0);

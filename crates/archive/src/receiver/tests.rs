@@ -24,6 +24,16 @@ struct Segment {
     stretch: Stretch,
     frames: Vec<(FrameKind, Vec<u8>)>,
     synced: usize,
+    /// The frame from which on it can't be read any more.
+    rotten: Option<usize>,
+}
+
+impl Segment {
+    fn damage(&self) -> Option<Error> {
+        let place = format!("frame {}", self.rotten?);
+        let object = format!("logs/{}", self.stretch.segment);
+        Some(holdfast_store::Error::Damaged { object, place, why: "it rotted".to_owned() }.into())
+    }
 }
 
 #[derive(Debug, Default)]
@@ -65,17 +75,18 @@ impl LogStore for Memory {
     fn frames(&self, stretch: &Stretch) -> Result<Frames<'_>> {
         let state = self.0.lock().unwrap();
         let segment = state.segments.iter().find(|s| s.stretch.segment == stretch.segment).unwrap();
-        Ok(Box::new(segment.frames.clone().into_iter().map(Ok)))
+        let good = segment.frames.iter().take(segment.rotten.unwrap_or(usize::MAX)).cloned();
+        Ok(Box::new(good.map(Ok).chain(segment.damage().map(Err)).collect::<Vec<_>>().into_iter()))
     }
 
     fn index_frames(&self, stretch: &Stretch) -> Result<Vec<Vec<u8>>> {
         let frames = self.frames(stretch)?;
-        frames.filter_map(|f| f.map(|(k, b)| (k == FrameKind::LogIndex).then_some(b)).transpose()).collect()
+        Ok(frames.map_while(Result::ok).filter(|(k, _)| *k == FrameKind::LogIndex).map(|(_, b)| b).collect())
     }
 
     fn note_frames(&self, stretch: &Stretch) -> Result<Vec<Vec<u8>>> {
         let frames = self.frames(stretch)?;
-        frames.filter_map(|f| f.map(|(k, b)| (k == FrameKind::LogMeta).then_some(b)).transpose()).collect()
+        Ok(frames.map_while(Result::ok).filter(|(k, _)| *k == FrameKind::LogMeta).map(|(_, b)| b).collect())
     }
 
     fn begin(&self, stream: &StreamKey, start: &Position) -> Result<Box<dyn StretchWriter>> {
@@ -93,6 +104,7 @@ impl LogStore for Memory {
             },
             frames: Vec::new(),
             synced: 0,
+            rotten: None,
         });
         Ok(Box::new(MemoryWriter { memory: self.clone(), place }))
     }
@@ -137,7 +149,8 @@ impl StretchWriter for MemoryWriter {
         let mut state = self.memory.0.lock().unwrap();
         let left = state.segments.iter_mut().find(|s| s.stretch.segment == record.segment).unwrap();
         assert!(left.stretch.sealed.is_none());
-        left.stretch.sealed = Some(record);
+        // As a repository does: what is damaged gets no record that says where it ends.
+        left.stretch.sealed = left.rotten.is_none().then_some(record);
         Ok(())
     }
 
@@ -585,3 +598,4 @@ proptest! {
 
 mod lives;
 mod moments;
+mod rot;

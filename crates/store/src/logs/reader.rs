@@ -11,6 +11,7 @@ use holdfast_format::segment::{
 use holdfast_io::{File, ObjectName, Objects};
 use zeroize::Zeroizing;
 
+use super::tail::{Tail, Verdict};
 use super::{LogKind, LogSegment, LogState};
 use crate::cipher::Cipher;
 use crate::codec::Coder;
@@ -122,9 +123,18 @@ impl LogFrames {
         let end = find_end(inner, &name, segment, len)?;
         let header = match SegmentHeader::decode(&header) {
             Ok(header) => header,
-            // A header that was never synced may be torn; nothing behind it was acknowledged.
-            Err(_) if !matches!(end, End::At { .. }) => return Ok(None),
-            Err(e) => return Err(Error::format(&name)(e)),
+            Err(e) if matches!(end, End::At { .. }) => return Err(Error::format(&name)(e)),
+            // A header that was never synced may be torn; nothing behind it was acknowledged then.
+            Err(e) => {
+                let (objects, keys, from) = (objects.as_ref(), inner.keys.as_ref(), 0);
+                let tail = Tail { objects, name: &name, keys, cipher: None, from, slot: 0, len };
+                return match tail.verdict()? {
+                    Verdict::Torn => Ok(None),
+                    Verdict::Damage { because } => {
+                        Err(Error::damaged(&name, "its header", format!("{e}; {because}")))
+                    }
+                };
+            }
         };
         if header.repo != inner.keys.repo || header.segment != segment {
             return Err(Error::damaged(&name, "its header", "it belongs to another place"));
@@ -180,14 +190,36 @@ impl LogFrames {
         }
         let taken = match self.take()? {
             Ok(taken) => taken,
-            Err(_) if !matches!(self.end, End::At { .. }) => return Ok(None),
             Err(why) => {
+                if !matches!(self.end, End::At { .. }) {
+                    match self.tail().verdict()? {
+                        Verdict::Torn => return Ok(None),
+                        Verdict::Damage { because } => {
+                            let place = format!("slot {} (offset {})", self.slot, self.offset);
+                            return Err(Error::damaged(&self.name, place, format!("{why}; {because}")));
+                        }
+                    }
+                }
                 let place = format!("slot {} (offset {})", self.slot, self.offset);
                 return Err(Error::damaged(&self.name, place, why));
             }
         };
         self.slot = self.slot.saturating_add(1);
         Ok(Some(taken))
+    }
+
+    /// What lies from the offset on, where no valid frame begins.
+    fn tail(&self) -> Tail<'_> {
+        let len = if let End::AtMost { offset } = self.end { offset.min(self.len) } else { self.len };
+        Tail {
+            objects: self.objects.as_ref(),
+            name: &self.name,
+            keys: &self.keys,
+            cipher: Some((self.segment, &self.cipher)),
+            from: self.offset,
+            slot: self.slot,
+            len,
+        }
     }
 
     /// Takes the frame at the offset; the inner error says why there is no valid one.

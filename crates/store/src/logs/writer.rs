@@ -55,10 +55,11 @@ impl LogWriter {
     fn begin_locked(inner: &Arc<Inner>, stream: StreamKey, start: Position, lock: Arc<Lock>) -> Result<Self> {
         let session = inner.begin_session(SessionKind::Log, Vec::new())?;
         let known = list(inner, Some(stream))?;
-        let left_behind: Vec<LogSegment> =
-            known.iter().filter(|s| s.state == LogState::Open).cloned().collect();
-        for segment in &left_behind {
-            finish_left_behind(inner, segment)?;
+        let mut left_behind = Vec::new();
+        for segment in known.iter().filter(|s| s.state == LogState::Open) {
+            if finish_left_behind(inner, segment)? {
+                left_behind.push(segment.clone());
+            }
         }
         let number = next_number(inner, stream, &known);
         let verify = inner.options.verify_write == VerifyWrite::Full;
@@ -106,7 +107,8 @@ impl LogWriter {
     }
 
     /// Segments before this one that died writers left behind and that have no record yet: read them, then say with
-    /// [`LogWriter::adopt`] what is in them.
+    /// [`LogWriter::adopt`] what is in them. One with damage before its torn end is not among them: it gets no footer and
+    /// no record, so that nobody takes the damage for its end.
     #[must_use]
     pub fn left_behind(&self) -> &[LogSegment] {
         &self.left_behind
@@ -222,16 +224,24 @@ fn lock_within(inner: &Inner, stream: StreamKey, wait: Duration) -> Result<Lock>
 }
 
 /// Puts the footer of a segment whose writer died. Its frames are made durable first: a footer may not list what a
-/// power cut could still take.
-fn finish_left_behind(inner: &Inner, segment: &LogSegment) -> Result<()> {
+/// power cut could still take. False if a frame that was durable once can't be read any more: then the segment stays as
+/// it is.
+fn finish_left_behind(inner: &Inner, segment: &LogSegment) -> Result<bool> {
     let name = ObjectName::new(names::log(segment.segment))?;
     let foot = ObjectName::new(names::log_foot(segment.segment))?;
     if inner.objects.exists(&foot)? {
-        return Ok(());
+        return Ok(true);
     }
     inner.objects.sync(&name)?;
-    let Some(mut frames) = LogFrames::scan(inner, segment.segment, name.clone())? else { return Ok(()) };
-    while frames.next_any()?.is_some() {}
+    let Some(mut frames) = LogFrames::scan(inner, segment.segment, name.clone())? else { return Ok(true) };
+    loop {
+        match frames.next_any() {
+            Ok(Some(_)) => {}
+            Ok(None) => break,
+            Err(Error::Damaged { .. }) => return Ok(false),
+            Err(e) => return Err(e),
+        }
+    }
     let scanned = frames.into_scanned();
     let bytes = detached_footer(
         &inner.keys,
@@ -242,6 +252,6 @@ fn finish_left_behind(inner: &Inner, segment: &LogSegment) -> Result<()> {
         scanned.frames_end,
     )?;
     match inner.objects.put_if_absent(&foot, &bytes)? {
-        Put::Created | Put::Exists => Ok(()),
+        Put::Created | Put::Exists => Ok(true),
     }
 }

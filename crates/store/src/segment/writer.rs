@@ -54,6 +54,8 @@ pub(crate) struct SegmentWriter {
     footer: Footer,
     root: blake3::Hasher,
     offset: u64,
+    /// What the last sync covered, bytes.
+    durable_end: u64,
     /// Open each frame again after sealing it.
     verify: bool,
     /// A payload before it was sealed and after it was opened again.
@@ -112,6 +114,7 @@ impl SegmentWriter {
             footer: Footer::default(),
             root: blake3::Hasher::new(),
             offset: 0,
+            durable_end: 0,
             verify,
             checks: Default::default(),
             image,
@@ -149,6 +152,11 @@ impl SegmentWriter {
             plain_len: frame.plain_len,
             stored_len,
             payload_crc: 0,
+            durable_end: if frame.kind.is_log() {
+                u32::try_from(self.durable_end).map_err(|_| Error::LogFull)?
+            } else {
+                0
+            },
         };
         let aad = header.aad(self.keys.repo, self.id);
         let (mut before, mut again) = std::mem::take(&mut self.checks);
@@ -203,7 +211,9 @@ impl SegmentWriter {
 
     /// Makes everything appended so far durable.
     pub(crate) fn sync(&mut self) -> Result<()> {
-        Ok(self.object.sync()?)
+        self.object.sync()?;
+        self.durable_end = self.offset;
+        Ok(())
     }
 
     /// Writes footer and trailer and makes the segment durable.

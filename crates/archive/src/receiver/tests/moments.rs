@@ -38,7 +38,7 @@ fn life(memory: &Memory, incarnation: u32, times: &[i64], notes: &[i64]) {
     let record = counts.record(&stream, 0, segment, &at(4), &at(start(times.len())));
     let stretch = Stretch { segment, stream, number: 0, start: at(4), opened_us: 0, sealed: Some(record) };
     let synced = frames.len();
-    memory.0.lock().unwrap().segments.push(Segment { stretch, frames, synced });
+    memory.0.lock().unwrap().segments.push(Segment { stretch, frames, synced, rotten: None });
 }
 
 const EPOCH_US: i64 = 1_700_000_000_000_000;

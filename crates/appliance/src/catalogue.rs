@@ -125,6 +125,9 @@ pub(crate) fn open_options(environment: &Environment) -> OpenOptions {
     if environment.force_pool {
         options.io = EngineChoice::Pool;
     }
+    if let Some(mib) = environment.index_mib {
+        options.index_bytes_max = mib << 20;
+    }
     options
 }
 

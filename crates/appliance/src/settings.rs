@@ -82,6 +82,8 @@ pub struct Environment {
     pub force_pool: bool,
     /// `HOLDFAST_AEAD=portable`: RustCrypto's AES-GCM in place of aws-lc's.
     pub portable_aead: bool,
+    /// `HOLDFAST_INDEX_MIB=N`: memory for the index of known blocks, for a backup; 100 MiB hold a TiB of blocks.
+    pub index_mib: Option<u64>,
 }
 
 impl Environment {
@@ -110,6 +112,7 @@ impl Environment {
             spool: var("TMPDIR").map_or_else(|| PathBuf::from("/var/tmp"), PathBuf::from),
             force_pool: choice("HOLDFAST_IO", &["auto", "uring"], "pool")?,
             portable_aead: choice("HOLDFAST_AEAD", &["auto", "fast"], "portable")?,
+            index_mib: mebibytes("HOLDFAST_INDEX_MIB")?,
         })
     }
 }
@@ -126,6 +129,7 @@ impl Environment {
             spool: spool.unwrap_or_else(|| PathBuf::from("/var/tmp")),
             force_pool: choice("HOLDFAST_IO", &["auto", "uring"], "pool")?,
             portable_aead: choice("HOLDFAST_AEAD", &["auto", "fast"], "portable")?,
+            index_mib: mebibytes("HOLDFAST_INDEX_MIB")?,
         })
     }
 }
@@ -142,6 +146,17 @@ fn choice(name: &str, others: &[&str], wanted: &str) -> Result<bool> {
     }
     Err(Error::usage(format!("{name} is '{value}', which means nothing."))
         .with_next(format!("use {wanted} or {}", others.join(" or "))))
+}
+
+/// The number of MiB in the variable `name`.
+fn mebibytes(name: &str) -> Result<Option<u64>> {
+    let Some(value) = std::env::var_os(name).filter(|v| !v.is_empty()) else { return Ok(None) };
+    let value = value.to_string_lossy().into_owned();
+    match value.parse::<u64>() {
+        Ok(mib) if mib <= 1 << 20 => Ok(Some(mib)),
+        _ => Err(Error::usage(format!("{name} is '{value}', which is no number of MiB."))
+            .with_next("use a whole number, such as 128")),
+    }
 }
 
 impl Settings {

@@ -53,7 +53,8 @@ pub struct OpenOptions {
     pub verify_write: VerifyWrite,
     /// Threads that hash and compress for one backup, and that read for one restore.
     pub workers: usize,
-    /// Memory that the index of one backup may take, bytes; past it, only the parent is compared with.
+    /// Memory that the index of one backup may take, bytes: 100 MiB for a TiB of blocks. Past it, a block that is neither
+    /// at its place in the parent nor among those that found room is stored again.
     pub index_bytes_max: u64,
     /// Longest chain of deltas below a block, 0 to 4; 0 stores every block whole.
     pub delta_depth_max: u8,
@@ -62,7 +63,7 @@ pub struct OpenOptions {
 }
 
 impl OpenOptions {
-    /// The defaults: AWS-LC, everything read back, two workers, 64 MiB of index, deltas of up to four, and the engine
+    /// The defaults: AWS-LC, everything read back, two workers, 128 MiB of index, deltas of up to four, and the engine
     /// that a probe finds.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>) -> Self {
@@ -72,7 +73,7 @@ impl OpenOptions {
             engine,
             verify_write: VerifyWrite::default(),
             workers: 2,
-            index_bytes_max: 64 << 20,
+            index_bytes_max: 128 << 20,
             delta_depth_max: DEPTH_MAX,
             io: EngineChoice::Probe,
         }

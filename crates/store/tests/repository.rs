@@ -5,6 +5,7 @@
 mod common;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use common::{
     BLOCK, content, create, create_options, draft, log_record, objects, open, position, put_file, read_file,
@@ -13,10 +14,10 @@ use common::{
 use holdfast_format::ids::BackupId;
 use holdfast_format::map::SourceState;
 use holdfast_format::record::BackupStats;
-use holdfast_io::{Disk, SimDisk};
+use holdfast_io::{Directory, Disk, SimDisk};
 use holdfast_store::{
-    BackupWriter, BlockKind, Engine, Error, LogKind, LogState, RecoveryKit, Repository, RestoreOptions,
-    Secret,
+    BackupWriter, BlockKind, Engine, Error, LogKind, LogState, OpenOptions, RecoveryKit, Repository,
+    RestoreOptions, Secret,
 };
 
 #[test]
@@ -77,6 +78,30 @@ fn unchanged_blocks_are_found_at_the_parent_and_moved_ones_in_the_index() {
     let mut read = vec![0; bytes.len()];
     assert_eq!(reader.read_at(0, 0, &mut read).unwrap(), bytes.len());
     assert_eq!(read, bytes);
+}
+
+#[test]
+fn without_room_for_the_index_moved_blocks_are_stored_again_and_nothing_else_changes() {
+    let disk = SimDisk::new();
+    let (repo, _) = create(&disk);
+    let bytes = content(1, 20 * BLOCK);
+    let writer = repo.begin_backup(None).unwrap();
+    put_file(&writer, "a", &bytes);
+    let first = writer.commit(draft()).unwrap();
+    let options = OpenOptions { index_bytes_max: 0, ..common::options() };
+    let repo =
+        Repository::open(Arc::new(Directory::open(disk.shared(), "/repo").unwrap()), &secret(), options)
+            .unwrap();
+    let writer = repo.begin_backup(Some(first.id)).unwrap();
+    put_file(&writer, "a", &bytes);
+    put_file(&writer, "copy", &bytes[10 * BLOCK..]);
+    let second = writer.commit(draft()).unwrap();
+    assert_eq!((second.stats.new_blocks, second.stats.parent_blocks, second.stats.known_blocks), (10, 20, 0));
+    let reader = repo.open_backup(second.id).unwrap();
+    let copy = reader.find(b"copy").unwrap();
+    let mut read = vec![0; 10 * BLOCK];
+    assert_eq!(reader.read_at(copy, 0, &mut read).unwrap(), read.len());
+    assert_eq!(read, &bytes[10 * BLOCK..]);
 }
 
 #[test]

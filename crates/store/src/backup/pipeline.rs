@@ -253,14 +253,13 @@ impl Shared {
             }
             known.index.candidates(id)
         };
-        for place in candidates {
-            let Some(segment) = self.table().segment(place.segment) else { continue };
-            let address = Address { segment, slot: place.slot };
-            let Some(found) = self.inner.cache.try_locate(address).filter(|f| f.entry.id == *id) else {
-                continue;
-            };
-            if self.is_whole(&found.entry) {
-                return Ok(Some(self.stored(address, &found.entry)));
+        for segment in candidates {
+            // A segment that can't be read any more holds nothing that could be relied on.
+            let Ok(view) = self.inner.cache.view(segment) else { continue };
+            for entry in view.footer().entries.iter().filter(|e| e.id == *id && view.has_block(segment, e)) {
+                if self.inner.cache.has_bases(entry) && self.is_whole(entry) {
+                    return Ok(Some(self.stored(Address { segment, slot: entry.slot }, entry)));
+                }
             }
         }
         Ok(None)
@@ -286,7 +285,10 @@ impl Shared {
         let inner = &self.inner;
         let mut coder = Coder::new()?;
         let mut seen = HashSet::new();
-        for backup in inner.backups().iter().rev() {
+        let backups = inner.backups();
+        // What garbage collection removed was stored, too, and what was forgotten may still be there: a good guess.
+        index.reserve(backups.iter().map(|backup| backup.stats.new_blocks).sum());
+        for backup in backups.iter().rev() {
             // A backup whose map is damaged costs its deduplication, not this backup.
             let Ok((_, segments)) = load_segments(&inner.cache, &mut coder, backup.map) else { continue };
             for segment in segments.iter().map(|s| s.segment) {
@@ -294,13 +296,9 @@ impl Shared {
                     continue;
                 }
                 let Ok(view) = inner.cache.view(segment) else { continue };
-                let place = self.table().place(segment, false);
-                for entry in &view.footer().entries {
-                    let here = entry.kind == FrameKind::Block
-                        && view.entry(Address { segment, slot: entry.slot }) == Some(entry);
-                    if here && !index.insert(&entry.id, Place { segment: place, slot: entry.slot }) {
-                        return Ok(());
-                    }
+                let blocks = view.footer().entries.iter().filter(|entry| view.has_block(segment, entry));
+                if !index.insert(segment, blocks.map(|entry| &entry.id)) {
+                    return Ok(());
                 }
             }
         }

@@ -99,11 +99,7 @@ pub(super) fn seal(shared: &Shared, jobs: &Receiver<SealerJob>) {
             SealerJob::Seal { .. } if shared.check().is_err() => {}
             SealerJob::Seal { place, segment } => match segment.seal() {
                 Ok(sealed) => {
-                    let mut known = lock(&shared.index);
-                    for entry in &sealed.footer.entries {
-                        known.index.insert(&entry.id, Place { segment: place, slot: entry.slot });
-                    }
-                    drop(known);
+                    lock(&shared.index).index.insert(sealed.id, sealed.footer.entries.iter().map(|e| &e.id));
                     shared.note_sealed(&sealed);
                     shared.table().unsealed.remove(&place);
                     let mut fresh = lock(&shared.fresh);

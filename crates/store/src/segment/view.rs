@@ -8,8 +8,8 @@ use holdfast_format::keys;
 use holdfast_format::limits::{DEPTH_MAX, SEGMENT_BYTES_MAX};
 use holdfast_format::names;
 use holdfast_format::segment::{
-    DELTA_PREFIX_BYTES, FRAME_HEADER_BYTES, Footer, FooterEntry, FrameHeader, PAGE_BYTES, SegmentHeader,
-    Trailer,
+    DELTA_PREFIX_BYTES, FRAME_HEADER_BYTES, Footer, FooterEntry, FrameHeader, FrameKind, PAGE_BYTES,
+    SegmentHeader, Trailer,
 };
 use holdfast_io::{File, ObjectName, Objects};
 
@@ -132,6 +132,12 @@ impl SegmentView {
             }
         };
         self.footer.entries.get(place)
+    }
+
+    /// Whether an entry of the footer is a block that this birth has here.
+    pub(crate) fn has_block(&self, birth: SegmentId, entry: &FooterEntry) -> bool {
+        let here = || self.entry(Address { segment: birth, slot: entry.slot });
+        entry.kind == FrameKind::Block && here().is_some_and(|found| std::ptr::eq(found, entry))
     }
 
     /// The segment as a file for the bulk engines, opened anew; `None` where its place has no files, or where it was

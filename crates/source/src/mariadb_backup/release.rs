@@ -18,12 +18,19 @@ const ANSWER_MAX: Duration = Duration::from_secs(5);
 pub(super) fn release(connect: &ConnectOptions, after: u32) {
     let Ok(mut conn) = Conn::connect(connect) else { return };
     conn.set_read_timeout(ANSWER_MAX);
-    let waiting = format!(
-        "SELECT id FROM information_schema.processlist WHERE id > {after} AND info LIKE 'BACKUP STAGE %' \
-         AND state LIKE 'Waiting%' AND user = SUBSTRING_INDEX(USER(), '@', 1)"
-    );
-    let Ok(sessions) = conn.query(waiting) else { return };
-    if let (1, Some(session)) = (sessions.rows.len(), sessions.text(0, 0)) {
+    // Not from information_schema, whose answer depends on the characters in other sessions' statements.
+    let Ok(sessions) = conn.query("SHOW PROCESSLIST") else { return };
+    let text = |row, column| sessions.text_by_name(row, column).unwrap_or_default();
+    let id = |row| text(row, "Id").parse::<u32>().unwrap_or_default();
+    let Some(us) = (0..sessions.rows.len()).find(|row| id(*row) == conn.thread_id()) else { return };
+    let waits = |row: &usize| {
+        id(*row) > after
+            && text(*row, "User") == text(us, "User")
+            && text(*row, "State").starts_with("Waiting")
+            && text(*row, "Info").starts_with("BACKUP STAGE ")
+    };
+    let mut waiting = (0..sessions.rows.len()).filter(waits).map(id);
+    if let (Some(session), None) = (waiting.next(), waiting.next()) {
         // It may have ended at this very moment, which is what was wanted.
         let _ = conn.execute(format!("KILL {session}"));
     }

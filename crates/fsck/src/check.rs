@@ -28,6 +28,7 @@ use crate::findings::{Findings, Mend};
 use crate::frames::{Checker, Outcome};
 use crate::hold::Hold;
 use crate::index::Index;
+use crate::keep::kept;
 use crate::logs::Logs;
 use crate::manifest::{self, Manifest};
 use crate::maps::Maps;
@@ -156,6 +157,7 @@ fn hold<'a>(objects: &'a dyn Objects, keys: &Keys, found: &Findings) -> Result<(
 struct Known<'a> {
     servers: HashMap<ServerId, &'a str>,
     backups: BTreeMap<u64, &'a BackupRecord>,
+    forgotten: Vec<&'a BackupRecord>,
     manifest: &'a Manifest,
     deleted: HashSet<SegmentId>,
     /// Where the frames of a birth were moved; the last record holds.
@@ -168,6 +170,7 @@ impl<'a> Known<'a> {
         let mut known = Self {
             servers: HashMap::new(),
             backups: BTreeMap::new(),
+            forgotten: Vec::new(),
             manifest,
             deleted: HashSet::new(),
             carriers: HashMap::new(),
@@ -185,7 +188,7 @@ impl<'a> Known<'a> {
                 }
                 Record::BackupForgotten { backup, .. } => {
                     if let Some(number) = numbers.get(backup) {
-                        known.backups.remove(number);
+                        known.forgotten.extend(known.backups.remove(number));
                     }
                 }
                 Record::LogSealed(log) => {
@@ -335,7 +338,9 @@ impl Run<'_> {
             report.backups.push(maps.check(backup, &self.known.server(backup.server)));
         }
         self.logs(&index, &openings, report);
-        self.orphans(&index, &unreadable, &reached, report);
+        let forgotten = self.known.forgotten.iter().map(|b| b.map);
+        let kept = kept(&maps, &index, &reached, forgotten);
+        self.orphans(&index, &unreadable, &reached, &kept, report);
         Ok(())
     }
 
@@ -569,12 +574,13 @@ impl Run<'_> {
         report.streams = logs.check(|key| self.known.stream(key));
     }
 
-    /// What nothing reaches: harmless, counted.
+    /// What nothing keeps: harmless, counted.
     fn orphans(
         &self,
         index: &Index,
         unreadable: &[Unreadable],
         reached: &HashSet<SegmentId>,
+        kept: &HashSet<SegmentId>,
         report: &mut Report,
     ) {
         let alive: HashSet<_> = self
@@ -584,16 +590,21 @@ impl Run<'_> {
             .filter_map(|s| s.session.as_ref().map(|s| s.id))
             .collect();
         for segment in &index.segments {
-            if !self.needed(segment, reached) && !alive.contains(&segment.header.session) {
+            if self.needed(segment, reached) || alive.contains(&segment.header.session) {
+                continue;
+            }
+            if self.needed(segment, kept) {
+                report.counts.forgotten = report.counts.forgotten.saturating_add(1);
+                report.counts.forgotten_bytes = report.counts.forgotten_bytes.saturating_add(segment.len);
+            } else {
                 report.counts.orphans = report.counts.orphans.saturating_add(1);
                 report.counts.orphan_bytes = report.counts.orphan_bytes.saturating_add(segment.len);
                 let births = segment.births.iter().map(|b| b.segment).collect();
                 self.found.mend(Mend::Orphan { name: segment.name.clone(), births, bytes: segment.len });
             }
         }
-        let lost = |b: &&Unreadable| {
-            !b.log_with_frames && !self.known.births_in(b.id).any(|id| reached.contains(&id))
-        };
+        let lost =
+            |b: &&Unreadable| !b.log_with_frames && !self.known.births_in(b.id).any(|id| kept.contains(&id));
         for lost in unreadable.iter().filter(lost) {
             report.counts.orphans = report.counts.orphans.saturating_add(1);
             // Who wrote it cannot be read, so it is nobody's only if nobody is at work.

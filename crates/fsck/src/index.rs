@@ -3,7 +3,7 @@
 //! Four bytes a frame, 64 MiB for a TiB of blocks that do not compress; frames that are
 //! not a full block cost some more.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use holdfast_format::ids::{Address, SegmentId};
 use holdfast_format::limits::{BLOCK_BYTES, SLOTS_MAX};
@@ -25,6 +25,8 @@ struct Births {
     offsets: Vec<u32>,
     /// Slots that hold something else than a block of full length.
     odd: HashMap<u32, (FrameKind, u32)>,
+    /// The births in which bases of its deltas lie, rising.
+    bases: Vec<SegmentId>,
 }
 
 /// Every segment that could be read, and every frame's place.
@@ -48,7 +50,13 @@ impl Index {
         for (at, birth) in segment.births.iter().enumerate() {
             let mine = || entries.iter().filter(|e| usize::from(e.birth) == at && e.slot < SLOTS_MAX);
             let slots = mine().map(|e| e.slot.saturating_add(1)).max().unwrap_or(0);
-            let mut births = Births { carrier, offsets: vec![NO_FRAME; slots as usize], odd: HashMap::new() };
+            let bases: BTreeSet<SegmentId> = mine().filter_map(|e| e.base.map(|b| b.segment)).collect();
+            let mut births = Births {
+                carrier,
+                offsets: vec![NO_FRAME; slots as usize],
+                odd: HashMap::new(),
+                bases: bases.into_iter().collect(),
+            };
             for entry in mine() {
                 if let Some(place) = births.offsets.get_mut(entry.slot as usize) {
                     *place = entry.offset;
@@ -71,6 +79,11 @@ impl Index {
     /// The segment in which the frames of a birth lie now.
     pub(crate) fn carrier(&self, birth: SegmentId) -> Option<&Segment> {
         self.births.get(&birth).and_then(|b| self.segments.get(b.carrier))
+    }
+
+    /// The births in which bases of the deltas of a birth lie.
+    pub(crate) fn bases(&self, birth: SegmentId) -> &[SegmentId] {
+        self.births.get(&birth).map_or(&[], |b| &b.bases)
     }
 
     /// Kind and plain length of the frame at an address.

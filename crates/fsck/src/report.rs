@@ -91,6 +91,10 @@ pub struct Counts {
     pub orphans: u64,
     /// Their bytes.
     pub orphan_bytes: u64,
+    /// Segments that only forgotten backups need, or that hold bases of what others need: a prune decides on them.
+    pub forgotten: u64,
+    /// Their bytes.
+    pub forgotten_bytes: u64,
     /// Bytes read.
     pub bytes: u64,
     /// Bytes of plaintext that the frames held.
@@ -181,6 +185,13 @@ impl Report {
         let _ = writeln!(out, "sessions   {}{alive}", c.sessions);
         let orphans = if c.orphans > 0 { format!(" ({})", size(c.orphan_bytes)) } else { String::new() };
         let _ = writeln!(out, "orphans    {}{orphans}", c.orphans);
+        if c.forgotten > 0 {
+            let (count, bytes) = (c.forgotten, size(c.forgotten_bytes));
+            let _ = writeln!(
+                out,
+                "prune's    {count} ({bytes}) that only forgotten backups or bases of deltas need"
+            );
+        }
     }
 
     fn write_streams(&self, out: &mut String) {

@@ -321,8 +321,10 @@ impl Run<'_> {
         let reader = Reader::new(self.objects, self.keys, &index);
         let maps = Maps { reader: &reader, found: self.found };
         let reached = self.reached(&maps);
+        // Segments of bases of bases, too, which no map names.
+        let needed = kept(&maps, &index, &reached, []);
         for bad in &unreadable {
-            if bad.log_with_frames || self.known.births_in(bad.id).any(|id| reached.contains(&id)) {
+            if bad.log_with_frames || self.known.births_in(bad.id).any(|id| needed.contains(&id)) {
                 self.progress.flaw();
                 let births = self.known.births_in(bad.id);
                 self.found.bad_segment(births, &bad.name, bad.wrong.offset, bad.wrong.what.clone());
@@ -330,7 +332,7 @@ impl Run<'_> {
                 self.found.note(&bad.name, format!("{} (nothing needs this segment)", bad.wrong.what));
             }
         }
-        let openings = self.frames(&reader, &reached, report);
+        let openings = self.frames(&reader, &needed, report);
         self.missing(&index, &unreadable, &reached);
 
         self.progress.begin("maps", 0);
@@ -339,8 +341,8 @@ impl Run<'_> {
         }
         self.logs(&index, &openings, report);
         let forgotten = self.known.forgotten.iter().map(|b| b.map);
-        let kept = kept(&maps, &index, &reached, forgotten);
-        self.orphans(&index, &unreadable, &reached, &kept, report);
+        let kept = kept(&maps, &index, &needed, forgotten);
+        self.orphans(&index, &unreadable, &needed, &kept, report);
         Ok(())
     }
 

@@ -91,7 +91,7 @@ pub struct Counts {
     pub orphans: u64,
     /// Their bytes.
     pub orphan_bytes: u64,
-    /// Segments that only forgotten backups need, or that hold bases of what others need: a prune decides on them.
+    /// Segments that only forgotten backups need: a prune decides on them.
     pub forgotten: u64,
     /// Their bytes.
     pub forgotten_bytes: u64,

@@ -108,6 +108,31 @@ fn a_repair_leaves_what_forgotten_backups_and_bases_of_bases_need() {
 }
 
 #[test]
+fn damage_in_a_base_of_a_base_is_found_and_healed() {
+    let (objects, repo, made) = history();
+    let first = objects.list("segments/").unwrap();
+    for id in &made[..4] {
+        repo.forget(*id, "a test").unwrap();
+    }
+    let options = PruneOptions { grace_us: -1, dead_percent_max: 100, ..PruneOptions::default() };
+    repo.prune(&options, &|_, _| {}).unwrap();
+    let mut healed = 0;
+    for name in first.iter().filter(|name| objects.exists(name).unwrap()) {
+        let right = objects.read(name, 0, objects.len(name).unwrap()).unwrap();
+        let mut rotten = right.clone();
+        rotten[4096 + 40] ^= 1;
+        objects.replace(name, &rotten).unwrap();
+        let report = fsck(objects.as_ref()).unwrap();
+        assert!(report.flaws.iter().any(|f| f.object == name.as_str()), "{}", report.text());
+        let told = mend(objects.as_ref());
+        assert!(objects.read(name, 0, right.len() as u64).unwrap() == right, "{told}");
+        healed += 1;
+    }
+    assert!(healed > 3, "{healed} segments");
+    restores(&repo, made[4], 4);
+}
+
+#[test]
 fn a_repair_leaves_a_locked_backup_that_another_program_forgot() {
     let (objects, repo, made) = history();
     repo.lock_backup(made[0], NOW_US + 1_000).unwrap();

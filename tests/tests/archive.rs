@@ -13,13 +13,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use holdfast_archive::{
-    CopyFacts, Error, FileMark, FollowOptions, Followed, Note, Place, ServerLog, Target, Until, find, follow,
-    mark, plan,
+    CopyFacts, Error, FileMark, FollowOptions, Followed, Note, Place, ReceiverEngine, ServerLog, Target,
+    Until, find, follow, mark, plan,
 };
 use holdfast_format::gtid::{Flavor, GtidSet, Uuid};
 use holdfast_format::ids::{Address, BackupId, SegmentId, ServerId};
 use holdfast_format::record::{BackupRecord, BackupStats, Coordinates, Position, Record, SourceKind};
 use holdfast_io::{Directory, Objects, RealDisk};
+use holdfast_mysql::TlsMode;
 use holdfast_store::{Argon2Cost, Clock, CreateOptions, FixedClock, OpenOptions, Repository, Secret};
 use holdfast_tests::server::BACKUP_USER;
 use holdfast_tests::{Engine, Ledger, LedgerOptions, Random, StopOnDrop, TestServer};
@@ -45,6 +46,10 @@ fn options(server: &TestServer) -> FollowOptions {
     options.stretch_bytes = 256 << 10;
     options.backoff = (Duration::from_millis(50), Duration::from_millis(500));
     options.give_up_after = Some(Duration::from_secs(60));
+    // As the commands understand it.
+    if std::env::var("HOLDFAST_IO").is_ok_and(|io| io == "pool") {
+        options.engine = ReceiverEngine::Plain;
+    }
     options
 }
 
@@ -246,6 +251,94 @@ fn a_reset_of_the_source_is_a_gap_and_loses_nothing_mysql() {
 #[test]
 fn a_reset_of_the_source_is_a_gap_and_loses_nothing_mariadb() {
     a_reset_of_the_source_is_a_gap_and_loses_nothing(Engine::MariaDb);
+}
+
+/// Small events and one of two packets, with TLS (where the server has a certificate) and without, by either engine.
+fn either_engine_receives_the_servers_own_bytes(engine: Engine) {
+    let server = TestServer::start_with(engine, &["--max-allowed-packet=64M"]);
+    server.run(&["CREATE DATABASE d", "CREATE TABLE d.t (id INT AUTO_INCREMENT PRIMARY KEY, b LONGBLOB)"]);
+    server.run(&["INSERT INTO d.t (b) VALUES (REPEAT('0123456789', 1700000))"]);
+    server.run(&["INSERT INTO d.t (b) VALUES (REPEAT('abc', 700))"; 100]);
+    let whole = std::fs::metadata(server.datadir().join(end_of_log(&server).file)).unwrap().len();
+    assert!(whole > 17_000_000, "the large event is in the log");
+    for receiver in [ReceiverEngine::Probe, ReceiverEngine::Plain] {
+        for tls in [TlsMode::Preferred, TlsMode::Disabled] {
+            let dir = tempfile::tempdir().unwrap();
+            let repo = repository(dir.path());
+            let mut options = options(&server);
+            options.engine = receiver;
+            options.connect.tls.mode = tls;
+            // Over TLS the password goes as it is; without, under the server's key.
+            options.connect.public_key = holdfast_mysql::PublicKey::AsSent;
+            let start = plan(&repo, SERVER, IDENTITY).unwrap();
+            let mut engines = Vec::new();
+            let stop = AtomicBool::new(false);
+            follow(&repo, &start.stream, &start.origins, &options, &Until::EndOfLog, &stop, &mut |note| {
+                if let Note::Receiving { engine } = note {
+                    engines.push(engine);
+                }
+            })
+            .unwrap();
+            check_bytes(&repo, &server);
+            let end = ServerLog::open(&repo, SERVER).unwrap().place_of(&end_of_log(&server)).unwrap();
+            assert!(end.is_some(), "{receiver:?} {tls:?}: everything came");
+            // A host may refuse io_uring; then both are the same.
+            let expected =
+                if receiver == ReceiverEngine::Plain { &["tokio"][..] } else { &["tokio-uring", "tokio"] };
+            assert!(
+                engines.iter().all(|engine| expected.contains(engine)) && engines.len() == 1,
+                "{engines:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn either_engine_receives_the_servers_own_bytes_mysql() {
+    either_engine_receives_the_servers_own_bytes(Engine::MySql);
+}
+
+#[test]
+fn either_engine_receives_the_servers_own_bytes_mariadb() {
+    either_engine_receives_the_servers_own_bytes(Engine::MariaDb);
+}
+
+#[test]
+fn a_source_that_falls_silent_is_given_up_and_connected_to_again_by_either_engine() {
+    let server = TestServer::start(Engine::MariaDb);
+    for receiver in [ReceiverEngine::Probe, ReceiverEngine::Plain] {
+        let dir = tempfile::tempdir().unwrap();
+        let repo = repository(dir.path());
+        let mut options = options(&server);
+        options.engine = receiver;
+        options.dump.heartbeat = Duration::from_secs(3600);
+        options.dump.silence_max = Duration::from_millis(300);
+        let start = plan(&repo, SERVER, IDENTITY).unwrap();
+        let stop = AtomicBool::new(false);
+        let (mut connected, mut silences) = (0, 0);
+        follow(
+            &repo,
+            &start.stream,
+            &start.origins,
+            &options,
+            &Until::Stopped,
+            &stop,
+            &mut |note| match note {
+                Note::Connected { .. } => {
+                    connected += 1;
+                    // The source is alive and sends nothing, so this is reached however slow the machine is.
+                    stop.store(connected == 3, Ordering::Relaxed);
+                }
+                Note::Retrying { error: Error::Mysql(error), .. } => {
+                    assert!(error.is_timeout(), "{error}");
+                    silences += 1;
+                }
+                _ => {}
+            },
+        )
+        .unwrap();
+        assert_eq!((connected, silences), (3, 2));
+    }
 }
 
 /// The end of the server's log.

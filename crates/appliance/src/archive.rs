@@ -6,7 +6,9 @@ use crate::list::position_words;
 use crate::login::{connect, connect_options};
 use crate::progress::{Reading, Watcher};
 use crate::time::show_time;
-use holdfast_archive::{FollowOptions, Followed, Note, ServerLog, Until, follow, plan, probe};
+use holdfast_archive::{
+    FollowOptions, Followed, Note, ReceiverEngine, ServerLog, Until, follow, plan, probe,
+};
 use holdfast_format::gtid::{Flavor, GtidSet};
 use holdfast_format::record::{Position, Record, ServerRecord};
 use holdfast_mysql::{Conn, ConnectOptions};
@@ -151,6 +153,9 @@ fn run(
     let start =
         plan(&catalogue.repository, server.id, uuid).map_err(|e| archive_error(catalogue, server, e))?;
     let mut options = options.clone();
+    if catalogue.environment.force_pool {
+        options.engine = ReceiverEngine::Plain;
+    }
     if server.flavor == Some(Flavor::MySql) {
         options.expect_uuid = Some(uuid);
     }
@@ -221,6 +226,7 @@ pub(crate) fn same_server(
 fn tell(watcher: &dyn Watcher, note: &Note<'_>) {
     match note {
         Note::Connected { version, at } => watcher.note(&format!("following {version} from {at}")),
+        Note::Receiving { .. } => {}
         Note::Retrying { error, after } => {
             watcher.note(&format!("connection lost ({error}); trying again in {:.1} s", after.as_secs_f64()));
         }

@@ -24,7 +24,7 @@ pub use error::{Error, Result};
 pub use index::Indexed;
 pub use mark::{FileMark, Origin};
 pub use options::{FollowOptions, Followed, Note, Until};
-pub use receiver::follow;
+pub use receiver::{ReceiverEngine, follow};
 pub use server_log::{
     Break, CopyFacts, Cursor, Cut, Hole, Interval, Place, RawEvent, ServerLog, Size, Target,
 };

@@ -7,6 +7,7 @@ use holdfast_format::record::{LogRecord, Position};
 use holdfast_mysql::{ConnectOptions, DumpOptions};
 
 use crate::error::Error;
+use crate::receiver::ReceiverEngine;
 
 /// Raw bytes at which a stretch is sealed at the next boundary: what an index is rebuilt from after a crash.
 pub const STRETCH_BYTES: u64 = 64 << 20;
@@ -18,6 +19,8 @@ pub struct FollowOptions {
     pub connect: ConnectOptions,
     /// How to ask it.
     pub dump: DumpOptions,
+    /// How its socket is read.
+    pub engine: ReceiverEngine,
     /// What its `server_uuid` must be (MySQL).
     pub expect_uuid: Option<Uuid>,
     /// Oldest age of an event that is not durable.
@@ -39,6 +42,7 @@ impl FollowOptions {
         Self {
             connect,
             dump: DumpOptions::new(server_id),
+            engine: ReceiverEngine::Probe,
             expect_uuid: None,
             sync_after: Duration::from_millis(800),
             sync_idle: Duration::from_millis(50),
@@ -69,6 +73,11 @@ pub enum Note<'a> {
         version: String,
         /// File and offset.
         at: String,
+    },
+    /// The stream is being read.
+    Receiving {
+        /// By what: `tokio-uring` or `tokio`.
+        engine: &'static str,
     },
     /// The connection is lost or did not come about.
     Retrying {

@@ -1,4 +1,8 @@
-//! Follows a source's binlog into the archive: a thread reads the socket, the calling one checks and writes.
+//! Follows a source's binlog into the archive: a task reads the socket, the calling thread checks and writes.
+//!
+//! ```text
+//! socket -> task.rs on uring.rs or plain.rs (engine.rs chooses) -> channel.rs -> here: intake, stretch, sync
+//! ```
 //!
 //! Durable means synced: nothing counts as received before. What is not yet synced when the process dies comes again.
 
@@ -24,7 +28,9 @@ use crate::probe::{Probe, ask_again};
 use crate::storage::LogStore;
 use crate::stretch::StretchRecorder;
 use crate::tail::{self, Orphan};
-use source::{Batch, binlog_files, check_identity, read_socket};
+use channel::{Batch, Inbox, channel};
+pub use engine::ReceiverEngine;
+use source::{binlog_files, check_identity};
 
 /// Batches on their way, of 1 MiB each: 4 MiB, or that many events larger than that.
 const BATCHES: usize = 4;
@@ -193,13 +199,14 @@ impl<'a> Follower<'a> {
         }
         let halt = &*halted;
         std::thread::scope(|scope| {
-            let (sender, receiver) = bounded(BATCHES);
-            let reader = scope.spawn(move || read_socket(stream, &sender, halt));
-            let ended = self.consume(&receiver, &probes, until, stop);
+            let (outbox, inbox) = channel(BATCHES);
+            let engine = self.options.engine;
+            let reader = scope.spawn(move || engine::run(engine, stream, &outbox, halt));
+            let ended = self.consume(&inbox, &probes, until, stop);
             // The reader may wait for the socket or for room in the channel: end both waits.
             halt.store(true, Ordering::Relaxed);
             interrupter.interrupt();
-            drop(receiver);
+            drop(inbox);
             if reader.join().is_err() {
                 return Err(Error::Thread { doing: "reads the binlog from the socket" });
             }
@@ -275,10 +282,10 @@ impl<'a> Follower<'a> {
         Ok(None)
     }
 
-    /// Takes what the socket's thread sends, and keeps the promise of a sync within a second.
+    /// Takes what the socket's task sends, and keeps the promise of a sync within a second.
     fn consume(
         &mut self,
-        receiver: &Receiver<Batch>,
+        inbox: &Inbox,
         probes: &Receiver<Probe>,
         until: &Until,
         stop: &AtomicBool,
@@ -288,7 +295,8 @@ impl<'a> Follower<'a> {
                 self.probe = Some(probe);
             }
             self.note_complete()?;
-            match receiver.recv_timeout(self.patience()) {
+            match inbox.take(self.patience()) {
+                Ok(Batch::Begun(engine)) => (self.note)(Note::Receiving { engine }),
                 Ok(Batch::Events(events)) => {
                     for event in &events {
                         self.take(event)?;
@@ -313,7 +321,7 @@ impl<'a> Follower<'a> {
                     return Err(Error::Thread { doing: "reads the binlog from the socket" });
                 }
             }
-            self.sync_if_due(receiver.is_empty())?;
+            self.sync_if_due(inbox.is_empty())?;
             if stop.load(Ordering::Relaxed) {
                 return Ok(Ended::Stopped);
             }
@@ -599,6 +607,11 @@ fn now_us() -> i64 {
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }
 
+mod channel;
+mod engine;
+mod plain;
 mod source;
+mod task;
 #[cfg(test)]
 mod tests;
+mod uring;

@@ -410,6 +410,11 @@ impl Conn {
         doing: &'static str,
     ) -> Result<Vec<u8>> {
         let packet = self.read_any(until, doing)?;
+        self.in_order(packet)
+    }
+
+    /// The payload of the packet that is due.
+    fn in_order(&mut self, packet: Packet) -> Result<Vec<u8>> {
         // A server that ends a session by itself (shutdown, kill, inactivity) numbers its ERR packet as it likes.
         if packet.first_seq != self.seq && packet.payload.first() != Some(&0xff) {
             return Err(Error::protocol(
@@ -422,11 +427,25 @@ impl Conn {
         Ok(packet.payload)
     }
 
+    /// The next packet's payload if it is here whole; never waits.
+    pub(crate) fn packet_here(&mut self, doing: &'static str) -> Result<Option<Vec<u8>>> {
+        while self.transport.advance(doing)? {
+            if let Some(packet) = self.take_buffered()? {
+                return self.in_order(packet).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    fn take_buffered(&mut self) -> Result<Option<Packet>> {
+        let (taken, packet) = self.assembler.feed(self.transport.buffered())?;
+        self.transport.consume(taken);
+        Ok(packet)
+    }
+
     fn read_any(&mut self, until: Option<Deadline>, doing: &'static str) -> Result<Packet> {
         loop {
-            let (taken, packet) = self.assembler.feed(self.transport.buffered())?;
-            self.transport.consume(taken);
-            if let Some(packet) = packet {
+            if let Some(packet) = self.take_buffered()? {
                 return Ok(packet);
             }
             let deadline = until.unwrap_or_else(|| Deadline::after(self.read_timeout));
@@ -453,6 +472,11 @@ impl Conn {
     /// The next packet, of either side, has number 0.
     pub(crate) fn restart_sequence(&mut self) {
         self.seq = 0;
+    }
+
+    /// The longest that a write may take.
+    pub(crate) fn write_timeout(&self) -> Duration {
+        self.write_timeout
     }
 
     pub(crate) fn write_packet(&mut self, payload: &[u8], doing: &'static str) -> Result<()> {

@@ -13,6 +13,10 @@ use crate::response::{is_eof, parse_err};
 use crate::transport::Deadline;
 use crate::version::{Flavor, ServerVersion};
 
+mod driven;
+
+pub use driven::Ready;
+
 const COM_BINLOG_DUMP: u8 = 0x12;
 const COM_REGISTER_SLAVE: u8 = 0x15;
 const COM_BINLOG_DUMP_GTID: u8 = 0x1e;
@@ -22,6 +26,9 @@ const NON_BLOCK: u16 = 1;
 
 /// Dump flag of MariaDB: send ANNOTATE_ROWS events, too. Without it they are left out of the stream.
 const SEND_ANNOTATE_ROWS: u16 = 2;
+
+/// What a stream is doing, for its errors.
+const DOING: &str = "following the binlog";
 
 /// Length of an event's header.
 const EVENT_HEADER_LEN: usize = 19;
@@ -256,7 +263,6 @@ impl BinlogStream {
     /// Waits for the next event until `until`. Errors of the source keep their numbers (1236: not there any more).
     /// After any error the stream is of no use.
     pub fn next_event(&mut self, until: Instant) -> Result<Next> {
-        const DOING: &str = "following the binlog";
         if self.ended {
             return Ok(Next::End);
         }
@@ -268,14 +274,20 @@ impl BinlogStream {
             Err(error) => return Err(error),
         };
         self.heard = Instant::now();
-        match parse_packet(payload)? {
+        match self.take_packet(payload)? {
             Some(event) => Ok(Next::Event(event)),
-            None => {
-                self.ended = true;
-                self.conn.leave_exchange();
-                Ok(Next::End)
-            }
+            None => Ok(Next::End),
         }
+    }
+
+    /// An event, or `None` at the end.
+    fn take_packet(&mut self, payload: Vec<u8>) -> Result<Option<EventBytes>> {
+        let event = parse_packet(payload)?;
+        if event.is_none() {
+            self.ended = true;
+            self.conn.leave_exchange();
+        }
+        Ok(event)
     }
 
     /// Gives an event's memory back for the next one.

@@ -2,8 +2,9 @@
 //!
 //! Owns packets, the handshake, authentication, TLS, text queries, the binlog dump and
 //! the clone commands, and the credentials as users keep them. The protocol itself is
-//! sans-I/O; `conn` drives it over a blocking socket. Refuses to know the repository and
-//! server processes. Start reading at `conn.rs`.
+//! sans-I/O; `conn` drives it over a blocking socket, and a dump's socket can be handed to
+//! an asynchronous task (`dump/driven.rs`). Refuses to know the repository and server
+//! processes. Start reading at `conn.rs`.
 
 pub mod auth;
 pub mod capabilities;
@@ -24,8 +25,9 @@ pub mod version;
 pub mod wire;
 
 pub use conn::{Conn, Done, Interrupter};
-pub use dump::{BinlogStream, DumpFrom, DumpOptions, EventBytes, Next};
+pub use dump::{BinlogStream, DumpFrom, DumpOptions, EventBytes, Next, Ready};
 pub use error::{Error, Result, ServerError};
 pub use options::{ConnectOptions, Endpoint, PublicKey, Secret, TlsMode, TlsOptions};
 pub use resultset::{Column, ResultSet, RowRef};
+pub use transport::StreamSocket;
 pub use version::{Flavor, ServerVersion};

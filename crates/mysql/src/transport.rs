@@ -11,6 +11,10 @@ use rustls::ClientConnection;
 use crate::error::{Error, Result};
 use crate::options::Endpoint;
 
+mod driven;
+
+pub use driven::StreamSocket;
+
 /// Bytes taken from the socket at once: four TLS records, and enough that a clone's blocks of 1 MiB cost few calls.
 const READ_BUFFER: usize = 128 * 1024;
 

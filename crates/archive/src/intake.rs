@@ -52,13 +52,49 @@ pub enum Flaw {
     Event(holdfast_binlog::Error),
 }
 
-/// The first event of the last transaction that is archived: what the source must serve there again.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What the source must serve again: the last transaction that is archived, and what follows it in the file.
+///
+/// All of it counts. The first event alone proves little: MariaDB's holds a number and a time in whole seconds, which a
+/// log that was reset and filled again within the second has, too.
+#[derive(Debug, Clone)]
 pub struct Anchor {
-    /// Its offset.
+    /// Where its first event begins.
     pub offset: u64,
-    /// Its bytes.
+    /// Its first event.
     pub bytes: Vec<u8>,
+    /// The end of what is summed up.
+    end: u64,
+    /// Of all bytes from the first event on. No CRC: events end with their own, behind which all look alike to it.
+    digest: blake3::Hasher,
+}
+
+impl Anchor {
+    /// Begins with the event `raw` at `offset`.
+    #[must_use]
+    pub fn new(offset: u64, raw: &[u8]) -> Self {
+        let mut anchor = Self { offset, bytes: raw.to_vec(), end: offset, digest: blake3::Hasher::new() };
+        anchor.extend(offset, raw);
+        anchor
+    }
+
+    /// Goes on with the event `raw` at `offset`, if that is where it ends.
+    pub fn extend(&mut self, offset: u64, raw: &[u8]) {
+        if offset == self.end {
+            self.digest.update(raw);
+            self.end += raw.len() as u64;
+        }
+    }
+
+    /// Can a log that shows `shown` so far, from the same offset on, be the same one?
+    fn allows(&self, shown: &Self) -> bool {
+        self.bytes == shown.bytes
+            && match shown.end.cmp(&self.end) {
+                std::cmp::Ordering::Equal => self.digest.finalize() == shown.digest.finalize(),
+                // Longer than the sum: an event that ends at another place than ours did.
+                std::cmp::Ordering::Greater => false,
+                std::cmp::Ordering::Less => true,
+            }
+    }
 }
 
 /// The state of one stream between two events.
@@ -76,6 +112,8 @@ pub struct Intake {
     executed: Option<GtidSet>,
     rotated_to: Option<String>,
     anchor: Option<Anchor>,
+    /// What this connection has shown of the anchor so far.
+    shown: Option<Anchor>,
     connected: bool,
 }
 
@@ -94,6 +132,7 @@ impl Intake {
             executed,
             rotated_to: None,
             anchor: None,
+            shown: None,
             connected: false,
         }
     }
@@ -157,6 +196,7 @@ impl Intake {
     /// same one.
     pub fn reconnect(&mut self) -> u64 {
         self.connected = false;
+        self.shown = None;
         self.incoming = self.anchor.as_ref().map_or(FIRST_OFFSET, |anchor| anchor.offset);
         self.incoming
     }
@@ -250,9 +290,18 @@ impl Intake {
         if event.kind() == EventType::FORMAT_DESCRIPTION {
             raw.clone_into(&mut self.format_event);
         }
-        let anchor = self.anchor.as_ref().filter(|anchor| anchor.offset == self.incoming);
         let next = self.incoming + u64::from(header.length);
-        if anchor.is_some_and(|anchor| anchor.bytes != raw) || next > self.offset {
+        let same = self.anchor.as_ref().is_none_or(|anchor| {
+            if self.incoming >= anchor.end {
+                return true;
+            }
+            match self.shown.as_mut() {
+                Some(shown) => shown.extend(self.incoming, raw),
+                None => self.shown = Some(Anchor::new(self.incoming, raw)),
+            }
+            self.shown.as_ref().is_some_and(|shown| anchor.allows(shown))
+        });
+        if !same || next > self.offset {
             return Err(Flaw::Gap(format!(
                 "at {}:{} the source serves another transaction than the one that is archived; it was reset, \
                  restored, or lost its tail",
@@ -285,7 +334,9 @@ impl Intake {
         let pushed = self.assembler.push(&event, &format).map_err(Flaw::Event)?;
         let first_of_file = self.anchor.is_none() && event.kind() != EventType::FORMAT_DESCRIPTION;
         if (starts && !matches!(pushed, Pushed::Outside)) || first_of_file {
-            self.anchor = Some(Anchor { offset: self.offset, bytes: raw.to_vec() });
+            self.anchor = Some(Anchor::new(self.offset, raw));
+        } else if let Some(anchor) = self.anchor.as_mut() {
+            anchor.extend(self.offset, raw);
         }
         self.offset = end;
         self.incoming = end;

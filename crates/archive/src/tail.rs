@@ -121,7 +121,7 @@ fn walk(
     let mut reader = LogReader::over(store, stream, stretches, place, place + 1)?;
     reader.give_all();
     walked.end.offset = reader.begins_at().unwrap_or(walked.end.offset);
-    let (mut pending, mut first_of_open, mut open) = (Counts::default(), None, false);
+    let (mut pending, mut first_of_open, mut open) = (Counts::default(), None::<Anchor>, false);
     loop {
         let event = match reader.next_event() {
             Ok(Some(event)) => event,
@@ -132,8 +132,10 @@ fn walk(
             }
             Err(error) => return Err(error),
         };
-        if !open {
-            first_of_open = Some(Anchor { offset: event.event.position, bytes: event.event.raw.to_vec() });
+        let (at, raw) = (event.event.position, event.event.raw);
+        match first_of_open.as_mut().filter(|_| open) {
+            Some(anchor) => anchor.extend(at, raw),
+            None => first_of_open = Some(Anchor::new(at, raw)),
         }
         open = !event.boundary;
         pending.add(event.event.raw.len(), event.transaction.as_deref());
@@ -183,6 +185,8 @@ fn outside(event: &crate::log::LogEvent<'_>, walked: &mut Walked, anchor: Option
     // The format description changes (its in-use flag), all other events can prove that the log is the same one.
     if kind != EventType::FORMAT_DESCRIPTION && walked.counts.transactions == 0 {
         walked.anchor = anchor.filter(|anchor| anchor.offset > FIRST_OFFSET);
+    } else if let Some(anchor) = walked.anchor.as_mut() {
+        anchor.extend(event.event.position, event.event.raw);
     }
 }
 

@@ -213,9 +213,30 @@ impl Source {
 
     /// The same log with another time in its events, as a server that was reset would write it.
     fn reset(&self) -> Self {
+        self.altered(|_| true)
+    }
+
+    /// A log that differs in what its transactions do, and not in how they begin: one that was written anew within the
+    /// same second.
+    fn reset_at_once(&self) -> Self {
+        let begins = [
+            EventType::FORMAT_DESCRIPTION,
+            EventType::PREVIOUS_GTIDS,
+            EventType::GTID_LIST,
+            EventType::GTID,
+            EventType::MARIADB_GTID,
+        ];
+        self.altered(|kind| !begins.contains(&kind))
+    }
+
+    /// The same log with another time in the events of some kinds.
+    fn altered(&self, these: impl Fn(EventType) -> bool) -> Self {
         let mut other = self.clone();
         for (_, bytes) in &mut other.files {
             for (at, mut event) in split(bytes) {
+                if !these(EventType(event[4])) {
+                    continue;
+                }
                 event[0] ^= 1;
                 let body = event.len() - 4;
                 let crc = crc32fast::hash(&event[..body]).to_le_bytes();
@@ -381,6 +402,26 @@ fn a_source_that_serves_another_last_transaction_is_a_fork() {
     assert!(error.to_string().contains("another transaction"), "{error}");
     assert_eq!(exported(&memory), before);
     assert!(memory.records().unwrap().iter().any(|s| matches!(s.record, Record::LogGap(_))));
+}
+
+#[test]
+fn a_source_whose_last_transaction_only_begins_like_ours_is_a_fork() {
+    let mut refused = 0;
+    for source in [Source::mysql(), Source::mariadb()] {
+        for events in 4..14 {
+            let memory = Memory::default();
+            follow_some(&memory, &source, events, 1, true).unwrap();
+            let before = exported(&memory);
+            if tail::find(&memory, &STREAM).unwrap().last_us.is_none() {
+                continue;
+            }
+            let error = follow_some(&memory, &source.reset_at_once(), usize::MAX, 1, true).unwrap_err();
+            assert!(error.to_string().contains("another transaction"), "after {events} events: {error}");
+            assert_eq!(exported(&memory), before);
+            refused += 1;
+        }
+    }
+    assert!(refused > 8, "{refused}");
 }
 
 #[test]

@@ -259,8 +259,10 @@ fn binlog(sql: &mut dyn Sql, family: Family) -> Vec<Finding> {
     } else {
         bad(
             "binlog_format",
-            Grade::Failed,
-            format!("{format}: statements can't be replayed exactly"),
+            Grade::Warning,
+            format!(
+                "{format}: a statement that the server calls unsafe may do something else when it is replayed"
+            ),
             Some("SET GLOBAL binlog_format = 'ROW'; and binlog_format = ROW in the configuration".into()),
         )
     });

@@ -209,7 +209,7 @@ pub enum Body<'a> {
         /// Written by XA COMMIT .. ONE PHASE.
         one_phase: bool,
         /// Format id, global part, branch part.
-        xid: misc::XaId<'a>,
+        xid: misc::XaId,
     },
     /// AUTO_INCREMENT (`insert_id`) or LAST_INSERT_ID of the next statement.
     IntVar {
@@ -227,8 +227,10 @@ pub enum Body<'a> {
     },
     /// A user variable of the next statement.
     UserVar {
-        /// Its name.
+        /// Its name, in UTF-8.
         name: &'a [u8],
+        /// Its value.
+        value: misc::UserValue<'a>,
     },
     /// First block of a file for LOAD DATA.
     BeginLoad(misc::Block<'a>),
@@ -245,6 +247,10 @@ pub enum Body<'a> {
         file_id: u32,
         /// The statement.
         query: Query<'a>,
+        /// The part of the statement from INFILE to INTO, both included.
+        name: std::ops::Range<u32>,
+        /// What happens to rows whose keys are there already.
+        duplicates: misc::Duplicates,
     },
     /// LOAD DATA as MySQL 4 and before wrote it.
     OldLoad,

@@ -4,7 +4,7 @@ use holdfast_format::gtid::{Gtid, MariaDbBinlogState, MariaDbGtid, MySqlGtidSet,
 
 use crate::bytes::Cursor;
 use crate::error::Flaw;
-use crate::misc::xa_id;
+use crate::misc::{XaId, xa_id};
 
 /// MariaDB GTID flag: one statement, no COMMIT follows (DDL, non-transactional).
 pub const FL_STANDALONE: u8 = 1;
@@ -37,7 +37,7 @@ pub enum AlterPhase {
 }
 
 /// What the two families say differently about a transaction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GtidDetail {
     /// MySQL.
     MySql {
@@ -64,6 +64,8 @@ pub enum GtidDetail {
         flags: u8,
         /// Two-phase ALTER, if it is one.
         alter: Option<AlterPhase>,
+        /// The XA transaction that is prepared or decided, if it is one. No XA START follows.
+        xa: Option<XaId>,
     },
 }
 
@@ -260,9 +262,8 @@ pub(crate) fn parse_mariadb(body: &[u8], server: u32) -> Result<GtidEvent, Flaw>
     if flags & FL_GROUP_COMMIT_ID != 0 {
         c.u64("a group commit number")?;
     }
-    if flags & (FL_PREPARED_XA | FL_COMPLETED_XA) != 0 {
-        xa_id(&mut c, 1)?;
-    }
+    let named = flags & (FL_PREPARED_XA | FL_COMPLETED_XA) != 0;
+    let xa = if named { Some(xa_id(&mut c, 1)?) } else { None };
     let mut alter = None;
     if !c.is_empty() {
         let extra = c.u8("extra flags")?;
@@ -279,7 +280,7 @@ pub(crate) fn parse_mariadb(body: &[u8], server: u32) -> Result<GtidEvent, Flaw>
         }
     }
     let gtid = Gtid::MariaDb(MariaDbGtid { domain, server, sequence });
-    Ok(GtidEvent { gtid: Some(gtid), detail: GtidDetail::MariaDb { flags, alter } })
+    Ok(GtidEvent { gtid: Some(gtid), detail: GtidDetail::MariaDb { flags, alter, xa } })
 }
 
 pub(crate) fn parse_previous(body: &[u8]) -> Result<MySqlGtidSet, Flaw> {

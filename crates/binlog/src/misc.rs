@@ -7,14 +7,54 @@ use crate::format::FormatDescription;
 use crate::query::Query;
 
 /// The name of an XA transaction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct XaId<'a> {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct XaId {
     /// `formatID`; -1 for none.
     pub format: i32,
     /// `gtrid`.
-    pub global: &'a [u8],
+    pub global: Vec<u8>,
     /// `bqual`.
-    pub branch: &'a [u8],
+    pub branch: Vec<u8>,
+}
+
+/// The value of a user variable.
+#[derive(Debug, Clone, PartialEq)]
+pub enum UserValue<'a> {
+    /// NULL.
+    Null,
+    /// A string with the number of its collation.
+    Text {
+        /// Number of the collation.
+        collation: u32,
+        /// In the collation's character set.
+        bytes: &'a [u8],
+    },
+    /// A DOUBLE.
+    Real(f64),
+    /// A BIGINT.
+    Signed(i64),
+    /// A BIGINT UNSIGNED.
+    Unsigned(u64),
+    /// A DECIMAL.
+    Decimal {
+        /// Its digits.
+        text: String,
+        /// All digits.
+        precision: u8,
+        /// Digits behind the point.
+        scale: u8,
+    },
+}
+
+/// What LOAD DATA does with rows whose keys are there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Duplicates {
+    /// An error.
+    Error,
+    /// They are left out.
+    Ignore,
+    /// They replace the old ones.
+    Replace,
 }
 
 /// A block of a file for LOAD DATA.
@@ -50,7 +90,7 @@ pub(crate) fn rows_query(body: &[u8]) -> Result<Body<'_>, Flaw> {
     Ok(Body::RowsQuery(c.rest()))
 }
 
-pub(crate) fn xa_id<'a>(c: &mut Cursor<'a>, length_bytes: usize) -> Result<XaId<'a>, Flaw> {
+pub(crate) fn xa_id(c: &mut Cursor<'_>, length_bytes: usize) -> Result<XaId, Flaw> {
     let format = c.u32("the format of an XA name")? as i32;
     let global = c.uint(length_bytes, "the length of gtrid")?;
     let branch = c.uint(length_bytes, "the length of bqual")?;
@@ -58,8 +98,8 @@ pub(crate) fn xa_id<'a>(c: &mut Cursor<'a>, length_bytes: usize) -> Result<XaId<
     if global > 64 || branch > 64 {
         return Err(c.flaw("an XA name of at most 64 + 64 bytes", format!("{global} + {branch}")));
     }
-    let global = c.take(global as usize, "gtrid")?;
-    let branch = c.take(branch as usize, "bqual")?;
+    let global = c.take(global as usize, "gtrid")?.to_vec();
+    let branch = c.take(branch as usize, "bqual")?.to_vec();
     Ok(XaId { format, global, branch })
 }
 
@@ -90,7 +130,61 @@ pub(crate) fn user_var(body: &[u8]) -> Result<Body<'_>, Flaw> {
     let mut c = Cursor::new(body);
     let len = c.u32("the length of a name")?;
     let name = c.take(len as usize, "a name")?;
-    Ok(Body::UserVar { name })
+    if c.u8("whether the value is NULL")? != 0 {
+        return Ok(Body::UserVar { name, value: UserValue::Null });
+    }
+    let (kind, collation) = (c.u8("the type of a value")?, c.u32("a collation")?);
+    let len = c.u32("the length of a value")?;
+    let bytes = c.take(len as usize, "a value")?;
+    // MariaDB before 5.5 wrote no flags.
+    let unsigned = !c.is_empty() && c.u8("flags")? & 1 != 0;
+    let eight = |c: &Cursor<'_>| {
+        <[u8; 8]>::try_from(bytes).map_err(|_| c.flaw("a number of eight bytes", bytes.len()))
+    };
+    let value = match kind {
+        0 => UserValue::Text { collation, bytes },
+        1 => UserValue::Real(f64::from_le_bytes(eight(&c)?)),
+        2 if unsigned => UserValue::Unsigned(u64::from_le_bytes(eight(&c)?)),
+        2 => UserValue::Signed(i64::from_le_bytes(eight(&c)?)),
+        4 => decimal(bytes)?,
+        other => return Err(c.flaw("a type of value (0, 1, 2 or 4)", other)),
+    };
+    Ok(Body::UserVar { name, value })
+}
+
+/// Precision, scale, then groups of nine digits in four bytes, rarer ones at both ends; the
+/// first bit is turned over, all are for a number below zero.
+fn decimal(bytes: &[u8]) -> Result<UserValue<'static>, Flaw> {
+    const BYTES: [usize; 10] = [0, 1, 1, 2, 2, 3, 3, 4, 4, 4];
+    let mut c = Cursor::new(bytes);
+    let (precision, scale) = (c.u8("a precision")?, c.u8("a scale")?);
+    let Some(whole) = precision.checked_sub(scale).filter(|_| precision <= 81) else {
+        return Err(c.flaw("a scale no greater than the precision", scale));
+    };
+    let ends = |digits: usize| BYTES.get(digits).copied().unwrap_or(0);
+    let (whole, scale) = (usize::from(whole), usize::from(scale));
+    let mut groups = vec![(whole % 9, ends(whole % 9))];
+    groups.extend((0..whole / 9 + scale / 9).map(|_| (9, 4)));
+    groups.push((scale % 9, ends(scale % 9)));
+    let negative = bytes.get(2).is_some_and(|first| first & 0x80 == 0);
+    let mut digits = String::new();
+    for (at, (width, len)) in groups.into_iter().filter(|(width, _)| *width > 0).enumerate() {
+        let mut value = 0u32;
+        for (byte_at, byte) in c.take(len, "digits")?.iter().enumerate() {
+            let byte = if negative { !byte } else { *byte };
+            let byte = if at + byte_at == 0 { byte ^ 0x80 } else { byte };
+            value = value << 8 | u32::from(byte);
+        }
+        digits.push_str(&format!("{value:0width$}"));
+    }
+    if digits.len() != whole + scale {
+        return Err(c.flaw("as many digits as the precision says", digits.len()));
+    }
+    let point = if scale > 0 { "." } else { "" };
+    let (before, after) = digits.split_at_checked(whole).unwrap_or_default();
+    let sign = if negative { "-" } else { "" };
+    let text = format!("{sign}{}{before}{point}{after}", if whole == 0 { "0" } else { "" });
+    Ok(UserValue::Decimal { text, precision: precision.max(1), scale: scale as u8 })
 }
 
 pub(crate) fn block(body: &[u8]) -> Result<Block<'_>, Flaw> {
@@ -107,8 +201,16 @@ pub(crate) fn execute_load<'a>(body: &'a [u8], format: &FormatDescription) -> Re
     // Between the fixed part of a QUERY (13 bytes) and its status variables stand 13 more:
     // file number, start and end of the file name in the text, handling of duplicates.
     let (query, extra) = Query::parse_with_extra(body, format, 13)?;
-    let file_id = Cursor::new(extra).u32("the number of a file")?;
-    Ok(Body::ExecuteLoad { file_id, query })
+    let mut c = Cursor::new(extra);
+    let file_id = c.u32("the number of a file")?;
+    let name = c.u32("the start of a file name")?..c.u32("the end of a file name")?;
+    let duplicates = match c.u8("the handling of duplicates")? {
+        0 => Duplicates::Error,
+        1 => Duplicates::Ignore,
+        2 => Duplicates::Replace,
+        other => return Err(c.flaw("a handling of duplicates from 0 to 2", other)),
+    };
+    Ok(Body::ExecuteLoad { file_id, query, name, duplicates })
 }
 
 pub(crate) fn incident(body: &[u8]) -> Result<Body<'_>, Flaw> {

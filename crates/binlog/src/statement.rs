@@ -5,6 +5,10 @@
 //! at the front. Text is bytes: every character set that a server takes as
 //! `character_set_client` has ASCII in it.
 
+mod safety;
+
+pub use safety::unsafe_part;
+
 /// Bit of `sql_mode`: `"` quotes identifiers.
 pub const MODE_ANSI_QUOTES: u64 = 4;
 /// Bit of `sql_mode`: `\` is an ordinary character in strings.

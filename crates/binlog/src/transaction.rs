@@ -129,6 +129,12 @@ pub struct StatementNote {
     pub database: String,
     /// Tables that it names, with the default database filled in.
     pub tables: Vec<TableKey>,
+    /// The connection that ran it.
+    pub thread: u32,
+    /// It depends on that connection: its temporary tables, most often.
+    pub thread_specific: bool,
+    /// CREATE TEMPORARY, DROP TEMPORARY.
+    pub temporary: bool,
     /// Its text, at most [`TEXT_MAX`] bytes, as UTF-8 with replacements.
     pub text: String,
 }
@@ -271,7 +277,7 @@ impl Assembler {
                     open.transaction.commit_micros = micros;
                     open.transaction.commit_is_exact = true;
                 }
-                if let GtidDetail::MariaDb { flags, alter } = gtid.detail {
+                if let GtidDetail::MariaDb { flags, alter, .. } = gtid.detail {
                     open.standalone = flags & FL_STANDALONE != 0;
                     open.begun = !open.standalone;
                     open.transaction.alter = alter;
@@ -475,11 +481,19 @@ impl Open {
         if query.error_code != 0 && !two_phase {
             self.odd(Oddity::FailedStatement, event.kind(), position, subject());
         }
-        self.note(position, query, text, statement);
+        let thread_specific = event.header.flags & FLAG_THREAD_SPECIFIC != 0;
+        self.note(position, query, text, statement, thread_specific);
         !self.begun
     }
 
-    fn note(&mut self, position: u64, query: &Query<'_>, text: &[u8], statement: Statement) {
+    fn note(
+        &mut self,
+        position: u64,
+        query: &Query<'_>,
+        text: &[u8],
+        statement: Statement,
+        thread_specific: bool,
+    ) {
         if self.transaction.statements.len() >= STATEMENTS_MAX {
             return;
         }
@@ -497,6 +511,9 @@ impl Open {
             object: statement.object,
             database,
             tables,
+            thread: query.thread_id,
+            thread_specific,
+            temporary: statement.temporary,
             text: lossy(text.get(..text.len().min(TEXT_MAX)).unwrap_or_default()),
         });
     }

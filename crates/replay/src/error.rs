@@ -100,12 +100,23 @@ pub enum Error {
     },
     /// Rows of a table without transactions were under way at a crash.
     #[error(
-        "rows of {table}, whose engine has no transactions, were under way at {place} when the last replay was killed, \
-         and nothing tells which of them are there: lay the base out anew and start again"
+        "{what} were under way at {place} when the last replay was killed. An engine without transactions keeps a part of \
+         them, and nothing tells which: lay the base out anew and start again"
     )]
     NonTransactional {
-        /// The table.
-        table: String,
+        /// What was under way.
+        what: String,
+        /// Where.
+        place: EventPlace,
+    },
+    /// A temporary table went with the replay that made it.
+    #[error(
+        "`{statement}` at {place} needs a temporary table that an earlier run made, or that the base was taken \
+         without: lay the base out anew and start again, from a base in which no such table was in use"
+    )]
+    TemporaryLost {
+        /// The statement.
+        statement: String,
         /// Where.
         place: EventPlace,
     },

@@ -112,6 +112,8 @@ pub fn run(
             Err(Error::Surprise { .. }) if steps.fresh => {
                 steps.fresh = false;
                 conn.execute("ROLLBACK").map_err(Error::server("rolling back"))?;
+                // Temporary tables made behind the checkpoint must go, too.
+                *conn = connect().map_err(Error::Connect)?;
                 checkpoint::step_down(conn, &steps.write())?;
             }
             Ok(outcome) => {
@@ -317,7 +319,25 @@ impl<'a> Net<'a> {
         }
         let encode = |flaw| Error::Encode { place: place.clone(), flaw };
         self.window.table_map(event, key).map_err(encode)?;
+        self.lanes_of_statement()?;
         Ok(true)
+    }
+
+    /// Gives each table of the statement under way its lane. Those in one lane go to the server
+    /// with the first rows of any of them, which opens them all: rows of one that it did not
+    /// open are dropped without a word.
+    fn lanes_of_statement(&mut self) -> Result<(), Error> {
+        for key in self.window.mapped() {
+            if self.window.way(&key).is_some() {
+                continue;
+            }
+            let decision = self.decide(&key)?;
+            let together = matches!(decision.class, Class::Together { .. });
+            if together || matches!(decision.class, Class::Ordered { .. }) {
+                self.window.add_to_lane(&key, &decision.lane, together, decision.apart);
+            }
+        }
+        Ok(())
     }
 
     /// Takes a row event. `false`: the window must be applied first.
@@ -363,11 +383,12 @@ impl<'a> Net<'a> {
                             }
                         }
                     }
-                    Class::Ordered { .. } => {
-                        self.window.add_to_lane(&key, &decision.lane, false, decision.apart)
-                    }
-                    Class::Together { .. } => {
-                        self.window.add_to_lane(&key, &decision.lane, true, decision.apart)
+                    Class::Ordered { .. } | Class::Together { .. } => {
+                        self.lanes_of_statement()?;
+                        match self.window.way(&key) {
+                            Some(way) => way,
+                            None => self.window.add_to_lane(&key, &decision.lane, false, decision.apart),
+                        }
                     }
                 }
             }

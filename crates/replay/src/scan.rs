@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use holdfast_binlog::Walker;
-use holdfast_binlog::statement::{Action, Object, Verb};
+use holdfast_binlog::statement::{Action, Object, Verb, unsafe_part};
 use holdfast_binlog::tables::TableKey;
 use holdfast_binlog::transaction::{Assembler, Oddity, Pushed, RowCounts, StatementNote, Transaction};
 use holdfast_format::gtid::Gtid;
@@ -58,9 +58,16 @@ pub struct Summary {
     pub acl: u64,
     /// What the row events of each table are like.
     pub shapes: BTreeMap<TableKey, RowShape>,
-    /// Transactions, counted from 0, that must be replayed statement by statement, since a part
-    /// of them was rolled back.
+    /// Transactions, counted from 0, that must be replayed statement by statement: a part of them
+    /// was rolled back, they are XA transactions, or statements changed their rows.
     pub one_by_one: BTreeSet<u64>,
+    /// Statements that are replayed as text and may do something else than they did on the
+    /// source, as on any replica: a sentence each, at most 20.
+    pub unsafe_statements: Vec<String>,
+    /// All of them, the listed ones included.
+    pub unsafe_count: u64,
+    /// Connections of the source that made temporary tables in the range.
+    temporaries: BTreeSet<u32>,
 }
 
 impl Summary {
@@ -73,8 +80,7 @@ impl Summary {
             return Ok(());
         }
         let mut text = format!(
-            "{} transaction(s) of the range can't be replayed exactly until the replay engine supports them; nothing \
-             was written:",
+            "{} transaction(s) of the range can't be replayed exactly; nothing was written:",
             self.refused_count
         );
         for line in &self.refused {
@@ -90,10 +96,20 @@ impl Summary {
 
     pub(crate) fn add(&mut self, transaction: &Transaction, file: &Arc<str>) {
         let place = |position| EventPlace { file: Arc::clone(file), position };
-        self.transactions += 1;
         self.last_commit_micros = transaction.commit_micros;
         self.last_gtid.clone_from(&transaction.gtid);
-        for refusal in refusals(transaction) {
+        self.statements(transaction, file);
+        // Servers log DROP TEMPORARY of tables that they never logged, too: it does nothing.
+        let by_statement = transaction.oddities.iter().any(|odd| match odd.oddity {
+            Oddity::Xa | Oddity::Load | Oddity::StatementDml => true,
+            Oddity::TemporaryTable => !self.temporaries.is_empty(),
+            _ => false,
+        });
+        if by_statement {
+            self.one_by_one.insert(self.transactions);
+        }
+        self.transactions += 1;
+        for refusal in refusals(transaction, &self.temporaries) {
             self.refused_count += 1;
             if self.refused.len() < LISTED {
                 self.refused.push(refusal.sentence(file));
@@ -106,6 +122,7 @@ impl Summary {
         }
         for note in &transaction.statements {
             match note.verb {
+                Verb::Ddl if note.temporary => {}
                 Verb::Ddl | Verb::CtasStart => {
                     self.ddl += 1;
                     self.definition(note, &place(note.position));
@@ -117,6 +134,26 @@ impl Summary {
         for (key, counts) in &transaction.tables {
             self.rows += counts.total();
             self.table(key).rows.add(counts);
+        }
+    }
+
+    /// Statements that change rows, and temporary tables.
+    fn statements(&mut self, transaction: &Transaction, file: &str) {
+        for note in &transaction.statements {
+            if note.verb == Verb::Ddl && note.temporary && note.action == Action::Create {
+                self.temporaries.insert(note.thread);
+            }
+            if note.verb != Verb::Dml {
+                continue;
+            }
+            if let Some(part) = unsafe_part(note.text.as_bytes(), 0) {
+                self.unsafe_count += 1;
+                if self.unsafe_statements.len() < LISTED {
+                    let start: String = note.text.chars().take(80).collect();
+                    let place = note.position;
+                    self.unsafe_statements.push(format!("`{start}` at {file}:{place} ({part})"));
+                }
+            }
         }
     }
 
@@ -196,7 +233,7 @@ impl Refusal {
 }
 
 /// Everything in a transaction that can't be replayed.
-fn refusals(transaction: &Transaction) -> Vec<Refusal> {
+fn refusals(transaction: &Transaction, temporaries: &BTreeSet<u32>) -> Vec<Refusal> {
     let tables = || {
         let names: Vec<String> = transaction.tables.keys().take(5).map(ToString::to_string).collect();
         (!names.is_empty()).then(|| names.join(", "))
@@ -204,38 +241,48 @@ fn refusals(transaction: &Transaction) -> Vec<Refusal> {
     let mut out: Vec<Refusal> = transaction
         .oddities
         .iter()
-        .map(|odd| Refusal {
-            what: match odd.oddity {
-                Oddity::Xa => "an XA transaction",
-                Oddity::Load => "LOAD DATA",
-                Oddity::StatementDml => "a change of data logged as a statement",
-                Oddity::PartialJson => "a partial update of JSON",
-                Oddity::TemporaryTable => "a temporary table",
-                Oddity::Variable => "a variable for a statement",
-                Oddity::Incident => "an incident: the source says that its log lacks something",
-                Oddity::Encryption => "an encrypted log: archive it from the server's stream",
-                Oddity::UnknownStatement => "a statement of an unknown kind",
-                Oddity::FailedStatement => {
-                    "a statement that failed on the source after it took effect in part"
-                }
-            },
-            event: odd.event.to_string(),
-            position: odd.position,
-            subject: odd.subject.clone().or_else(tables),
+        .filter_map(|odd| {
+            Some(Refusal {
+                what: match odd.oddity {
+                    Oddity::Load => "LOAD DATA",
+                    Oddity::Xa
+                    | Oddity::PartialJson
+                    | Oddity::StatementDml
+                    | Oddity::TemporaryTable
+                    | Oddity::Variable => return None,
+                    Oddity::Incident => "an incident: the source says that its log lacks something",
+                    Oddity::Encryption => "an encrypted log: archive it from the server's stream",
+                    Oddity::UnknownStatement => "a statement of an unknown kind",
+                    Oddity::FailedStatement => {
+                        "a statement that failed on the source after it took effect in part"
+                    }
+                },
+                event: odd.event.to_string(),
+                position: odd.position,
+                subject: odd.subject.clone().or_else(tables),
+            })
         })
         .collect();
     let mut refuse = |what, position, subject| {
         out.push(Refusal { what, event: "QUERY event".to_owned(), position, subject });
     };
-    if transaction.rolled_back && !transaction.tables.is_empty() {
+    let changes = |note: &StatementNote| note.verb == Verb::Dml;
+    let changed = !transaction.tables.is_empty() || transaction.statements.iter().any(changes);
+    if transaction.rolled_back && changed {
         refuse(
-            "a rolled-back transaction with rows of non-transactional tables",
+            "a rolled-back transaction with changes of non-transactional tables",
             transaction.start,
             tables(),
         );
     }
     for note in &transaction.statements {
         let upper = note.text.to_ascii_uppercase();
+        // CONNECTION_ID() is given again; a table that is not in the base can't be.
+        let lost = note.verb == Verb::Dml && note.thread_specific && !temporaries.contains(&note.thread);
+        if lost && !upper.contains("CONNECTION_ID") {
+            let text = note.text.chars().take(80).collect();
+            refuse("a statement on a temporary table made before the range", note.position, Some(text));
+        }
         let own_account = upper.contains("CURRENT_USER") || upper.contains("CURRENT_ROLE");
         if note.verb == Verb::Acl && own_account {
             let text = note.text.chars().take(80).collect();

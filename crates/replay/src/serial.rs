@@ -22,10 +22,15 @@ use crate::log::Log;
 use crate::net::Class;
 use crate::scan::Summary;
 
+mod change;
+mod counters;
 mod definition;
+mod kinds;
 mod lead;
 mod sender;
+mod temporary;
 mod window;
+mod xa;
 
 pub(crate) use lead::Lead;
 
@@ -96,6 +101,9 @@ pub struct Outcome {
     pub summary: Summary,
     /// How each table was replayed; empty after a serial replay.
     pub classes: BTreeMap<TableKey, Class>,
+    /// XA transactions that were prepared and neither committed nor rolled back where the log
+    /// ends: they are prepared on the copy, too, for `XA COMMIT` or `XA ROLLBACK`.
+    pub prepared: Vec<String>,
 }
 
 /// Applies the log to the server behind `conn`. May be killed at any moment; the same call
@@ -120,6 +128,8 @@ pub(crate) fn prepare(conn: &mut Conn) -> Result<bool, Error> {
     let setup = || Error::server("preparing the session");
     conn.execute("SET SESSION sql_log_bin=0").map_err(setup())?;
     conn.execute("SET SESSION wait_timeout=31536000").map_err(setup())?;
+    // An earlier call on this connection may have left it another's number.
+    conn.execute(format!("SET SESSION pseudo_thread_id={}", conn.thread_id())).map_err(setup())?;
     if mariadb {
         conn.execute("SET SESSION pseudo_slave_mode=1").map_err(setup())?;
     } else if conn.server().numbers() >= (8, 0, 26) {

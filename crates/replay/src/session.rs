@@ -28,13 +28,14 @@ pub struct Session {
     mariadb: bool,
     current: String,
     database: Vec<u8>,
+    thread: Option<u32>,
 }
 
 impl Session {
     /// The state of a session that was opened just now.
     #[must_use]
     pub fn new(mariadb: bool) -> Self {
-        Self { mariadb, current: String::new(), database: Vec::new() }
+        Self { mariadb, current: String::new(), database: Vec::new(), thread: None }
     }
 
     /// Would [`Session::apply`] change anything?
@@ -65,6 +66,23 @@ impl Session {
         if set != self.current {
             conn.execute(set).map_err(Error::server("setting the session of a statement"))?;
             set.clone_into(&mut self.current);
+        }
+        Ok(())
+    }
+
+    /// Takes text in UTF-8 next.
+    pub(crate) fn in_utf8(&mut self, conn: &mut Conn) -> Result<(), Error> {
+        conn.execute("SET NAMES utf8mb4").map_err(Error::server("setting the character set"))?;
+        self.current.clear();
+        Ok(())
+    }
+
+    /// Takes the number of a connection of the source, which is what tells temporary tables apart.
+    pub(crate) fn number(&mut self, conn: &mut Conn, thread: u32) -> Result<(), Error> {
+        if self.thread != Some(thread) {
+            conn.execute(format!("SET @@session.pseudo_thread_id={thread}"))
+                .map_err(Error::server("setting the connection of a statement"))?;
+            self.thread = Some(thread);
         }
         Ok(())
     }

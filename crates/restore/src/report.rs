@@ -115,6 +115,9 @@ pub struct Report {
     /// Tables whose changes were replayed in the source's order, where others got their net
     /// change, and why; empty after a serial replay.
     pub replayed_in_order: Vec<String>,
+    /// What whoever asked for the restore should know of its replay: statements that may have done something else than on
+    /// the source, XA transactions that are left prepared. A sentence each.
+    pub remarks: Vec<String>,
     /// Rows that the source has and the restored server can't have, since the backup has none of them: a sentence a table.
     pub lacking: Vec<String>,
     /// Tables of the restored server.

@@ -198,6 +198,7 @@ fn carry_out(
         transactions_replayed: 0,
         transactions_in_base: 0,
         replayed_in_order: Vec::new(),
+        remarks: Vec::new(),
         lacking: request.base.lacking(),
         tables: 0,
         checks: Vec::new(),
@@ -585,6 +586,7 @@ impl<'a> Restore<'a, '_> {
         self.report.transactions_replayed = outcome.summary.transactions.saturating_sub(outcome.in_base);
         let in_order = outcome.classes.iter().filter(|(_, class)| **class != net::Class::Net);
         self.report.replayed_in_order = in_order.map(|(table, class)| format!("{table}: {class}")).collect();
+        self.report.remarks = remarks(summary, &outcome.prepared);
         // On record before the checkpoint in the server goes.
         (progress.done, progress.phase) = (outcome.summary.transactions, Phase::Replayed);
         progress.write(self.folder)?;
@@ -608,6 +610,25 @@ impl<'a> Restore<'a, '_> {
         fence::put_up(&server, &mut conn)?;
         Ok((server, conn))
     }
+}
+
+/// What is to be said of the replay.
+fn remarks(summary: &scan::Summary, prepared: &[String]) -> Vec<String> {
+    let unsafe_statement = |statement: &String| {
+        format!("replayed as a statement, and may have done something else than on the source: {statement}")
+    };
+    let mut out: Vec<String> = summary.unsafe_statements.iter().map(unsafe_statement).collect();
+    let more = summary.unsafe_count.saturating_sub(out.len() as u64);
+    if more > 0 {
+        out.push(format!("and {more} more such statements"));
+    }
+    out.extend(prepared.iter().map(|name| {
+        format!(
+            "the XA transaction {name} was prepared and not decided yet: decide it by XA COMMIT or XA ROLLBACK, until then \
+             its locks stand"
+        )
+    }));
+    out
 }
 
 /// Tables that a clone made without their rows. The source names only those that the backup's account may see.

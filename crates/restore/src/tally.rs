@@ -24,6 +24,8 @@ use crate::catalog::{Cascade, Catalog};
 use crate::error::{Error, Result};
 use crate::sample::{IMAGE_MAX, Last, Sample};
 
+const BY_STATEMENT: &str = "a statement changed rows that the log does not hold one by one";
+
 /// Where a table's count starts from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Start {
@@ -91,6 +93,8 @@ pub struct Tally<'c> {
     cache: TableCache,
     shapes: BTreeMap<TableKey, Arc<Vec<Column>>>,
     touched: BTreeSet<TableKey>,
+    /// A statement changed rows that the log does not hold: of any table.
+    by_statement: bool,
     scratch: Vec<u8>,
 }
 
@@ -113,6 +117,7 @@ impl<'c> Tally<'c> {
             cache: TableCache::default(),
             shapes: BTreeMap::new(),
             touched: BTreeSet::new(),
+            by_statement: false,
             scratch: Vec::new(),
         }
     }
@@ -154,6 +159,13 @@ impl<'c> Tally<'c> {
                 self.scratch = scratch;
                 self.query(query, &text);
             }
+            Body::ExecuteLoad { .. } => self.by_statement(),
+            Body::XaPrepare { one_phase: false, .. } => {
+                for key in std::mem::take(&mut self.touched) {
+                    let reason = "an XA transaction with its rows was prepared, not committed";
+                    self.table(&key).set(Start::Unknown(reason.to_owned()));
+                }
+            }
             Body::Payload(payload) => {
                 let mut unpacked = Vec::new();
                 payload.unpack(&mut unpacked).map_err(malformed)?;
@@ -167,8 +179,14 @@ impl<'c> Tally<'c> {
     }
 
     fn table(&mut self, key: &TableKey) -> &mut TableTally {
-        let number = self.transactions + self.skipped;
-        self.tables.entry(key.clone()).or_insert_with(|| TableTally::of(key, number))
+        let (number, by_statement) = (self.transactions + self.skipped, self.by_statement);
+        self.tables.entry(key.clone()).or_insert_with(|| {
+            let mut table = TableTally::of(key, number);
+            if by_statement {
+                table.start = Start::Unknown(BY_STATEMENT.to_owned());
+            }
+            table
+        })
     }
 
     fn rows(&mut self, rows: &Rows<'_>) -> std::result::Result<(), holdfast_binlog::Flaw> {
@@ -294,13 +312,16 @@ impl<'c> Tally<'c> {
                         .set(Start::Unknown("a transaction with its rows was rolled back".to_owned()));
                 }
             }
-            Verb::Dml | Verb::Load => {
-                let reason = "a statement changed rows that the log does not hold one by one";
-                for table in self.tables.values_mut() {
-                    table.set(Start::Unknown(reason.to_owned()));
-                }
-            }
+            Verb::Dml | Verb::Load => self.by_statement(),
             _ => {}
+        }
+    }
+
+    /// A statement changed rows of which the log says nothing.
+    fn by_statement(&mut self) {
+        self.by_statement = true;
+        for table in self.tables.values_mut() {
+            table.set(Start::Unknown(BY_STATEMENT.to_owned()));
         }
     }
 
@@ -409,7 +430,9 @@ impl<'c> Tally<'c> {
         if self.end.tables.get(key).is_some_and(|facts| facts.definition.contains("WITH SYSTEM VERSIONING")) {
             return Err("it keeps old versions of its rows".to_owned());
         }
-        let Some(table) = self.tables.get(key) else { return recovered(key) };
+        let Some(table) = self.tables.get(key) else {
+            return if self.by_statement { Err(BY_STATEMENT.to_owned()) } else { recovered(key) };
+        };
         let start = match &table.start {
             Start::Recovered(name) => recovered(name)?,
             Start::Empty => 0,

@@ -15,6 +15,22 @@ fn tables(text: &str) -> Vec<String> {
 }
 
 #[test]
+fn unsafe_statements_are_named() {
+    let part = |text: &str| unsafe_part(text.as_bytes(), 0);
+    assert_eq!(part("INSERT INTO t VALUES (1, NOW(), 'UUID()')"), None);
+    assert_eq!(part("INSERT INTO t VALUES (uuid())"), Some("UUID"));
+    assert_eq!(part("INSERT INTO t (user, version) VALUES (1, 2)"), None);
+    assert_eq!(part("INSERT INTO t SELECT CURRENT_USER"), Some("CURRENT_USER"));
+    assert_eq!(part("DELETE FROM t ORDER BY a LIMIT 3"), Some("LIMIT"));
+    assert_eq!(part("UPDATE t SET a = @@server_id"), Some("a system variable"));
+    assert_eq!(part("UPDATE t SET a = @x"), None);
+    assert_eq!(part("INSERT IGNORE INTO t VALUES (1)"), None);
+    assert_eq!(part("INSERT IGNORE INTO t SELECT * FROM u"), Some("IGNORE"));
+    assert_eq!(part("REPLACE INTO t SELECT * FROM u"), Some("REPLACE .. SELECT"));
+    assert!(part("INSERT INTO t SELECT * FROM u ON DUPLICATE KEY UPDATE a = 1").is_some());
+}
+
+#[test]
 fn transaction_control_is_told_apart() {
     assert_eq!(verb("BEGIN"), Verb::Begin);
     assert_eq!(verb("start transaction"), Verb::Begin);

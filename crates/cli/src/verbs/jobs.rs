@@ -200,6 +200,9 @@ fn show_restored(out: &mut dyn Write, view: &RestoredView) -> io::Result<()> {
     for line in &view.report.lacking {
         writeln!(out, "  LACKS        {line}")?;
     }
+    for line in &view.report.remarks {
+        writeln!(out, "  note         {line}")?;
+    }
     for line in view.missing.iter().filter(|line| !view.report.lacking.contains(line)) {
         writeln!(out, "  note         {line}")?;
     }

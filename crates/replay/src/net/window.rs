@@ -62,6 +62,11 @@ impl Window {
         Ok(())
     }
 
+    /// The tables of the statement under way.
+    pub(crate) fn mapped(&self) -> Vec<Arc<TableKey>> {
+        self.maps.iter().map(|(key, _)| Arc::clone(key)).collect()
+    }
+
     /// Where the rows of a table go, if that was decided.
     pub(crate) fn way(&self, key: &TableKey) -> Option<Way> {
         self.ways.get(key).copied()

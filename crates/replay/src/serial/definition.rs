@@ -29,7 +29,8 @@ impl Lead<'_> {
                 && statement.action == Action::Create
                 && statement.object == Object::Table;
         self.commit_group()?;
-        self.engines.clear();
+        self.kinds.forget();
+        self.as_thread(query.thread_id)?;
         self.forget_definitions(statement, query.database);
         let now = ddl::definitions(self.conn, statement, query.database)?;
         let resumed = self.checkpoint.intent.take_if(|intent| intent.number == self.seen);
@@ -111,7 +112,7 @@ impl Lead<'_> {
     }
 
     /// Moves the checkpoint behind the transaction that is under way.
-    fn note_done(&mut self) -> Result<(), Error> {
+    pub(super) fn note_done(&mut self) -> Result<(), Error> {
         self.conn
             .execute(checkpoint::advance(self.seen + 1))
             .map_err(Error::server("moving the checkpoint"))?;

@@ -3,23 +3,27 @@
 //! In a serial replay it applies everything itself. With net change, rows go to the window
 //! (`window.rs` applies it), and what is no change of rows, or not safe to merge, is done here.
 
-use std::collections::HashMap;
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use holdfast_binlog::event::{Body, Event};
-use holdfast_binlog::gtid_event::{AlterPhase, GtidDetail};
+use holdfast_binlog::gtid_event::{AlterPhase, FL_PREPARED_XA, GtidDetail};
+use holdfast_binlog::kind::RowChange;
 use holdfast_binlog::payload::inner_events;
 use holdfast_binlog::query::{Query, StatusVars};
 use holdfast_binlog::rows::Rows;
-use holdfast_binlog::statement::{Action, Statement, Verb};
+use holdfast_binlog::statement::{Statement, Verb};
 use holdfast_binlog::tables::{TableCache, TableKey};
 use holdfast_binlog::transaction::{Assembler, Pushed, Transaction};
 use holdfast_binlog::{FormatDescription, Walker, encode};
 use holdfast_format::gtid::{Gtid, GtidSet, MariaDbBinlogState};
 use holdfast_mysql::Conn;
 
+use super::change::Given;
+use super::kinds::Kinds;
 use super::sender::{SendError, Sender};
+use super::temporary::Temporaries;
 use super::{Options, Outcome, Progress, give_format, prepare};
 use crate::batch::{Batch, statement as binlog_statement};
 use crate::checkpoint::{self, Checkpoint, Intent};
@@ -43,7 +47,7 @@ pub(super) struct Current {
     /// Not to be applied: it is behind the checkpoint or in the base.
     pub(super) skip: bool,
     /// Rows of a table without transactions: the checkpoint must follow at once.
-    alone: bool,
+    pub(super) alone: bool,
     /// Some of its rows are taken.
     pub(super) rows: bool,
     /// A CREATE .. SELECT of MySQL: nothing but its rows may come before COMMIT.
@@ -61,6 +65,12 @@ pub(super) struct Current {
     pub(super) row_events: u64,
     /// The session of its rows.
     pub(super) session: String,
+    /// An XA transaction: the statement that begins it.
+    pub(super) xa: Option<Vec<u8>>,
+    /// Something is in it, whether it is applied or not.
+    pub(super) changes: bool,
+    /// Values that the source gave to the next statement.
+    pub(super) given: Given,
 }
 
 impl Current {
@@ -92,6 +102,8 @@ pub(crate) struct Lead<'a> {
     pub(super) open: bool,
     /// Whole transactions of the source in it, and the row data of all.
     pub(super) group: (u64, u64),
+    /// The counters before it are on record.
+    pub(super) counted: bool,
     pub(super) place: EventPlace,
     /// Transactions of the log so far.
     pub(super) seen: u64,
@@ -101,8 +113,14 @@ pub(crate) struct Lead<'a> {
     pub(super) binlog_state: MariaDbBinlogState,
     pub(super) summary: Summary,
     pub(super) flush_privileges: bool,
-    /// Tables known to be transactional (true) or not; forgotten with every definition.
-    pub(super) engines: HashMap<TableKey, bool>,
+    /// What is known of tables; forgotten with every definition.
+    pub(super) kinds: Kinds,
+    /// XA transactions that are prepared on the copy.
+    pub(super) prepared: BTreeSet<String>,
+    /// XA transactions that were prepared without a change: no server keeps them over a restart.
+    pub(super) prepared_empty: BTreeSet<String>,
+    /// Temporary tables of the source's connections.
+    pub(super) temporaries: Temporaries,
 }
 
 impl<'a> Lead<'a> {
@@ -120,6 +138,7 @@ impl<'a> Lead<'a> {
             ddl::become_admin(conn)?;
         }
         let checkpoint = checkpoint::open(conn, &options.plan, &options.boot_id, options.done)?;
+        let prepared = super::xa::prepared(conn)?;
         let mut binlog_state = MariaDbBinlogState::default();
         if let GtidSet::MariaDb(pos) = &options.base {
             binlog_state = pos.iter().collect();
@@ -141,6 +160,7 @@ impl<'a> Lead<'a> {
             current: None,
             open: false,
             group: (0, 0),
+            counted: false,
             place: EventPlace::default(),
             seen: 0,
             applied: 0,
@@ -149,7 +169,10 @@ impl<'a> Lead<'a> {
             binlog_state,
             summary: Summary::default(),
             flush_privileges: false,
-            engines: HashMap::new(),
+            kinds: Kinds::default(),
+            prepared,
+            prepared_empty: BTreeSet::new(),
+            temporaries: Temporaries::default(),
         })
     }
 
@@ -172,6 +195,7 @@ impl<'a> Lead<'a> {
         if self.net.is_none() && self.checkpoint.window.is_some() {
             return Err(Error::WindowUnderWay);
         }
+        self.set_counters_back()?;
         let mut reader = log.read().map_err(Error::Log)?;
         let (mut walker, mut assembler) = (Walker::default(), Assembler::new());
         let mut bytes = Vec::new();
@@ -216,6 +240,7 @@ impl<'a> Lead<'a> {
             binlog_state: self.binlog_state,
             summary: self.summary,
             classes: self.net.map(|net| net.classes).unwrap_or_default(),
+            prepared: self.prepared.into_iter().collect(),
         })
     }
 
@@ -228,10 +253,13 @@ impl<'a> Lead<'a> {
             Body::FormatDescription(found) => {
                 if self.current.is_none() {
                     self.tables.clear();
+                    if found.created != 0 {
+                        self.end_temporaries()?;
+                    }
                 }
                 self.describe(event, found)?;
             }
-            Body::Gtid(gtid) => self.begin(gtid.gtid.as_ref(), &gtid.detail),
+            Body::Gtid(gtid) => self.begin(gtid.gtid.as_ref(), &gtid.detail)?,
             Body::Rotate { .. } | Body::Stop if self.current.is_none() => self.tables.clear(),
             Body::Query(query) => {
                 let mut scratch = Vec::new();
@@ -253,6 +281,7 @@ impl<'a> Lead<'a> {
                 }
             }
             Body::Rows(rows) if !self.current_ref().skip => {
+                self.current_ref().changes = true;
                 if self.is_inside(&rows) {
                     return match &mut self.net {
                         Some(net) => net.window.end_of(rows.flags, &place).map_err(flaw),
@@ -269,11 +298,22 @@ impl<'a> Lead<'a> {
                 let mut sender =
                     Sender { conn: self.conn, place: &place, since: &since, packet_max: self.packet_max };
                 let mut send = |events: &[u8]| sender.send(events);
-                self.batch
-                    .rows(&event.header, &rows, &mut self.tables, &mut send)
-                    .map_err(|e: SendError| e.into_error(&place))?;
+                let apart = rows.kind.change == RowChange::Update
+                    && self.tables.get(rows.table_id).is_some_and(|table| self.kinds.apart(&table.key));
+                let taken = if apart {
+                    self.batch.rows_apart(&event.header, &rows, &mut self.tables, &mut send)
+                } else {
+                    self.batch.rows(&event.header, &rows, &mut self.tables, &mut send)
+                };
+                taken.map_err(|e: SendError| e.into_error(&place))?;
             }
-            Body::Payload(payload) if !self.current_ref().skip => {
+            Body::Rows(_) => self.current_ref().changes = true,
+            Body::XaPrepare { one_phase, xid } => self.xa_prepare(one_phase, &xid)?,
+            Body::IntVar { insert_id, value } => self.current_ref().given.number(insert_id, value),
+            Body::Rand { seed1, seed2 } => self.current_ref().given.seeds(seed1, seed2),
+            Body::UserVar { name, value } => self.given_variable(name, &value)?,
+            Body::Payload(_) if self.current_ref().skip => self.current_ref().changes = true,
+            Body::Payload(payload) => {
                 let mut unpacked = Vec::new();
                 payload.unpack(&mut unpacked).map_err(flaw)?;
                 for inner in inner_events(&unpacked, format, event.position) {
@@ -312,18 +352,28 @@ impl<'a> Lead<'a> {
         Ok(())
     }
 
-    fn begin(&mut self, gtid: Option<&Gtid>, detail: &GtidDetail) {
+    fn begin(&mut self, gtid: Option<&Gtid>, detail: &GtidDetail) -> Result<(), Error> {
         let in_base = gtid.is_some_and(|gtid| self.options.base.contains(gtid));
         let mut current = Current { skip: self.seen < self.checkpoint.done || in_base, ..Current::default() };
         if in_base {
             self.in_base += 1;
         }
-        if let GtidDetail::MariaDb { flags, alter } = detail {
+        if let GtidDetail::MariaDb { flags, alter, .. } = detail {
             current.begun = flags & holdfast_binlog::gtid_event::FL_STANDALONE == 0;
             current.alter = *alter;
         }
-        current.here = self.net.as_ref().is_some_and(|net| net.one_by_one(self.seen));
+        // While locks of prepared transactions stand, nothing may wait for them out of order.
+        let held = !self.prepared.is_empty();
+        current.here = self.net.as_ref().is_some_and(|net| held || net.one_by_one(self.seen));
         self.current = Some(current);
+        match detail {
+            GtidDetail::MariaDb { flags, xa: Some(id), .. } if flags & FL_PREPARED_XA != 0 => {
+                let name = super::xa::name(id);
+                self.begin_xa(format!("XA START {name}").into_bytes(), &name)?;
+                Ok(())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Was a row event of a transaction that is applied in part applied already?
@@ -335,7 +385,7 @@ impl<'a> Lead<'a> {
         applied
     }
 
-    fn open_transaction(&mut self) -> Result<(), Error> {
+    pub(super) fn open_transaction(&mut self) -> Result<(), Error> {
         self.drain()?;
         if !self.open {
             if self.mariadb {
@@ -343,7 +393,8 @@ impl<'a> Lead<'a> {
                 // definition may have left any session behind.
                 self.session.apply(self.conn, &StatusVars::default())?;
             }
-            self.conn.execute("BEGIN").map_err(Error::server("beginning a transaction"))?;
+            let begin = self.current_ref().xa.clone().unwrap_or_else(|| b"BEGIN".to_vec());
+            self.conn.execute(begin).map_err(Error::server("beginning a transaction"))?;
             self.open = true;
         }
         Ok(())
@@ -361,23 +412,16 @@ impl<'a> Lead<'a> {
         let Some(key) = self.tables.get(table_id).map(|table| TableKey::clone(&table.key)) else {
             return Ok(());
         };
-        let transactional = match self.engines.get(&key) {
-            Some(known) => *known,
-            None => {
-                let found = self.conn.query_text(format!(
-                    "SELECT COALESCE(MAX(e.transactions), 'YES') FROM information_schema.tables t JOIN \
-                     information_schema.engines e ON e.engine = t.engine \
-                     WHERE t.table_schema = CONVERT({} USING utf8mb4) AND t.table_name = CONVERT({} USING utf8mb4)",
-                    crate::sql::hex(key.database.as_bytes()),
-                    crate::sql::hex(key.table.as_bytes())
-                ));
-                let found = found.map_err(Error::server("asking for the engine of a table"))?;
-                let known = found.as_deref() != Some("NO");
-                self.engines.insert(key.clone(), known);
-                known
-            }
-        };
-        if transactional || self.current_ref().alone {
+        let transactional = self.kinds.of(self.conn, &key)?;
+        if transactional {
+            return Ok(());
+        }
+        self.stand_alone(&format!("rows of {key}"))
+    }
+
+    /// The transaction under way changes a table without transactions: that is noted first.
+    pub(super) fn stand_alone(&mut self, what: &str) -> Result<(), Error> {
+        if self.current_ref().alone {
             return Ok(());
         }
         self.current_ref().alone = true;
@@ -392,12 +436,12 @@ impl<'a> Lead<'a> {
             self.session.apply_text(self.conn, &session)?;
         }
         if self.checkpoint.intent.take_if(|intent| intent.number == self.seen).is_some() {
-            return Err(Error::NonTransactional { table: key.to_string(), place: self.place.clone() });
+            return Err(Error::NonTransactional { what: what.to_owned(), place: self.place.clone() });
         }
         checkpoint::intend(self.conn, &Intent { number: self.seen, before: Vec::new() })
     }
 
-    fn flush(&mut self) -> Result<(), Error> {
+    pub(super) fn flush(&mut self) -> Result<(), Error> {
         let (place, since) = (self.place.clone(), self.batch_since.clone());
         let mut sender =
             Sender { conn: self.conn, place: &place, since: &since, packet_max: self.packet_max };
@@ -413,7 +457,14 @@ impl<'a> Lead<'a> {
         if statement.verb == Verb::Begin {
             current.begun = true;
         }
+        if matches!(statement.verb, Verb::Dml | Verb::Ddl) {
+            current.changes = true;
+        }
+        if statement.verb == Verb::Xa {
+            return self.xa(query, text);
+        }
         if current.skip {
+            self.temporaries.skipped(query, &statement);
             return Ok(());
         }
         match statement.verb {
@@ -442,7 +493,8 @@ impl<'a> Lead<'a> {
                 self.flush_privileges |= upper.starts_with(b"FLUSH PRIVILEGES");
                 Ok(())
             }
-            Verb::Ddl if statement.temporary && statement.action == Action::Drop => Ok(()),
+            Verb::Dml => self.change(event, query, text),
+            Verb::Ddl if statement.temporary => self.temporary(event, query, text, &statement),
             Verb::Ddl | Verb::Acl | Verb::CtasStart => self.definition(event, query, text, &statement),
             other => Err(Error::Refused(format!(
                 "`{}` at {} can't be replayed ({other:?}): scan the range first",
@@ -493,6 +545,7 @@ impl<'a> Lead<'a> {
     pub(super) fn commit_group(&mut self) -> Result<(), Error> {
         self.drain()?;
         self.group = (0, 0);
+        self.counted = false;
         if !self.open {
             return Ok(());
         }

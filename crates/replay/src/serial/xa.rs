@@ -1,0 +1,145 @@
+//! XA transactions, as such: prepared where the log prepares them, decided where it decides them.
+//!
+//! The server keeps what is prepared over any kill and lists it, so no more needs to be on
+//! record: one that begins in the log while the copy has it was prepared by an earlier call, and
+//! one that is decided while the copy doesn't have it was decided by an earlier call.
+
+use std::collections::BTreeSet;
+
+use holdfast_binlog::misc::XaId;
+use holdfast_binlog::query::Query;
+use holdfast_mysql::Conn;
+
+use super::lead::Lead;
+use crate::checkpoint::{self, Intent};
+use crate::error::Error;
+use crate::sql;
+
+/// The name of an XA transaction as SQL has it.
+pub(super) fn name(id: &XaId) -> String {
+    format!("{},{},{}", sql::hex(&id.global), sql::hex(&id.branch), id.format).to_lowercase()
+}
+
+/// The XA transactions that are prepared on a server.
+pub(super) fn prepared(conn: &mut Conn) -> Result<BTreeSet<String>, Error> {
+    let found = conn.query("XA RECOVER").map_err(Error::server("listing prepared XA transactions"))?;
+    let mut out = BTreeSet::new();
+    for row in 0..found.rows.len() {
+        let number = |column| found.text(row, column).and_then(|text| text.parse::<usize>().ok());
+        let format = found.text(row, 0).and_then(|text| text.parse::<i32>().ok()).unwrap_or(1);
+        let (global, branch) = (number(1).unwrap_or(0), number(2).unwrap_or(0));
+        let data = found.value(row, 3).unwrap_or_default();
+        let (global, rest) = data.split_at_checked(global).unwrap_or((data, &[]));
+        let (global, branch) = (global.to_vec(), rest.get(..branch).unwrap_or(rest).to_vec());
+        out.insert(name(&XaId { format, global, branch }));
+    }
+    Ok(out)
+}
+
+/// The name behind `XA START` and the like.
+fn named(text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(text).to_lowercase();
+    let name: Vec<&str> = text.split_whitespace().skip(2).collect();
+    name.concat()
+}
+
+impl Lead<'_> {
+    /// Takes a statement of an XA transaction.
+    pub(super) fn xa(&mut self, query: &Query<'_>, text: &[u8]) -> Result<(), Error> {
+        let verb =
+            text.split(|byte| byte.is_ascii_whitespace()).nth(1).unwrap_or_default().to_ascii_uppercase();
+        let name = named(text);
+        match verb.as_slice() {
+            b"START" | b"BEGIN" => {
+                if self.begin_xa(text.to_vec(), &name)? {
+                    self.session.apply(self.conn, &query.vars)?;
+                }
+                Ok(())
+            }
+            // Comes with XA PREPARE or XA COMMIT.
+            b"END" => Ok(()),
+            _ if self.prepared_empty.remove(&name) => Ok(()),
+            _ if self.current_ref().skip => Ok(()),
+            _ => self.decide(text, &name),
+        }
+    }
+
+    /// An XA transaction begins. Is it to be applied? The server hears of it with its first change.
+    pub(super) fn begin_xa(&mut self, start: Vec<u8>, name: &str) -> Result<bool, Error> {
+        let already = self.prepared.contains(name);
+        let current = self.current_ref();
+        current.begun = true;
+        current.xa = Some(start);
+        current.skip |= already;
+        if current.skip {
+            return Ok(false);
+        }
+        self.commit_group()?;
+        Ok(true)
+    }
+
+    /// Takes XA PREPARE, or XA COMMIT .. ONE PHASE.
+    pub(super) fn xa_prepare(&mut self, one_phase: bool, id: &XaId) -> Result<(), Error> {
+        let name = name(id);
+        let done = self.seen + 1;
+        let current = self.current_ref();
+        if !current.changes && !one_phase {
+            self.prepared_empty.insert(name);
+            return Ok(());
+        }
+        if current.skip || !self.open {
+            return Ok(());
+        }
+        self.flush()?;
+        let doing = || Error::server("ending an XA transaction");
+        if one_phase {
+            self.conn.execute(checkpoint::advance(done)).map_err(doing())?;
+        }
+        self.conn.execute(format!("XA END {name}")).map_err(doing())?;
+        if one_phase {
+            self.conn.execute(format!("XA COMMIT {name} ONE PHASE")).map_err(doing())?;
+        } else {
+            self.conn.execute(format!("XA PREPARE {name}")).map_err(doing())?;
+            // Its own locks would be in the way of a checkpoint in it.
+            self.conn.execute(checkpoint::advance(done)).map_err(doing())?;
+            self.prepared.insert(name);
+        }
+        self.open = false;
+        self.current_ref().noted = true;
+        Ok(())
+    }
+
+    /// Takes XA COMMIT or XA ROLLBACK of what is prepared.
+    fn decide(&mut self, text: &[u8], name: &str) -> Result<(), Error> {
+        self.commit_group()?;
+        let resumed = self.checkpoint.intent.take_if(|intent| intent.number == self.seen).is_some();
+        if !resumed || self.prepared.contains(name) {
+            checkpoint::intend(self.conn, &Intent { number: self.seen, before: Vec::new() })?;
+            match self.conn.execute(text) {
+                Ok(_) => {}
+                Err(source @ holdfast_mysql::Error::Server(_)) => {
+                    return Err(Error::Diverged {
+                        what: format!("`{}`", String::from_utf8_lossy(text)),
+                        place: self.place.clone(),
+                        source: Box::new(source),
+                    });
+                }
+                Err(source) => return Err(Error::server("deciding an XA transaction")(source)),
+            }
+            self.prepared.remove(name);
+        }
+        self.note_done()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_statement_event_and_server_are_the_same() {
+        let id = XaId { format: 7, global: b"a\xff".to_vec(), branch: Vec::new() };
+        assert_eq!(name(&id), "x'61ff',x'',7");
+        assert_eq!(named(b"XA COMMIT X'61FF',X'',7"), name(&id));
+    }
+}

@@ -274,7 +274,6 @@ fn a_killed_net_replay_of_a_mariadb_goes_on_to_the_same_state() {
 }
 
 #[test]
-#[ignore = "new: not yet run often enough under load to stand among all tests; run it with --ignored"]
 fn a_statement_on_several_tables_of_one_lane_changes_all_of_them() {
     for engine in Engine::ALL {
         let bed = Bed::make(engine, &[], SCHEMA, |source| {

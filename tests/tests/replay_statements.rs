@@ -92,7 +92,6 @@ fn all(conn: &mut Conn, statements: &[&str]) {
 }
 
 #[test]
-#[ignore = "new: not yet run often enough under load to stand among all tests; run it with --ignored"]
 fn partial_updates_of_json_are_replayed_exactly() {
     for more in [&[][..], &["--binlog-row-image=MINIMAL", "--binlog-transaction-compression=ON"]] {
         let options = [&["--binlog-row-value-options=PARTIAL_JSON"][..], more].concat();
@@ -179,7 +178,6 @@ fn decide(conn: &mut Conn, sql: &str) {
 }
 
 #[test]
-#[ignore = "new: not yet run often enough under load to stand among all tests; run it with --ignored"]
 fn xa_transactions_of_mysql_are_prepared_and_decided_as_on_the_source() {
     let bed = Bed::make(Engine::MySql, &[], SCHEMA, xa_work);
     becomes_the_source(&bed, "XA", 1);
@@ -188,7 +186,6 @@ fn xa_transactions_of_mysql_are_prepared_and_decided_as_on_the_source() {
 }
 
 #[test]
-#[ignore = "new: not yet run often enough under load to stand among all tests; run it with --ignored"]
 fn xa_transactions_of_mariadb_are_prepared_and_decided_as_on_the_source() {
     let bed = Bed::make(Engine::MariaDb, &[], SCHEMA, xa_work);
     becomes_the_source(&bed, "XA", 1);
@@ -263,13 +260,11 @@ fn statements_become_the_source(engine: Engine) {
 }
 
 #[test]
-#[ignore = "new: not yet run often enough under load to stand among all tests; run it with --ignored"]
 fn statements_of_mysql_are_replayed_with_all_that_the_source_gave_them() {
     statements_become_the_source(Engine::MySql);
 }
 
 #[test]
-#[ignore = "new: not yet run often enough under load to stand among all tests; run it with --ignored"]
 fn statements_of_mariadb_are_replayed_with_all_that_the_source_gave_them() {
     statements_become_the_source(Engine::MariaDb);
 }
@@ -319,7 +314,6 @@ fn temporaries(source: &TestServer) {
 }
 
 #[test]
-#[ignore = "new: not yet run often enough under load to stand among all tests; run it with --ignored"]
 fn temporary_tables_are_those_of_their_connections() {
     for engine in Engine::ALL {
         let bed = Bed::make(engine, &[], SCHEMA, temporaries);
@@ -333,7 +327,6 @@ fn temporary_tables_are_those_of_their_connections() {
 }
 
 #[test]
-#[ignore = "new: not yet run often enough under load to stand among all tests; run it with --ignored"]
 fn updates_that_pass_unique_values_on_in_a_table_without_primary_key_are_replayed() {
     for engine in Engine::ALL {
         let bed = Bed::make(engine, &[], SCHEMA, |source| {

@@ -30,6 +30,9 @@ fn left_behind() -> (Arc<dyn Objects>, ObjectName, Vec<u64>) {
     (objects, name, places)
 }
 
+/// What is done to the bytes of an object.
+type Change<'a> = &'a dyn Fn(&mut [u8]);
+
 fn edit(objects: &dyn Objects, name: &ObjectName, change: impl Fn(&mut [u8])) {
     let mut bytes = objects.read(name, 0, objects.len(name).unwrap()).unwrap();
     change(&mut bytes);
@@ -42,7 +45,7 @@ fn a_torn_end_is_no_damage_and_rot_before_it_is() {
     let report = fsck(objects.as_ref()).unwrap();
     assert!(report.flaws.is_empty(), "{:?}", report.flaws);
     let (begin, end) = (places[1] as usize, places[2] as usize);
-    let changes: [(&str, &dyn Fn(&mut [u8])); 4] = [
+    let changes: [(&str, Change<'_>); 4] = [
         ("a flip in a header", &|b| b[begin + 5] ^= 1),
         ("a flip in a payload", &|b| b[end - 1] ^= 1),
         // As if a crash had kept it from being written, but the frame behind says that it was synced.

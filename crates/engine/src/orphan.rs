@@ -1,8 +1,9 @@
 //! A private server that outlived the process that had started it.
 //!
 //! A killed restore leaves its server running on the target folder. The next command on that
-//! folder finds it by the pid file in the folder, and makes sure by the process's own command
-//! line that it is one of ours on this very folder before it is killed.
+//! folder finds it by the pid file in the folder, or by its command line while it has not written
+//! that file yet, and makes sure by the command line that it is one of ours on this very folder
+//! before it is killed.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -21,8 +22,15 @@ const GONE_WITHIN: Duration = Duration::from_secs(60);
 /// The process of a private server of ours that runs on `datadir`.
 #[must_use]
 pub fn server_on(datadir: &Path) -> Option<i32> {
-    let pid: i32 = std::fs::read_to_string(datadir.join(PID_FILE)).ok()?.trim().parse().ok()?;
-    runs_on(pid, datadir).then_some(pid)
+    let written = || std::fs::read_to_string(datadir.join(PID_FILE)).ok()?.trim().parse::<i32>().ok();
+    // The file is written after the recovery: without it, the server may have begun and hold the folder's locks.
+    written().filter(|pid| runs_on(*pid, datadir)).or_else(|| processes().find(|pid| runs_on(*pid, datadir)))
+}
+
+/// The processes that can be seen.
+fn processes() -> impl Iterator<Item = i32> {
+    let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    all.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
 /// Kills a private server of ours that still runs on `datadir`, and waits until it is gone.
@@ -85,6 +93,16 @@ mod tests {
 
     #[test]
     fn a_server_left_on_the_folder_is_killed() {
+        a_server_left_is_killed(true);
+    }
+
+    /// Killed in the middle of its recovery, a restore left such a server, and the next one could not lock the files.
+    #[test]
+    fn a_server_that_has_not_written_its_pid_file_is_killed_as_well() {
+        a_server_left_is_killed(false);
+    }
+
+    fn a_server_left_is_killed(writes_its_file: bool) {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().canonicalize().unwrap();
         let pid_file = folder.join(PID_FILE);
@@ -94,7 +112,9 @@ mod tests {
             .arg(format!("--pid-file={}", pid_file.display()))
             .spawn()
             .unwrap();
-        std::fs::write(&pid_file, left.id().to_string()).unwrap();
+        if writes_its_file {
+            std::fs::write(&pid_file, left.id().to_string()).unwrap();
+        }
         // Until it has become `sh`, the child is a copy of this test, with this test's arguments.
         let deadline = Instant::now() + Duration::from_secs(20);
         while server_on(&folder).is_none() && Instant::now() < deadline {

@@ -334,6 +334,21 @@ impl Disk {
         run("mount", &["-o", &format!("remount,size={size}"), self.0.to_str().unwrap()]);
     }
 
+    /// Leaves 1 MiB of space. The server beside the stopped restore may write meanwhile, and less than what is used the
+    /// kernel refuses: then what is used is asked for again.
+    fn fill(&self) {
+        for _ in 0..100 {
+            let size = format!("remount,size={}k", self.used_kib() + 1024);
+            let mut command = Command::new("mount");
+            command.args(["-o", &size]).arg(&self.0);
+            if finish(command).code == Some(0) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        panic!("{} cannot be made smaller", self.0.display());
+    }
+
     fn used_kib(&self) -> u64 {
         let stat = rustix::fs::statvfs(&self.0).unwrap();
         (stat.f_blocks - stat.f_bfree) * stat.f_frsize / 1024
@@ -366,7 +381,7 @@ fn a_target_that_fills_up_is_told_and_goes_on_once_there_is_space(bed: &Bed) {
         let log = bed.path("full.log");
         let mut child = bed.spawn(&into, &log);
         hold_at(&mut child, &into.join(file));
-        disk.resize(&format!("{}k", disk.used_kib() + 1024));
+        disk.fill();
         signal(&child, "CONT");
         let code = end_of(child);
         let said = std::fs::read_to_string(&log).unwrap();

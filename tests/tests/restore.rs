@@ -119,7 +119,8 @@ impl Base for Copied {
             copy(&entry.path(), &dir.join(entry.file_name()));
         }
         let _ = progress(LayingOut { bytes: self.outcome.bytes, bytes_total: self.outcome.bytes });
-        Ok(LaidOut { files: self.outcome.files, bytes: self.outcome.bytes, blocks: 1, healed_segments: 0 })
+        let (files, bytes) = (self.outcome.files, self.outcome.bytes);
+        Ok(LaidOut { files, bytes, blocks: 1, ..LaidOut::default() })
     }
 }
 
@@ -197,6 +198,7 @@ impl Bed {
             level,
             start: None,
             going_on: false,
+            over: None,
             watch,
         })
     }
@@ -438,6 +440,7 @@ fn rolled_forward(bed: &Bed, earlier: &Plan, folder: &Path) {
             level: Prove::Standard,
             start: None,
             going_on: true,
+            over: None,
             mode: Mode::Net,
             watch: &Patient,
         })

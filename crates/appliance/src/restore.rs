@@ -19,7 +19,7 @@ use holdfast_format::record::{BackupRecord, Record, ReportRecord, ServerKind, Se
 use holdfast_mysql::{Flavor, ServerVersion};
 use holdfast_restore::marker::{Marker, State};
 use holdfast_restore::report::Verdict;
-use holdfast_restore::{Base, Plan, Prove, Report, Request, Restored, Step};
+use holdfast_restore::{Base, Over, Plan, Prove, Report, Request, Restored, Step};
 use log::ArchivedLog;
 use serde::Serialize;
 use std::net::TcpListener;
@@ -55,6 +55,15 @@ pub struct Options {
     pub mode: ReplayMode,
     /// The folder holds a restore that is to be rolled forward.
     pub going_on: bool,
+    /// What is in the folder is rewritten where it differs.
+    pub delta: Option<Delta>,
+}
+
+/// How a folder that holds something is restored over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delta {
+    /// The folder's own name, typed again: for a folder that no restore made, or that was handed over since.
+    pub confirm: Option<String>,
 }
 
 pub use holdfast_replay::Mode as ReplayMode;
@@ -69,6 +78,26 @@ pub struct PlanView {
     pub into: String,
     /// The server program that would be used, or why there is none.
     pub engine: String,
+    /// With `--delta`, what laying the base out would do to the folder.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delta: Option<DeltaView>,
+}
+
+/// What a restore over an existing folder would do to it. Paths are below the folder.
+#[derive(Clone, Debug, Serialize)]
+pub struct DeltaView {
+    /// Files that stay as they are.
+    pub files_kept: u64,
+    /// Bytes of blocks that stay, those of rewritten files included.
+    pub bytes_kept: u64,
+    /// Bytes of blocks that would be written.
+    pub bytes_written: u64,
+    /// Files that are not there and would be made.
+    pub files_made: u64,
+    /// Files that would be rewritten in part, with the bytes of it.
+    pub rewritten: Vec<(String, u64)>,
+    /// What would be removed.
+    pub removed: Vec<String>,
 }
 
 /// How long one part of a restore took.
@@ -121,6 +150,52 @@ pub fn plan(catalogue: &Catalogue, name: &str, options: &Options, watcher: &dyn 
     plan_of(catalogue, &server, options)
 }
 
+/// What may be rewritten; refuses a folder that nobody can have meant.
+fn over(catalogue: &Catalogue, options: &Options) -> Result<Option<Over>> {
+    let Some(delta) = &options.delta else { return Ok(None) };
+    let folder = &options.into;
+    let shown = folder.display();
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+    let (there, place) = (real(folder), real(&catalogue.place));
+    if there.starts_with(&place) || place.starts_with(&there) {
+        return Err(Error::usage(format!(
+            "{shown} and the repository {} lie in each other.",
+            place.display()
+        ))
+        .with_next("name another folder"));
+    }
+    match (&delta.confirm, there.file_name()) {
+        (None, _) => Ok(Some(Over::Restored)),
+        (Some(typed), Some(name)) if name.to_str() == Some(typed.as_str()) => Ok(Some(Over::Anything)),
+        (Some(typed), _) => Err(Error::usage(format!("'{typed}' is not the name of {shown}."))
+            .with_next("--confirm takes the last part of the folder's path, so that it is meant")),
+    }
+}
+
+fn difference(
+    catalogue: &Catalogue,
+    base: Option<&StoredBase>,
+    options: &Options,
+) -> Result<Option<DeltaView>> {
+    let (Some(_), Some(base)) = (over(catalogue, options)?, base) else { return Ok(None) };
+    if !options.into.is_dir() {
+        return Ok(None);
+    }
+    // Without the name typed, what would happen may be seen, and not be done.
+    holdfast_restore::layout::refuse_over(&options.into, Over::Anything)
+        .map_err(|error| restore_error(catalogue, error))?;
+    let found = base.difference(&options.into).map_err(|e| catalogue.store_error(e))?;
+    let text = |path: PathBuf| path.display().to_string();
+    Ok(Some(DeltaView {
+        files_kept: found.files_kept,
+        bytes_kept: found.bytes_kept,
+        bytes_written: found.bytes_written,
+        files_made: found.files_made,
+        rewritten: found.rewritten.into_iter().map(|(path, bytes)| (text(path), bytes)).collect(),
+        removed: found.removed.into_iter().map(text).collect(),
+    }))
+}
+
 fn plan_of(catalogue: &Catalogue, server: &ServerRecord, options: &Options) -> Result<PlanView> {
     let log = open_log(catalogue, server)?;
     let bases = bases_for(server, bases(catalogue, server), options)?;
@@ -130,7 +205,8 @@ fn plan_of(catalogue: &Catalogue, server: &ServerRecord, options: &Options) -> R
         Some(Ok(None)) | None => "none is needed".to_owned(),
         Some(Err(error)) => format!("MISSING: {}", error.message),
     };
-    Ok(PlanView { plan, into: options.into.display().to_string(), engine })
+    let delta = difference(catalogue, bases.get(index), options)?;
+    Ok(PlanView { plan, into: options.into.display().to_string(), engine, delta })
 }
 
 /// The same for somebody who only looks: `latest` is the end of what is archived now, and nothing is fetched.
@@ -178,6 +254,7 @@ pub fn restore(
         mode: options.mode,
         start: options.start.then(|| options.port.map_or_else(free_port, Ok)).transpose()?,
         going_on: options.going_on,
+        over: over(catalogue, options)?,
         watch: &Watch(watcher),
     };
     match holdfast_restore::run(&request) {
@@ -510,10 +587,12 @@ fn restore_error(catalogue: &Catalogue, error: holdfast_restore::Error) -> Error
             Err(other) => Error::failed(sentence(&other.to_string())),
         },
         Restore::Cancelled { .. } => Error::new(Code::Interrupted, text),
-        Restore::NotEmpty { .. } | Restore::OtherRestore { .. } | Restore::Touched { .. } => {
-            Error::usage(text)
-        }
-        Restore::Busy { .. } => Error::new(Code::Locked, text),
+        Restore::NotEmpty { .. }
+        | Restore::NotOurs { .. }
+        | Restore::OtherRestore { .. }
+        | Restore::Mounted { .. }
+        | Restore::Touched { .. } => Error::usage(text),
+        Restore::Busy { .. } | Restore::InUse { .. } => Error::new(Code::Locked, text),
         Restore::NotProved { .. } => Error::new(code, text)
             .with_next("the report is kept with the backup; don't use the restored server"),
         _ => Error::new(code, text),

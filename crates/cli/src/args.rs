@@ -457,13 +457,24 @@ pub struct Restore {
     /// Everything up to and with this transaction
     #[arg(long, value_name = "ID")]
     pub after: Option<String>,
-    /// Folder to restore into; it must be empty or absent, or hold an interrupted restore of the same
+    /// Folder to restore into; it must be empty or absent, or hold an interrupted restore of the same (but see --delta)
     #[arg(long, value_name = "DIR")]
     pub into: PathBuf,
     /// Roll the restore that is in the folder forward to a later target, from where it stands; an interrupted
     /// restore goes on by the same command without this
     #[arg(long = "continue")]
     pub going_on: bool,
+    /// Restore over what is in the folder: blocks that are right stay, others are rewritten, what the backup does not
+    /// have is removed
+    ///
+    /// The folder must hold a restore that was not handed over, or be confirmed, and no server may use it. With
+    /// --dry-run, says what would be kept, rewritten and removed. An interrupted one goes on by the same command.
+    #[arg(long, conflicts_with = "going_on")]
+    pub delta: bool,
+    /// The folder's own name, typed again, for a --delta over a folder that no restore made or that was handed over:
+    /// everything in it that the backup does not have is lost
+    #[arg(long, value_name = "NAME", requires = "delta")]
+    pub confirm: Option<String>,
     /// Folder with the server programs to use
     #[arg(long, value_name = "DIR", env = "HOLDFAST_ENGINE_DIR")]
     pub engine_dir: Option<PathBuf>,

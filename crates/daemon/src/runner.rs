@@ -154,6 +154,7 @@ pub(crate) fn restore_options(
         prove,
         mode: ReplayMode::Auto,
         going_on: false,
+        delta: None,
     })
 }
 

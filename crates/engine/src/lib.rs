@@ -8,6 +8,7 @@ pub mod account;
 pub mod command;
 pub mod compat;
 pub mod error;
+pub mod in_use;
 pub mod initialize;
 pub mod orphan;
 pub mod prepare;

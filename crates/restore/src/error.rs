@@ -29,6 +29,32 @@ pub enum Error {
         /// One of the things in it.
         found: String,
     },
+    /// The folder holds what no restore made, or what was handed over since.
+    #[error(
+        "{folder} holds {found}, and no restore of ours that waits to be handed over. To have it made equal to the          backup, and everything else in it removed, add --confirm with the folder's own name."
+    )]
+    NotOurs {
+        /// The folder.
+        folder: PathBuf,
+        /// One of the things in it.
+        found: String,
+    },
+    /// A server runs on the folder.
+    #[error("{folder} is in use by a running server ({evidence}). Stop it, or name another folder.")]
+    InUse {
+        /// The folder.
+        folder: PathBuf,
+        /// How we know.
+        evidence: String,
+    },
+    /// Another file system below the folder.
+    #[error(
+        "{path} is another file system. Unmount it, or name another folder: a restore removes nothing there."
+    )]
+    Mounted {
+        /// The mount point.
+        path: PathBuf,
+    },
     /// Another restore is at work in the folder.
     #[error("another restore is at work in {folder}. Wait for it, or name another folder.")]
     Busy {

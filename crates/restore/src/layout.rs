@@ -4,7 +4,10 @@
 //! same target is taken, too: the restore goes on where its progress (`progress.rs`) can be trusted;
 //! otherwise the base is laid out again, and keeps the blocks that are as they should be. With
 //! `--continue` the target may be another one, and the restore may be finished already, as long as it
-//! was not handed over. Nothing is written before the space is known to suffice.
+//! was not handed over. With `--delta` the folder may hold any restore that was not handed over, and, confirmed, anything
+//! that no server uses: it is laid out over, so that only what differs is written, and what the base does not have goes.
+//! The marker says from the first change on what the folder is becoming, so the same command goes on after a crash.
+//! Nothing is written before the space is known to suffice.
 //!
 //! A clone's files need a few more to be recovered as a clone (observed on MySQL 9.7.4): the
 //! folder `mysql/`; `#clone/#status_fix`, by which the server makes schemas and tables that were
@@ -47,6 +50,24 @@ pub struct Space {
     pub needed: u64,
 }
 
+/// What may be rewritten by `--delta`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Over {
+    /// A restore that was not handed over.
+    Restored,
+    /// Whatever is there: somebody typed the folder's name for it.
+    Anything,
+}
+
+/// How a folder is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Taking {
+    /// `--continue`: it must hold a restore from the same base, which may have had another target.
+    pub going_on: bool,
+    /// `--delta`: what it holds may be rewritten.
+    pub over: Option<Over>,
+}
+
 /// What the folder held when it was taken.
 #[derive(Debug)]
 pub enum Found {
@@ -57,12 +78,11 @@ pub enum Found {
 }
 
 impl Target {
-    /// Takes `folder` for the restore that `marker` describes. `going_on` is `--continue`: it must hold
-    /// a restore from the same base then, which may have had another target.
-    pub fn take(folder: &Path, marker: &Marker, space: Space, going_on: bool) -> Result<(Self, Found)> {
+    /// Takes `folder` for the restore that `marker` describes.
+    pub fn take(folder: &Path, marker: &Marker, space: Space, how: Taking) -> Result<(Self, Found)> {
         let existed = folder.exists();
-        if existed || going_on {
-            refuse_if_taken(folder, marker, going_on)?;
+        if existed || how.going_on {
+            refuse_if_taken(folder, marker, how)?;
         } else {
             check_space(nearest_above(folder), space.needed)?;
             fs::DirBuilder::new()
@@ -75,12 +95,27 @@ impl Target {
             folder.canonicalize().map_err(|source| Error::file("open the folder", folder, source))?;
         let lock = FolderLock::take(&folder)?;
         let target = Self { folder, _lock: lock };
-        // Another restore may have come to its end while we looked.
-        if existed {
-            refuse_if_taken(&target.folder, marker, going_on)?;
+        // Another restore may have come to its end, or a server may have been started, while we looked.
+        if existed && let Err(error) = refuse_if_taken(&target.folder, marker, how) {
+            if how.over.is_some() {
+                target.leave()?;
+            }
+            return Err(error);
         }
         let folder = &target.folder;
         let there = Marker::read(folder)?;
+        if existed && how.over.is_some() && !there.as_ref().is_some_and(|there| there.goes_on_to(marker)) {
+            if there.as_ref().is_some_and(|there| there.state == State::UnderWay) {
+                // Of another restore, killed.
+                holdfast_engine::kill_server_on(folder)?;
+                refuse_in_use(folder)?;
+            }
+            let kept = bytes_below(folder, true)?;
+            check_space(folder, space.needed.saturating_sub(kept)).or_else(|e| target.leave().and(Err(e)))?;
+            // How far another restore came says nothing of this one; gone before the marker says that this one began.
+            Progress::remove(folder)?;
+            return target.begin(marker);
+        }
         let progress = if there.is_some() { Progress::read(folder)? } else { None };
         if let Some(progress) = progress
             && progress.base == marker.base
@@ -99,17 +134,29 @@ impl Target {
             // A killed restore leaves its server behind; it must be gone before its files are rewritten.
             holdfast_engine::kill_server_on(folder)?;
         }
-        let kept = if existed { bytes_below(folder)? } else { 0 };
+        let kept = if existed { bytes_below(folder, false)? } else { 0 };
         if existed && let Err(error) = check_space(folder, space.needed.saturating_sub(kept)) {
-            // Left as it was found.
-            let _ = fs::remove_file(folder.join(LOCK));
-            return Err(error);
+            return target.leave().and(Err(error));
         }
+        target.begin(marker)
+    }
+
+    /// Leaves the folder as it was found.
+    fn leave(&self) -> Result<()> {
+        if Marker::read(&self.folder)?.is_none() {
+            let _ = fs::remove_file(self.folder.join(LOCK));
+        }
+        Ok(())
+    }
+
+    /// Says in the folder what it is from here on.
+    fn begin(self, marker: &Marker) -> Result<(Self, Found)> {
+        let folder = &self.folder;
         // A datadir is nobody else's business.
         fs::set_permissions(folder, fs::Permissions::from_mode(0o700))
             .map_err(|source| Error::file("set the permissions of", folder, source))?;
         marker.write(folder)?;
-        Ok((target, Found::Nothing))
+        Ok((self, Found::Nothing))
     }
 
     /// Makes a found restore one that is under way again: ends the server that an earlier run left, and says
@@ -170,7 +217,38 @@ impl Target {
     }
 }
 
-fn refuse_if_taken(folder: &Path, marker: &Marker, going_on: bool) -> Result<()> {
+/// Errors unless what is in the folder may be rewritten by `--delta`; nothing is changed.
+pub fn refuse_over(folder: &Path, over: Over) -> Result<()> {
+    match Marker::read(folder)?.map(|there| there.state) {
+        // The server that a killed restore left is ended before its files are rewritten.
+        Some(State::UnderWay) => {}
+        Some(State::Fenced) => refuse_in_use(folder)?,
+        None => {
+            if over == Over::Restored
+                && let Some(found) = first_of_others(folder)?
+            {
+                return Err(Error::NotOurs { folder: folder.to_path_buf(), found });
+            }
+            refuse_in_use(folder)?;
+        }
+    }
+    bytes_below(folder, true).map(drop)
+}
+
+fn refuse_in_use(folder: &Path) -> Result<()> {
+    let real = folder.canonicalize().map_err(|source| Error::file("open the folder", folder, source))?;
+    let evidence = holdfast_engine::in_use::server_at(&real)
+        .map_err(|source| Error::file("look for a server in", folder, source))?;
+    match evidence {
+        Some(evidence) => Err(Error::InUse { folder: folder.to_path_buf(), evidence }),
+        None => Ok(()),
+    }
+}
+
+fn refuse_if_taken(folder: &Path, marker: &Marker, Taking { going_on, over }: Taking) -> Result<()> {
+    if let Some(over) = over {
+        return refuse_over(folder, over);
+    }
     if let Some(there) = Marker::read(folder)? {
         let same_base = there.base == marker.base && there.server == marker.server;
         let words = |m: &Marker| format!("{} from backup {} to {}", m.server, m.base, m.target);
@@ -194,31 +272,39 @@ fn refuse_if_taken(folder: &Path, marker: &Marker, going_on: bool) -> Result<()>
             why: "it has no marker of a restore that could go on (handed over already?)".to_owned(),
         });
     }
+    match first_of_others(folder)? {
+        Some(found) => Err(Error::NotEmpty { folder: folder.to_path_buf(), found }),
+        None => Ok(()),
+    }
+}
+
+/// A name in the folder that a restore which died before its marker does not leave.
+fn first_of_others(folder: &Path) -> Result<Option<String>> {
     let entries = fs::read_dir(folder).map_err(|source| Error::file("list", folder, source))?;
     for entry in entries {
         let entry = entry.map_err(|source| Error::file("list", folder, source))?;
         let name = entry.file_name();
-        // A restore that died before its marker leaves nothing but these.
         if name != LOCK && name != format!("{MARKER}.new").as_str() {
-            return Err(Error::NotEmpty {
-                folder: folder.to_path_buf(),
-                found: name.to_string_lossy().into_owned(),
-            });
+            return Ok(Some(name.to_string_lossy().into_owned()));
         }
     }
-    Ok(())
+    Ok(None)
 }
 
-/// Bytes that an unfinished restore takes already.
-fn bytes_below(folder: &Path) -> Result<u64> {
+/// Bytes that what is in the folder takes on the disk; `on_one` refuses what is mounted below it.
+fn bytes_below(folder: &Path, on_one: bool) -> Result<u64> {
     let mut bytes = 0_u64;
+    let device = fs::metadata(folder).map_err(|source| Error::file("look at", folder, source))?.dev();
     let entries = fs::read_dir(folder).map_err(|source| Error::file("list", folder, source))?;
     for entry in entries {
         let entry = entry.map_err(|source| Error::file("list", folder, source))?;
         let path = entry.path();
         let facts = entry.metadata().map_err(|source| Error::file("look at", &path, source))?;
+        if on_one && facts.dev() != device {
+            return Err(Error::Mounted { path });
+        }
         bytes = bytes.saturating_add(match facts.is_dir() {
-            true => bytes_below(&path)?,
+            true => bytes_below(&path, on_one)?,
             false => facts.blocks().saturating_mul(512),
         });
     }
@@ -312,7 +398,8 @@ mod tests {
     }
 
     fn take(folder: &Path, base: &str, needed: u64) -> Result<Target> {
-        Target::take(folder, &marker(base), Space { base: 0, needed }, false).map(|(target, _)| target)
+        Target::take(folder, &marker(base), Space { base: 0, needed }, Taking::default())
+            .map(|(target, _)| target)
     }
 
     struct Files(SourceKind);
@@ -352,7 +439,7 @@ mod tests {
             fs::write(dir.join("ibdata1"), "pages")?;
             fs::write(dir.join("auto.cnf"), "the source's identity")?;
             let _ = progress(LayingOut { bytes: 5, bytes_total: 5 });
-            Ok(LaidOut { files: 2, bytes: 5, blocks: 1, healed_segments: 0 })
+            Ok(LaidOut { files: 2, bytes: 5, blocks: 1, ..LaidOut::default() })
         }
     }
 
@@ -375,6 +462,39 @@ mod tests {
         target.fill(&Files(SourceKind::Xbstream), &|_| ControlFlow::Continue(())).unwrap();
         assert!(!target.folder().join("#clone").exists());
         assert!(!target.folder().join("mysql").exists());
+    }
+
+    #[test]
+    fn a_folder_is_laid_out_over_if_a_restore_made_it_or_somebody_typed_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("data");
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("precious"), "x").unwrap();
+        let over = |over, base: &str, needed| {
+            let how = Taking { going_on: false, over: Some(over) };
+            Target::take(&folder, &marker(base), Space { base: 0, needed }, how)
+        };
+        let names = || fs::read_dir(&folder).unwrap().count();
+        let error = over(Over::Restored, "b", 0).unwrap_err();
+        assert!(matches!(&error, Error::NotOurs { found, .. } if found == "precious"), "{error}");
+        let error = over(Over::Anything, "b", u64::MAX).unwrap_err();
+        assert!(matches!(error, Error::NoSpace { .. }), "{error}");
+        assert_eq!(names(), 1, "it is left as it was found");
+
+        let (target, found) = over(Over::Anything, "b", 0).unwrap();
+        assert!(matches!(found, Found::Nothing));
+        assert!(folder.join("precious").exists(), "what goes is the layout's affair");
+        drop(target);
+        // From here on it is ours: the same command goes on, another one takes it over.
+        over(Over::Restored, "b", 0).unwrap();
+        let mut fenced = marker("b");
+        fenced.state = State::Fenced;
+        fenced.write(&folder).unwrap();
+        fs::write(folder.join(PROGRESS), "of the one before").unwrap();
+        let (_target, found) = over(Over::Restored, "c", 0).unwrap();
+        assert!(matches!(found, Found::Nothing));
+        assert!(!folder.join(PROGRESS).exists(), "it says nothing of the new restore");
+        assert!(Marker::read(&folder).unwrap().unwrap().goes_on_to(&marker("c")));
     }
 
     #[test]

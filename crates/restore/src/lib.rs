@@ -23,6 +23,7 @@ pub mod seam;
 pub mod tally;
 
 pub use error::{Error, Result};
+pub use layout::Over;
 pub use plan::{Plan, plan};
 pub use report::{Prove, Report};
 pub use run::{Request, Restored, Step, Watch, run};

@@ -64,6 +64,13 @@ impl Marker {
         }
     }
 
+    /// True if the folder is on its way to what `wanted` describes: the same command goes on with it.
+    #[must_use]
+    pub fn goes_on_to(&self, wanted: &Self) -> bool {
+        self.state == State::UnderWay
+            && (&self.base, &self.target, &self.server) == (&wanted.base, &wanted.target, &wanted.server)
+    }
+
     /// Writes the marker durably, in place of an older one.
     pub fn write(&self, folder: &Path) -> Result<()> {
         let mut bytes = serde_json::to_vec_pretty(self)

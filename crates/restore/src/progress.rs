@@ -90,6 +90,17 @@ impl Progress {
         write_whole(folder, PROGRESS, &bytes)
     }
 
+    /// Removes the file durably.
+    pub fn remove(folder: &Path) -> Result<()> {
+        let path = folder.join(PROGRESS);
+        match fs::remove_file(&path).and_then(|()| fs::File::open(folder)?.sync_all()) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::file("remove", path, source))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Whether what is in the folder can be built upon after this boot of the host.
     #[must_use]
     pub fn is_trusted(&self, boot_id: &str) -> bool {
@@ -286,7 +297,7 @@ mod tests {
             base: "b".to_owned(),
             boot_id: "one".to_owned(),
             phase: Phase::Replaying,
-            laid_out: LaidOut { files: 1, bytes: 2, blocks: 3, healed_segments: 0 },
+            laid_out: LaidOut { files: 1, bytes: 2, blocks: 3, blocks_kept: 4, healed_segments: 0 },
             coordinates: Coordinates::Between { lo: at(4), hi: at(90) },
             held: Held {
                 executed: Some(GtidSet::parse(flavor, gtids).unwrap()),

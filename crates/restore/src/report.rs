@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::plan::Plan;
+use crate::seam::LaidOut;
 
 /// How much is checked at the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize)]
@@ -104,6 +105,8 @@ pub struct Report {
     pub folder: String,
     /// The server program's version.
     pub engine: String,
+    /// What was laid out: what was written, and what stood in the folder already.
+    pub laid_out: LaidOut,
     /// Where the recovered base stood, as the server's own recovery reported it.
     pub recovered_at: String,
     /// Transactions of the log that an earlier run had applied, or found in the base, when this one went on.

@@ -29,7 +29,7 @@ use holdfast_replay::{net, scan, serial};
 
 use crate::catalog::{Catalog, count_rows};
 use crate::error::{Error, Foreign, Result};
-use crate::layout::{self, Found, Space};
+use crate::layout::{self, Found, Over, Space, Taking};
 use crate::marker::{Marker, State};
 use crate::plan::Plan;
 use crate::progress::{Phase, Progress, boot_id};
@@ -106,6 +106,8 @@ pub struct Request<'a> {
     pub start: Option<u16>,
     /// `--continue`: the folder holds a restore from this base, and is rolled forward.
     pub going_on: bool,
+    /// `--delta`: what is in the folder may be rewritten.
+    pub over: Option<Over>,
     /// Whoever waits.
     pub watch: &'a dyn Watch,
 }
@@ -154,8 +156,9 @@ pub fn run(request: &Request<'_>) -> Result<Restored> {
         engine: request.programs.map(|programs| programs.version.to_string()).unwrap_or_default(),
         port: None,
     };
+    let how = Taking { going_on: request.going_on, over: request.over };
     let space = Space { base: request.base.bytes(), needed: request.plan.space_needed };
-    let (target, found) = layout::Target::take(request.folder, &marker, space, request.going_on)?;
+    let (target, found) = layout::Target::take(request.folder, &marker, space, how)?;
     let done = carry_out(request, &target, found, marker, began);
     done.map_err(|error| ended(request, target.folder(), error))
 }
@@ -193,6 +196,7 @@ fn carry_out(
         plan: request.plan.clone(),
         folder: target.folder().display().to_string(),
         engine: marker.engine.clone(),
+        laid_out: LaidOut::default(),
         recovered_at: String::new(),
         went_on_after: None,
         transactions_replayed: 0,
@@ -215,6 +219,7 @@ fn carry_out(
             if request.watch.cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?,
     };
+    report.laid_out = laid_out;
     report.checks.push(blocks_check(laid_out));
     report.seconds.lay_out = began.elapsed().as_secs_f64();
     let Some(programs) = request.programs else {
@@ -267,6 +272,12 @@ fn blocks_check(laid_out: LaidOut) -> Check {
         "{} blocks of {} files were verified against their ids when they were written, {} bytes",
         laid_out.blocks, laid_out.files, laid_out.bytes
     );
+    if laid_out.blocks_kept > 0 {
+        detail.push_str(&format!(
+            "; {} more blocks stood in the folder already, verified the same way",
+            laid_out.blocks_kept
+        ));
+    }
     if laid_out.healed_segments > 0 {
         detail.push_str(&format!(
             "; {} segments of the repository are damaged and were read by their parity: run \

@@ -143,6 +143,9 @@ pub struct LaidOut {
     pub bytes: u64,
     /// Blocks that were read and verified against their ids.
     pub blocks: u64,
+    /// Blocks that stood in the folder already, verified against their ids as well.
+    #[serde(default)]
+    pub blocks_kept: u64,
     /// Damaged segments of the repository that were read all the same, by their parity.
     pub healed_segments: u64,
 }

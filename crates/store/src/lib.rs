@@ -40,7 +40,7 @@ pub use keys::{Argon2Cost, RecoveryKit, Secret};
 pub use logs::{LogFrame, LogFrames, LogKind, LogSegment, LogState, LogWriter};
 pub use reader::{BackupReader, BlockKind};
 pub use repository::{CreateOptions, OpenOptions, Repository, VerifyWrite};
-pub use restore::{Existing, RestoreOptions, RestoreProgress, RestoreSummary};
+pub use restore::{Difference, Existing, RestoreOptions, RestoreProgress, RestoreSummary};
 pub use scrub::{ScrubOptions, ScrubProgress, ScrubSummary};
 pub use segment::Healing;
 pub use slots::{KeySlotInfo, KeySlotKind, Rotated};

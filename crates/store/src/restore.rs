@@ -15,8 +15,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bulk::Bulk;
-pub use existing::Existing;
 use existing::Same;
+pub use existing::{Difference, Existing};
 use holdfast_format::limits::BLOCK_BYTES;
 use holdfast_format::map::{FileEntry, FileKind, Run, RunKind};
 use holdfast_io::{Disk, File, Open};
@@ -109,6 +109,8 @@ struct Work<'a> {
     cancel: Option<&'a AtomicBool>,
     facts: bool,
     same: Same,
+    /// How its files are opened: to be written, or only to be looked at.
+    open_as: Open,
 }
 
 impl BackupReader {
@@ -125,18 +127,7 @@ impl BackupReader {
             existing::clear(self, disk, dir, options, keep)?;
         }
         let MadeFiles { paths, there } = self.make_files(disk, dir, options, &mut summary)?;
-        let mut work = Work {
-            reader: self,
-            disk,
-            paths,
-            open: Mutex::default(),
-            bytes: AtomicU64::new(0),
-            blocks: AtomicU64::new(0),
-            bytes_total: 0,
-            cancel: options.cancel.as_deref(),
-            facts: options.facts,
-            same: Same::default(),
-        };
+        let mut work = Work::new(self, disk, paths, options);
         work.same = existing::compare(&work, &there, self.inner.options.workers)?;
         work.bytes_total = self.stored_bytes(&work);
         let mut bulk = Bulk::open(self.inner.options.io, self.inner.options.workers)?;
@@ -319,7 +310,28 @@ fn sync_folders<'p>(disk: &dyn Disk, dir: &Path, paths: impl Iterator<Item = &'p
     Ok(())
 }
 
-impl Work<'_> {
+impl<'a> Work<'a> {
+    fn new(
+        reader: &'a BackupReader,
+        disk: &'a dyn Disk,
+        paths: HashMap<u32, PathBuf>,
+        options: &'a RestoreOptions,
+    ) -> Self {
+        Self {
+            reader,
+            disk,
+            paths,
+            open: Mutex::default(),
+            bytes: AtomicU64::new(0),
+            blocks: AtomicU64::new(0),
+            bytes_total: 0,
+            cancel: options.cancel.as_deref(),
+            facts: options.facts,
+            same: Same::default(),
+            open_as: Open::Write,
+        }
+    }
+
     /// An error once the work is not wanted any more.
     fn go_on(&self) -> Result<()> {
         let cancelled = self.cancel.is_some_and(|c| c.load(Ordering::Relaxed));
@@ -338,7 +350,7 @@ impl Work<'_> {
             open.remove(&other);
         }
         let path = self.paths.get(&number).ok_or(Error::damaged("map", "a run", "it names no file"))?;
-        let file = self.disk.open_bulk(path, Open::Write)?;
+        let file = self.disk.open_bulk(path, self.open_as)?;
         open.insert(number, Arc::clone(&file));
         Ok(file)
     }

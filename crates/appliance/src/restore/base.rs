@@ -7,7 +7,7 @@ use holdfast_restore::error::Foreign;
 use holdfast_restore::layout::CLONE_DIR;
 use holdfast_restore::marker::{LOCK, MARKER};
 use holdfast_restore::{Base, LaidOut, LayingOut};
-use holdfast_store::{Existing, Repository, RestoreOptions};
+use holdfast_store::{Difference, Existing, Repository, RestoreOptions};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
@@ -76,26 +76,32 @@ impl Base for StoredBase {
                 cancel.store(true, Ordering::Relaxed);
             }
         };
-        let disk = RealDisk::shared();
+        let options = RestoreOptions { cancel: Some(Arc::clone(&cancel)), ..self.options() };
+        let done = reader.restore_into(RealDisk::shared().as_ref(), dir, &report, &options)?;
+        Ok(LaidOut {
+            files: done.files,
+            bytes: done.bytes_written,
+            blocks: done.blocks,
+            blocks_kept: done.blocks_kept,
+            healed_segments: done.healed_segments,
+        })
+    }
+}
+
+impl StoredBase {
+    /// What laying it out over `dir` would do there.
+    pub(super) fn difference(&self, dir: &Path) -> holdfast_store::Result<Difference> {
+        let reader = self.repository.open_backup(self.record.id)?;
+        reader.difference(RealDisk::shared().as_ref(), dir, &self.options())
+    }
+
+    fn options(&self) -> RestoreOptions {
         // The modes and times of a folder are its owner's choice; a copy that a server streamed has none.
         let facts = self.record.source == SourceKind::Folder;
         let mut keep = vec![MARKER.into(), format!("{MARKER}.new").into(), LOCK.into()];
         if self.record.source == SourceKind::Clone {
             keep.push(CLONE_DIR.into());
         }
-        let existing = Existing::Rewritten { keep };
-        let options = RestoreOptions {
-            facts,
-            existing,
-            cancel: Some(Arc::clone(&cancel)),
-            ..RestoreOptions::default()
-        };
-        let done = reader.restore_into(disk.as_ref(), dir, &report, &options)?;
-        Ok(LaidOut {
-            files: done.files,
-            bytes: done.bytes_written,
-            blocks: done.blocks,
-            healed_segments: done.healed_segments,
-        })
+        RestoreOptions { facts, existing: Existing::Rewritten { keep }, ..RestoreOptions::default() }
     }
 }

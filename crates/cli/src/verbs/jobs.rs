@@ -6,7 +6,9 @@ use crate::output::{Output, duration, size};
 use crate::progress::Meter;
 use crate::signals::stop_flag;
 use holdfast_appliance::error::{Error, Result};
-use holdfast_appliance::restore::{self, Options, PlanView, ProveLevel, ReplayMode, RestoredView, Target};
+use holdfast_appliance::restore::{
+    self, Delta, DeltaView, Options, PlanView, ProveLevel, ReplayMode, RestoredView, Target,
+};
 use holdfast_appliance::time::show_time;
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -103,6 +105,7 @@ fn restore_to(common: &Common, output: Output, wanted: &Restore) -> std::result:
         engine_dir: wanted.engine_dir.clone(),
         start: wanted.start,
         going_on: wanted.going_on,
+        delta: wanted.delta.then(|| Delta { confirm: wanted.confirm.clone() }),
         port: wanted.port,
         prove: match wanted.prove {
             Prove::Quick => ProveLevel::Quick,
@@ -172,6 +175,9 @@ fn show_plan(out: &mut dyn Write, view: &PlanView) -> io::Result<()> {
     if let Some(version) = &plan.version {
         writeln!(out, "         a server for {version}: {}", view.engine)?;
     }
+    if let Some(delta) = &view.delta {
+        show_delta(out, delta)?;
+    }
     for line in &plan.not_restored {
         writeln!(out, "Note     {line}")?;
     }
@@ -179,6 +185,27 @@ fn show_plan(out: &mut dyn Write, view: &PlanView) -> io::Result<()> {
         writeln!(out, "Not used {line}")?;
     }
     Ok(())
+}
+
+/// Names of a kind that are shown to people; JSON has all of them.
+const NAMES_SHOWN: usize = 20;
+
+fn show_delta(out: &mut dyn Write, delta: &DeltaView) -> io::Result<()> {
+    let (kept, written) = (size(delta.bytes_kept), size(delta.bytes_written));
+    writeln!(out, "Keeps    {} files as they are; {kept} of blocks in all", delta.files_kept)?;
+    writeln!(out, "Writes   {written} of blocks; {} files are made", delta.files_made)?;
+    let rest = |out: &mut dyn Write, all: usize| match all.saturating_sub(NAMES_SHOWN) {
+        0 => Ok(()),
+        more => writeln!(out, "         and {more} more"),
+    };
+    for (path, bytes) in delta.rewritten.iter().take(NAMES_SHOWN) {
+        writeln!(out, "         rewrites {path}, {}", size(*bytes))?;
+    }
+    rest(out, delta.rewritten.len())?;
+    for path in delta.removed.iter().take(NAMES_SHOWN) {
+        writeln!(out, "Removes  {path}")?;
+    }
+    rest(out, delta.removed.len())
 }
 
 /// A place with its preposition: brackets bring their own.

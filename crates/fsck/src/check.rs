@@ -37,6 +37,7 @@ use crate::reader::Reader;
 use crate::report::Report;
 use crate::segment::{End, SECTOR_BYTES, Segment, Source, Wrong, damaged_end, header_was_durable, id_of};
 use crate::unlock::{Keys, Secret, unlock};
+use crate::windows::Windows;
 
 /// Version of the report's shape.
 const SCHEMA: u32 = 1;
@@ -573,7 +574,11 @@ impl Run<'_> {
         let mut openings = openings.clone();
         openings.retain(|segment, _| !self.known.deleted.contains(segment));
         let logs = Logs { sealed, gaps, openings: &openings, index, found: self.found };
-        report.streams = logs.check(|key| self.known.stream(key));
+        let (streams, stretches) = logs.check(|key| self.known.stream(key));
+        report.streams = streams;
+        let backups = self.known.backups.values().copied().collect();
+        let windows = Windows::new(&self.known.manifest.records, backups, &report.backups, stretches);
+        (report.windows, report.holes) = windows.find(|server| self.known.server(server));
     }
 
     /// What nothing keeps: harmless, counted.

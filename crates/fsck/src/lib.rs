@@ -33,6 +33,7 @@ pub mod report;
 mod segment;
 mod text;
 mod unlock;
+mod windows;
 
 pub use check::{Options, Scope, check};
 pub use error::{Error, Result};

@@ -10,6 +10,7 @@ use crate::findings::Findings;
 use crate::index::Index;
 use crate::report::StreamVerdict;
 use crate::segment::{End, damaged_end};
+use crate::windows::{Span, Stretch};
 
 /// One segment of a stream.
 struct Piece<'a> {
@@ -27,10 +28,13 @@ pub(crate) struct Logs<'a> {
     pub found: &'a Findings,
 }
 
-impl Logs<'_> {
-    /// Checks each stream; `name` gives the name of its server.
-    pub(crate) fn check(&self, name: impl Fn(&StreamKey) -> String) -> Vec<StreamVerdict> {
-        let mut streams: BTreeMap<StreamKey, BTreeMap<u64, Piece<'_>>> = BTreeMap::new();
+impl<'a> Logs<'a> {
+    /// Checks each stream, and gives the stretches of it that are right; `name` gives the name of its server.
+    pub(crate) fn check(
+        &self,
+        name: impl Fn(&StreamKey) -> String,
+    ) -> (Vec<StreamVerdict>, Vec<Stretch<'a>>) {
+        let mut streams: BTreeMap<StreamKey, BTreeMap<u64, Piece<'a>>> = BTreeMap::new();
         for record in &self.sealed {
             let piece = Piece {
                 sealed: Some(record),
@@ -61,7 +65,12 @@ impl Logs<'_> {
             }
         }
         self.damaged_ends(&streams);
-        streams.iter().map(|(key, pieces)| self.stream(key, pieces, &name(key))).collect()
+        let mut stretches = Vec::new();
+        let verdict = |(key, pieces): (&StreamKey, &BTreeMap<u64, Piece<'a>>)| {
+            self.stream(key, pieces, &name(key), &mut stretches)
+        };
+        let verdicts = streams.iter().map(verdict).collect();
+        (verdicts, stretches)
     }
 
     /// Segments without a footer that have damage before their torn end. If the next writer of the stream got everything
@@ -87,20 +96,42 @@ impl Logs<'_> {
         }
     }
 
-    fn stream(&self, key: &StreamKey, pieces: &BTreeMap<u64, Piece<'_>>, name: &str) -> StreamVerdict {
+    fn stream(
+        &self,
+        key: &StreamKey,
+        pieces: &BTreeMap<u64, Piece<'a>>,
+        name: &str,
+        stretches: &mut Vec<Stretch<'a>>,
+    ) -> StreamVerdict {
         let mut breaks = Vec::new();
         let mut before: Option<(u64, &Piece<'_>)> = None;
+        let mut right: Stretch<'a> = Stretch { stream: *key, spans: Vec::new(), ends: None };
         for (number, piece) in pieces {
             let stretch = format!("the log of {name}, segment {number} ({})", span(piece));
-            self.piece(key, *number, piece, &stretch, &mut breaks);
+            let mut own = Vec::new();
+            self.piece(key, *number, piece, &stretch, &mut own);
+            let mut joint = Vec::new();
             if let Some((previous, earlier)) = before {
-                self.joint(key, (previous, earlier), (*number, piece), name, &mut breaks);
+                self.joint(key, (previous, earlier), (*number, piece), name, &mut joint);
             }
+            if let Some(why) = joint.first().or(own.first()) {
+                let next = Stretch { stream: *key, spans: Vec::new(), ends: None };
+                let done = std::mem::replace(&mut right, next);
+                stretches.extend(
+                    Some(Stretch { ends: Some(why.clone()), ..done }).filter(|s| !s.spans.is_empty()),
+                );
+            }
+            if let Some(start) = start(piece).filter(|_| own.is_empty()) {
+                right.spans.push(Span { start, sealed: piece.sealed });
+            }
+            breaks.extend(own.into_iter().chain(joint));
             before = Some((*number, piece));
         }
         for gap in self.gaps.iter().filter(|g| g.stream == *key) {
             breaks.push(format!("gap after {}: {}", place(&gap.after), gap.reason));
+            right.ends = Some(gap.reason.clone());
         }
+        stretches.extend(Some(right).filter(|s| !s.spans.is_empty()));
         StreamVerdict {
             stream: name.to_owned(),
             segments: pieces.len() as u64,
@@ -230,7 +261,7 @@ fn same_place(a: &Position, b: &Position) -> bool {
     a.file == b.file && a.offset == b.offset && (!a.file.is_empty() || a.gtid == b.gtid)
 }
 
-fn place(at: &Position) -> String {
+pub(crate) fn place(at: &Position) -> String {
     match (at.file.is_empty(), at.gtid.is_empty()) {
         (false, _) => format!("{}:{}", at.file, at.offset),
         (true, false) => at.gtid.to_string(),

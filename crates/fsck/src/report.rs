@@ -70,6 +70,42 @@ pub struct StreamVerdict {
     pub breaks: Vec<String>,
 }
 
+/// A stretch of a server's history each transaction of which can be restored to: a whole backup, and log without a hole
+/// behind it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Window {
+    /// The server's name.
+    pub server: String,
+    /// The life of its log: rises with each reset of the source.
+    pub life: u32,
+    /// The first whole backup in it.
+    pub backup: String,
+    /// How many whole backups lead into it.
+    pub backups: u64,
+    /// The first place that a restore can end at.
+    pub from: String,
+    /// When that backup was complete, RFC 3339.
+    pub from_time: String,
+    /// The last place; `now` while the log is being written.
+    pub to: String,
+    /// Commit time of the last transaction in a sealed segment, RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to_time: Option<String>,
+}
+
+/// A stretch that no restore can end in, though a backup that is wanted or log on either side of it is there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Hole {
+    /// The server's name.
+    pub server: String,
+    /// The last place before it.
+    pub from: String,
+    /// The first place behind it.
+    pub to: String,
+    /// Why.
+    pub why: String,
+}
+
 /// Counts of what was read.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
@@ -124,6 +160,10 @@ pub struct Report {
     pub backups: Vec<BackupVerdict>,
     /// Each stream of log.
     pub streams: Vec<StreamVerdict>,
+    /// What can be restored to, as far as was read.
+    pub windows: Vec<Window>,
+    /// What lies between. A hole need not be a flaw: a source that purged its log too early leaves one.
+    pub holes: Vec<Hole>,
     /// How long the check took, milliseconds.
     pub took_ms: u64,
 }
@@ -164,6 +204,7 @@ impl Report {
             let _ = writeln!(out, "           and {} flaws more", grouped(self.flaws_more));
         }
         self.write_backups(&mut out);
+        self.write_windows(&mut out);
         self.write_end(&mut out);
         out
     }
@@ -224,6 +265,32 @@ impl Report {
             if more > 0 {
                 let _ = writeln!(out, "           and {} more", counted(more, "damaged file"));
             }
+        }
+    }
+
+    fn write_windows(&self, out: &mut String) {
+        for window in &self.windows {
+            let until = window.to_time.as_ref().map_or(String::new(), |t| format!(" (committed {t})"));
+            let life =
+                if window.life > 0 { format!(", life {} of its log", window.life) } else { String::new() };
+            let _ = writeln!(
+                out,
+                "window     {}{life}: every transaction from {} (backup {}, {}) to {}{until}; {} into it",
+                window.server,
+                window.from,
+                window.backup,
+                window.from_time,
+                window.to,
+                if window.backups == 1 {
+                    "1 backup leads".to_owned()
+                } else {
+                    format!("{} backups lead", window.backups)
+                },
+            );
+        }
+        for hole in &self.holes {
+            let (server, from, to) = (&hole.server, &hole.from, &hole.to);
+            let _ = writeln!(out, "HOLE       {server}: between {from} and {to}: {}", hole.why);
         }
     }
 

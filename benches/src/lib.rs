@@ -5,7 +5,9 @@
 //! `rig` makes real data sets with MySQL and sysbench, runs each tool through the same work,
 //! and writes the table of ratios; the program `holdfast-bench` drives it, and `tools/bench`
 //! sets everything up and calls that. Start reading at `rig/scenario.rs`.
+//! `generations` ages one folder over many backups; `tools/bench generations` runs it.
 
+pub mod generations;
 pub mod log;
 pub mod rig;
 pub mod rows;

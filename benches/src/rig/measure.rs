@@ -140,6 +140,14 @@ impl Watch {
     }
 }
 
+/// Seconds of processor time that this process has used.
+///
+/// # Errors
+/// The system does not tell.
+pub fn own_seconds() -> Result<f64> {
+    Ok(processor_times()?.1)
+}
+
 /// Seconds of processor time: of the whole machine, of this process, of its ended children.
 fn processor_times() -> Result<(f64, f64, f64)> {
     let stat = at("read", Path::new("/proc/stat"), read_to_string("/proc/stat"))?;

@@ -143,19 +143,39 @@ struct Delta {
 }
 
 impl Shared {
-    /// Encodes a block against the one it replaces, unless that one is too deep, condemned or can't be read.
+    /// What a changed block is stored against, and at which depth: the block it replaces; once that ends a full chain,
+    /// the whole block at the chain's bottom. From that one it differs by a few rows more, as a rule, which costs a
+    /// fraction of storing the block whole again (benches/NOTES.md has the figures).
+    fn base_of(&self, replaced: Address, found: &Located) -> Option<(Address, u8)> {
+        let depth_max = self.inner.options.delta_depth_max.min(DEPTH_MAX);
+        let depth = found.entry.depth.saturating_add(1);
+        if found.entry.kind != FrameKind::Block || depth_max == 0 {
+            return None;
+        }
+        if depth <= depth_max {
+            return Some((replaced, depth));
+        }
+        let mut bottom = found.entry.base?;
+        for _ in 0..DEPTH_MAX {
+            match self.inner.cache.try_locate(bottom)?.entry.base {
+                Some(below) => bottom = below,
+                None => return Some((bottom, 1)),
+            }
+        }
+        None
+    }
+
+    /// Encodes a block against one that was there before, unless that is condemned or can't be read.
     fn delta(
         &self,
         coder: &mut Coder,
-        base: Address,
+        replaced: Address,
         found: &Located,
         data: &[u8],
         verify: bool,
     ) -> Result<Option<Delta>> {
-        let depth = found.entry.depth.saturating_add(1);
-        let depth_max = self.inner.options.delta_depth_max.min(DEPTH_MAX);
-        if depth > depth_max || found.entry.kind != FrameKind::Block || self.condemned.contains(&base.segment)
-        {
+        let Some((base, depth)) = self.base_of(replaced, found) else { return Ok(None) };
+        if self.condemned.contains(&base.segment) {
             return Ok(None);
         }
         let mut plain = std::mem::take(&mut coder.base);

@@ -34,14 +34,20 @@ pub struct ArchivedView {
 }
 
 /// Follows the binlog of the server called `name` until the watcher wants to stop. Resumes where
-/// the archive ends.
+/// the archive ends. With `semi_sync` the server's commits wait until they are durable here, if the server is set to.
 ///
 /// # Errors
 /// A gap, another server behind the address, a second archive of the same server.
-pub fn archive(catalogue: &Catalogue, name: &str, watcher: &dyn Watcher) -> Result<ArchivedView> {
+pub fn archive(
+    catalogue: &Catalogue,
+    name: &str,
+    semi_sync: bool,
+    watcher: &dyn Watcher,
+) -> Result<ArchivedView> {
     let server = catalogue.server(name)?;
     let connect = connection(catalogue, &server)?;
-    let options = FollowOptions::new(connect, server_id(catalogue, &server, Role::Archive));
+    let mut options = FollowOptions::new(connect, server_id(catalogue, &server, Role::Archive));
+    options.semi_sync = semi_sync;
     run(catalogue, &server, &options, &Until::Stopped, watcher)
 }
 
@@ -226,7 +232,14 @@ pub(crate) fn same_server(
 fn tell(watcher: &dyn Watcher, note: &Note<'_>) {
     match note {
         Note::Connected { version, at } => watcher.note(&format!("following {version} from {at}")),
-        Note::Receiving { .. } => {}
+        Note::Receiving { .. } | Note::ZeroLoss { .. } => {}
+        Note::SemiSync { on: true } => {
+            watcher.note("semi-synchronous: commits wait until they are durable here");
+        }
+        Note::SemiSync { on: false } => watcher.note(
+            "warning: the server has no semi-synchronous replication, so up to a second of commits may be lost with it; \
+             `holdfast doctor` says how to turn it on",
+        ),
         Note::Retrying { error, after } => {
             watcher.note(&format!("connection lost ({error}); trying again in {:.1} s", after.as_secs_f64()));
         }

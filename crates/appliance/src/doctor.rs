@@ -303,6 +303,66 @@ fn binlog(sql: &mut dyn Sql, family: Family) -> Vec<Finding> {
         });
     }
     all.push(expiry(sql));
+    all.extend(semi_sync(sql, family));
+    all
+}
+
+/// Longest time that a commit should wait for the archive, milliseconds.
+const SEMI_SYNC_WAIT_MAX_MS: u64 = 1000;
+
+/// What zero loss needs (`archive --semi-sync`). Whoever has not turned it on is told how, without a warning.
+fn semi_sync(sql: &mut dyn Sql, family: Family) -> Vec<Finding> {
+    const PROBE: &str = "semi_sync";
+    let told = |sql: &mut dyn Sql, name: &str| {
+        let rows =
+            sql.rows(&format!("SHOW GLOBAL VARIABLES LIKE 'rpl_semi_sync_{name}'")).unwrap_or_default();
+        rows.into_iter().next().and_then(|row| row.into_iter().nth(1)).flatten()
+    };
+    // The older names are those of MariaDB and of MySQL before 8.0.26.
+    let known = ["source", "master"].iter().find_map(|side| {
+        told(sql, &format!("{side}_enabled")).map(|on| (*side, on.eq_ignore_ascii_case("ON") || on == "1"))
+    });
+    let install = "INSTALL PLUGIN rpl_semi_sync_source SONAME 'semisync_source.so'; ";
+    let (side, on) = known.unwrap_or((if family == Family::MySql { "source" } else { "master" }, false));
+    let set = |variable: &str, to: &str| format!("SET GLOBAL rpl_semi_sync_{side}_{variable} = {to};");
+    if !on {
+        let install = if known.is_none() && family == Family::MySql { install } else { "" };
+        let lines = format!("{install}{}", set("enabled", "ON"));
+        return vec![ok(PROBE, format!("not in use; for `holdfast archive --semi-sync`: {lines}"))];
+    }
+    let mut all = Vec::new();
+    let point = told(sql, &format!("{side}_wait_point")).unwrap_or_default();
+    if !point.eq_ignore_ascii_case("AFTER_SYNC") {
+        all.push(bad(
+            PROBE,
+            Grade::Warning,
+            format!("commits are seen by others before the archive has them ({point}): no zero loss"),
+            set("wait_point", "'AFTER_SYNC'"),
+        ));
+    }
+    let wait = told(sql, &format!("{side}_timeout")).and_then(|ms| ms.parse::<u64>().ok()).unwrap_or(0);
+    if wait > SEMI_SYNC_WAIT_MAX_MS {
+        all.push(bad(
+            PROBE,
+            Grade::Warning,
+            format!("a commit may wait {} s when the archive does not answer", wait.div_ceil(1000)),
+            set("timeout", &SEMI_SYNC_WAIT_MAX_MS.to_string()),
+        ));
+    }
+    let wait_alone = ["wait_no_replica", "wait_no_slave"]
+        .iter()
+        .find_map(|name| told(sql, &format!("{side}_{name}")).map(|value| (*name, value)));
+    if let Some((name, value)) = wait_alone.filter(|(_, value)| value.eq_ignore_ascii_case("ON")) {
+        all.push(bad(
+            PROBE,
+            Grade::Warning,
+            format!("commits wait the whole time while no archive is connected ({name} = {value})"),
+            set(name, "OFF"),
+        ));
+    }
+    if all.is_empty() {
+        all.push(ok(PROBE, "commits wait for the archive with --semi-sync, for a second at most"));
+    }
     all
 }
 
@@ -482,6 +542,48 @@ mod tests {
         assert_eq!(findings.len(), 1);
         assert_eq!(findings[0].grade, Grade::Failed);
         assert!(findings[0].fix.as_deref().unwrap().contains("log_bin"));
+    }
+
+    /// A server that has these variables.
+    struct Variables(Vec<(&'static str, &'static str)>);
+
+    impl Sql for Variables {
+        fn rows(&mut self, sql: &str) -> Result<Vec<Vec<Option<String>>>, String> {
+            let wanted = sql.split('\'').nth(1).unwrap_or_default();
+            let rows = self.0.iter().filter(|(name, _)| *name == wanted);
+            Ok(rows.map(|(name, value)| vec![Some((*name).to_owned()), Some((*value).to_owned())]).collect())
+        }
+    }
+
+    #[test]
+    fn semi_sync_is_offered_where_it_is_off_and_mended_where_it_would_not_hold() {
+        let off = semi_sync(&mut Variables(vec![]), Family::MySql);
+        assert_eq!(off[0].grade, Grade::Ok);
+        assert!(off[0].found.contains("INSTALL PLUGIN rpl_semi_sync_source"), "{}", off[0].found);
+
+        let mut by_default = Variables(vec![
+            ("rpl_semi_sync_master_enabled", "ON"),
+            ("rpl_semi_sync_master_wait_point", "AFTER_COMMIT"),
+            ("rpl_semi_sync_master_timeout", "10000"),
+            ("rpl_semi_sync_master_wait_no_slave", "ON"),
+        ]);
+        let fixes: Vec<_> =
+            semi_sync(&mut by_default, Family::MariaDb).into_iter().map(|f| f.fix.unwrap()).collect();
+        assert_eq!(
+            fixes,
+            [
+                "SET GLOBAL rpl_semi_sync_master_wait_point = 'AFTER_SYNC';",
+                "SET GLOBAL rpl_semi_sync_master_timeout = 1000;",
+                "SET GLOBAL rpl_semi_sync_master_wait_no_slave = OFF;",
+            ]
+        );
+        let mut well = Variables(vec![
+            ("rpl_semi_sync_source_enabled", "ON"),
+            ("rpl_semi_sync_source_wait_point", "AFTER_SYNC"),
+            ("rpl_semi_sync_source_timeout", "1000"),
+            ("rpl_semi_sync_source_wait_no_replica", "OFF"),
+        ]);
+        assert_eq!(semi_sync(&mut well, Family::MySql)[0].grade, Grade::Ok);
     }
 
     #[test]

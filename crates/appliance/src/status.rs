@@ -5,10 +5,13 @@ use crate::catalogue::Catalogue;
 use crate::error::Result;
 use crate::list::{learned, position_words, view};
 use crate::server::engine_words;
-use crate::time::show_time;
-use crate::views::{BackupView, GapView, SpanView, StatusView, TimelineView};
+use crate::time::{Micros, now, show_time};
+use crate::views::{BackupView, GapView, SpanView, StatusView, TimelineView, ZeroLossView};
 use holdfast_archive::{Break, CopyFacts, Place, ServerLog};
 use holdfast_format::record::{BackupRecord, Coordinates, ServerKind, ServerRecord};
+
+/// Age of the last proof of zero loss up to which it counts as going on, microseconds: it is written every half minute.
+const STILL_TRUE: Micros = 60_000_000;
 
 /// Every protected server.
 ///
@@ -38,6 +41,7 @@ pub fn timeline(catalogue: &Catalogue, name: &str) -> Result<TimelineView> {
         server: server.name.clone(),
         spans: spans(catalogue, &server, &log, &backups)?,
         gaps: gaps(&log),
+        zero_loss: zero_loss(catalogue, &server, &log)?,
         backups: backups.iter().map(|b| view(catalogue, b)).collect(),
     })
 }
@@ -50,14 +54,22 @@ fn of_server(catalogue: &Catalogue, server: &ServerRecord) -> Result<StatusView>
     let backups = catalogue.backups_of(server);
     let last_backup = backups.last().map(|b| view(catalogue, b));
     let folder = matches!(server.kind, ServerKind::Folder { .. });
-    let (spans, gaps) = if folder {
-        (Vec::new(), Vec::new())
+    let (spans, gaps, zero_loss) = if folder {
+        (Vec::new(), Vec::new(), None)
     } else {
         let log = open_log(catalogue, server)?;
-        (spans(catalogue, server, &log, &backups)?, gaps(&log))
+        let zero_loss = zero_loss(catalogue, server, &log)?.pop();
+        (spans(catalogue, server, &log, &backups)?, gaps(&log), zero_loss)
     };
     let archive_running = !folder && is_archived_now(catalogue, server)?;
-    let (protected, sentence) = verdict(server, folder, last_backup.as_ref(), &spans, &gaps, archive_running);
+    let (protected, mut sentence) =
+        verdict(server, folder, last_backup.as_ref(), &spans, &gaps, archive_running);
+    if let Some(zero_loss) = zero_loss.as_ref().filter(|z| archive_running && now() - z.until < STILL_TRUE) {
+        sentence.push_str(&format!(
+            "; since {} no commit was told to a client before it was durable here",
+            show_time(zero_loss.from)
+        ));
+    }
     Ok(StatusView {
         server: server.name.clone(),
         engine: engine_words(server),
@@ -66,6 +78,7 @@ fn of_server(catalogue: &Catalogue, server: &ServerRecord) -> Result<StatusView>
         log_until: spans.last().map(|s| s.until),
         spans,
         gaps,
+        zero_loss,
         last_backup,
         archive_running,
     })
@@ -160,6 +173,11 @@ fn spans(
         });
     }
     Ok(spans)
+}
+
+fn zero_loss(catalogue: &Catalogue, server: &ServerRecord, log: &ServerLog<'_>) -> Result<Vec<ZeroLossView>> {
+    let intervals = log.zero_loss().map_err(|e| archive_error(catalogue, server, e))?;
+    Ok(intervals.into_iter().map(|(from, until)| ZeroLossView { from, until }).collect())
 }
 
 fn gaps(log: &ServerLog<'_>) -> Vec<GapView> {

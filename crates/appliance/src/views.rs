@@ -105,6 +105,17 @@ pub struct GapView {
     pub reason: String,
 }
 
+/// A stretch of time in which nothing that a client was told is committed can have been lost, whatever became of the server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ZeroLossView {
+    /// From when, by the server's clock.
+    #[serde(serialize_with = "time")]
+    pub from: Micros,
+    /// Until when.
+    #[serde(serialize_with = "time")]
+    pub until: Micros,
+}
+
 /// What can be restored of one server, now.
 #[derive(Clone, Debug, Serialize)]
 pub struct StatusView {
@@ -120,6 +131,8 @@ pub struct StatusView {
     pub spans: Vec<SpanView>,
     /// Holes between them.
     pub gaps: Vec<GapView>,
+    /// The newest stretch in which every commit waited for the archive, if there is one.
+    pub zero_loss: Option<ZeroLossView>,
     /// The newest backup, if any.
     pub last_backup: Option<BackupView>,
     /// The last moment that a restore takes as a time.
@@ -140,6 +153,7 @@ impl StatusView {
             sentence: why.to_owned(),
             spans: Vec::new(),
             gaps: Vec::new(),
+            zero_loss: None,
             last_backup: None,
             log_until: None,
             archive_running: false,
@@ -158,6 +172,8 @@ pub struct TimelineView {
     pub spans: Vec<SpanView>,
     /// Holes.
     pub gaps: Vec<GapView>,
+    /// Stretches in which every commit waited until it was durable in the archive, as far as that was proved.
+    pub zero_loss: Vec<ZeroLossView>,
 }
 
 /// Rows of one table that a transaction changed.

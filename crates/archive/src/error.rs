@@ -99,6 +99,11 @@ pub enum Error {
         /// The stream.
         stream: String,
     },
+    /// The repository's disk is too slow for a source whose commits wait for it.
+    #[error(
+        "the repository's disk takes too long, so the source's commits are not made to wait for it for a while"
+    )]
+    TooSlow,
     /// A thread of ours died.
     #[error("the thread that {doing} ended without a word")]
     Thread {
@@ -115,7 +120,11 @@ impl Error {
     /// True for what a reconnect may cure.
     #[must_use]
     pub fn is_network(&self) -> bool {
-        matches!(self, Self::Mysql(error) if error.is_network())
+        match self {
+            Self::Mysql(error) => error.is_network(),
+            Self::TooSlow => true,
+            _ => false,
+        }
     }
 
     /// True if bytes of the repository are not what was written.

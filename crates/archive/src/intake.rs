@@ -428,7 +428,7 @@ impl Intake {
 
 /// File and offset of an artificial rotation. It may end with a checksum, depending on what the source believes of us
 /// at that moment, so the bytes decide.
-fn rotation_target(raw: &[u8]) -> std::result::Result<(String, u64), Flaw> {
+pub(crate) fn rotation_target(raw: &[u8]) -> std::result::Result<(String, u64), Flaw> {
     let bad = || Flaw::Gap("a rotation came that names no file".to_owned());
     let body = raw.get(HEADER_LEN..).ok_or_else(bad)?;
     let (offset, name) = body.split_first_chunk::<8>().ok_or_else(bad)?;

@@ -21,8 +21,12 @@ pub struct FollowOptions {
     pub dump: DumpOptions,
     /// How its socket is read.
     pub engine: ReceiverEngine,
+    /// Be a semi-synchronous replica: the source's commits wait until they are durable here, if it is set to.
+    pub semi_sync: bool,
     /// What its `server_uuid` must be (MySQL).
     pub expect_uuid: Option<Uuid>,
+    /// In semi-synchronous mode: how long the source's commits are not made to wait for a disk that was too slow.
+    pub rest: Duration,
     /// Oldest age of an event that is not durable.
     pub sync_after: Duration,
     /// Shortest time between two syncs when the source is quiet.
@@ -43,7 +47,9 @@ impl FollowOptions {
             connect,
             dump: DumpOptions::new(server_id),
             engine: ReceiverEngine::Probe,
+            semi_sync: false,
             expect_uuid: None,
+            rest: Duration::from_secs(60),
             sync_after: Duration::from_millis(800),
             sync_idle: Duration::from_millis(50),
             stretch_bytes: STRETCH_BYTES,
@@ -78,6 +84,19 @@ pub enum Note<'a> {
     Receiving {
         /// By what: `tokio-uring` or `tokio`.
         engine: &'static str,
+    },
+    /// Whether the source's commits wait for us from now on. Told in semi-synchronous mode only.
+    SemiSync {
+        /// They do, unless the source has been told not to wait.
+        on: bool,
+    },
+    /// In this time nothing that a client was told is committed can have been lost: it was durable here first. Told again
+    /// as it grows.
+    ZeroLoss {
+        /// From when, microseconds since the Unix epoch by the source's clock.
+        from_us: i64,
+        /// Until when.
+        until_us: i64,
     },
     /// The connection is lost or did not come about.
     Retrying {

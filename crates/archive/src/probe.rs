@@ -3,7 +3,10 @@
 //! A server takes a transaction's commit time while it holds the lock of its log, and tells the end of the log under the
 //! same lock. So whatever is committed before the clock was read lies before the end that it tells afterwards. Once
 //! everything up to there is archived, the archive is complete up to that time: no later transaction has an earlier one.
+//!
+//! A source whose commits wait for us is asked more often, and asked whether they do.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -17,6 +20,9 @@ use crate::intake::file_number;
 /// Between two questions.
 const INTERVAL: Duration = Duration::from_secs(10);
 
+/// Between two questions to a source whose commits wait for us.
+const INTERVAL_SEMI_SYNC: Duration = Duration::from_secs(1);
+
 /// Longest wait for an answer; a source that takes longer is asked again later.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 
@@ -26,6 +32,8 @@ const TICK: Duration = Duration::from_millis(200);
 /// The end of a source's log, and the time up to which it is complete there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Probe {
+    /// The source's clock before all the rest was asked.
+    pub asked_us: i64,
     /// Every transaction with this commit time or an earlier one (microseconds since the Unix epoch, by the source's
     /// clock) lies before the end.
     pub complete_us: i64,
@@ -33,18 +41,81 @@ pub struct Probe {
     pub file: String,
     /// Its end.
     pub offset: u64,
+    /// Whether its commits wait for a replica; `None`: not asked, or it can't say.
+    pub waits: Option<Waits>,
+}
+
+/// How a source's commits wait for replicas (semi-synchronous replication).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waits {
+    /// It waits now.
+    pub on: bool,
+    /// It waits before others can see the commit (`AFTER_SYNC`): what nobody has was never seen.
+    pub before_commit: bool,
+    /// Semi-synchronous replicas that are connected.
+    pub replicas: u64,
+    /// Replicas whose word it waits for.
+    pub wanted: u64,
+    /// Commits that went through without a replica's word, and times that it gave up waiting, since its start.
+    pub gave_up: u64,
+}
+
+impl Waits {
+    /// Does no commit get through without our word?
+    #[must_use]
+    pub fn is_for_us(&self) -> bool {
+        self.on && self.before_commit && self.replicas > 0 && self.wanted >= self.replicas
+    }
+
+    /// Asks. `None` if the server knows nothing of it.
+    pub fn ask(conn: &mut Conn) -> Result<Option<Self>> {
+        let mut told = HashMap::new();
+        for statement in
+            ["SHOW GLOBAL STATUS LIKE 'Rpl_semi_sync_%'", "SHOW GLOBAL VARIABLES LIKE 'rpl_semi_sync_%'"]
+        {
+            let rows = match conn.query(statement) {
+                Ok(rows) => rows,
+                Err(error) if error.code().is_some() => return Ok(None),
+                Err(error) => return Err(error.into()),
+            };
+            for row in 0..rows.rows.len() {
+                if let (Some(name), Some(value)) = (rows.text(row, 0), rows.text(row, 1)) {
+                    // The names before MySQL 8.0.26, and those of MariaDB, say "master".
+                    told.insert(name.to_lowercase().replace("_master_", "_source_"), value);
+                }
+            }
+        }
+        let told = |name: &str| told.get(&format!("rpl_semi_sync_source_{name}"));
+        let number = |name: &str| told(name).and_then(|text| text.parse::<u64>().ok());
+        let (Some(status), Some(point)) = (told("status"), told("wait_point")) else { return Ok(None) };
+        let (Some(replicas), Some(no_tx), Some(no_times)) =
+            (number("clients"), number("no_tx"), number("no_times"))
+        else {
+            return Ok(None);
+        };
+        Ok(Some(Self {
+            on: status == "ON",
+            before_commit: point.eq_ignore_ascii_case("AFTER_SYNC"),
+            replicas,
+            // MariaDB waits for one.
+            wanted: number("wait_for_replica_count").or(number("wait_for_slave_count")).unwrap_or(1),
+            gave_up: no_tx + no_times,
+        }))
+    }
 }
 
 impl Probe {
-    /// Asks. `None` if the source does not tell: the account lacks the right, or the log is off.
-    pub fn ask(conn: &mut Conn) -> Result<Option<Self>> {
+    /// Asks; `semi_sync`: also whether its commits wait. `None` if the source does not tell: the account lacks the right,
+    /// or the log is off.
+    pub fn ask(conn: &mut Conn, semi_sync: bool) -> Result<Option<Self>> {
         let clock = "SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))";
         let now = conn.query_text(clock)?.and_then(|text| text.parse::<i64>().ok());
+        let waits = if semi_sync { Waits::ask(conn)? } else { None };
         let end = end_of_log(conn)?;
         let (Some(now), Some((file, offset))) = (now, end) else { return Ok(None) };
         // MariaDB's log has whole seconds, so this one may go on.
         let complete_us = if conn.server().is_mariadb() { now - now.rem_euclid(1_000_000) } else { now } - 1;
-        Ok(Some(Self { complete_us, file, offset }))
+        Ok(Some(Self { asked_us: now, complete_us, file, offset, waits }))
     }
 
     /// Does a place between two transactions lie at the end that was told, or behind it?
@@ -72,12 +143,17 @@ pub fn end_of_log(conn: &mut Conn) -> Result<Option<(String, u64)>> {
 
 /// Asks again and again on a connection of its own, until told to stop or nobody listens. It gives up in silence: what is
 /// archived is no worse without.
-pub(crate) fn ask_again(connect: ConnectOptions, probes: Sender<Probe>, halt: Arc<AtomicBool>) {
+pub(crate) fn ask_again(
+    connect: ConnectOptions,
+    semi_sync: bool,
+    probes: Sender<Probe>,
+    halt: Arc<AtomicBool>,
+) {
     let mut options = connect;
     options.read_timeout = ANSWER_MAX;
     let mut conn: Option<Conn> = None;
     loop {
-        let wake = Instant::now() + INTERVAL;
+        let wake = Instant::now() + if semi_sync { INTERVAL_SEMI_SYNC } else { INTERVAL };
         while Instant::now() < wake {
             if halt.load(Ordering::Relaxed) {
                 return;
@@ -89,7 +165,7 @@ pub(crate) fn ask_again(connect: ConnectOptions, probes: Sender<Probe>, halt: Ar
             Err(error) if error.is_network() => continue,
             Err(_) => return,
         };
-        match Probe::ask(&mut open) {
+        match Probe::ask(&mut open, semi_sync) {
             Ok(Some(probe)) => {
                 conn = Some(open);
                 // The one before was not looked at yet: it says as much.
@@ -109,7 +185,7 @@ mod tests {
 
     #[test]
     fn an_end_is_reached_in_its_file_or_a_later_one() {
-        let probe = Probe { complete_us: 0, file: "b.000009".into(), offset: 100 };
+        let probe = Probe { asked_us: 0, complete_us: 0, file: "b.000009".into(), offset: 100, waits: None };
         for (file, offset, yes) in [
             ("b.000009", 99, false),
             ("b.000009", 100, true),

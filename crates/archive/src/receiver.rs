@@ -5,6 +5,7 @@
 //! ```
 //!
 //! Durable means synced: nothing counts as received before. What is not yet synced when the process dies comes again.
+//! A source whose commits wait for us hears of it by words.rs, and guard.rs keeps for which time that is proved.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -30,13 +31,21 @@ use crate::stretch::StretchRecorder;
 use crate::tail::{self, Orphan};
 use channel::{Batch, Inbox, channel};
 pub use engine::ReceiverEngine;
+use guard::Guard;
 use source::{binlog_files, check_identity};
+use words::{Durable, words};
 
 /// Batches on their way, of 1 MiB each: 4 MiB, or that many events larger than that.
 const BATCHES: usize = 4;
 
 /// How often the stop flag is looked at.
 const TICK: Duration = Duration::from_millis(100);
+
+/// Heartbeat of a source whose commits wait for us: by it the source notices that we left, and lets them go.
+const HEARTBEAT_SEMI_SYNC: Duration = Duration::from_millis(500);
+
+/// How long events that the source waits for may gather before they are synced, while more keep coming.
+const GROUP: Duration = Duration::from_millis(10);
 
 /// Follows `stream` until `until` or until `stop` is set. Resumes where the archive ends; if it is empty, begins with the
 /// file of the first of `origins` that the source still has.
@@ -94,12 +103,21 @@ struct Follower<'a> {
     probe: Option<Probe>,
     /// Nothing was archived of this stream before: its first note says since when it is complete.
     first_note: bool,
+    /// Events of this connection that were taken.
+    taken: u64,
+    /// To tell the task what is durable, where the source's commits wait for it.
+    durable: Option<Durable>,
+    guard: Guard,
+    /// Until when the source's commits are not made to wait.
+    rest_until: Option<Instant>,
 }
 
 /// Why a session ended without an error.
 enum Ended {
     Reached,
     Stopped,
+    /// The disk had its rest: the source's commits may wait again, which a new connection must agree upon.
+    Rested,
 }
 
 impl<'a> Follower<'a> {
@@ -137,6 +155,10 @@ impl<'a> Follower<'a> {
             last_sync: Instant::now(),
             probe: None,
             first_note,
+            taken: 0,
+            durable: None,
+            guard: Guard::new(),
+            rest_until: None,
         })
     }
 
@@ -151,11 +173,15 @@ impl<'a> Follower<'a> {
             let before = self.bytes;
             let error = match self.session(until, stop) {
                 Ok(Ended::Reached | Ended::Stopped) => return Ok(()),
+                Ok(Ended::Rested) => continue,
                 Err(error) if error.is_network() => error,
                 Err(error) => return Err(error),
             };
             // What has come is kept, and made durable before the wait.
             self.sync()?;
+            if matches!(error, Error::TooSlow) {
+                self.rest_until = Some(Instant::now() + self.options.rest);
+            }
             if self.bytes > before {
                 (wait, alone_since) = (first, Instant::now());
             }
@@ -183,10 +209,16 @@ impl<'a> Follower<'a> {
         let offset = intake.reconnect();
         let from = DumpFrom::Position { file: intake.file().to_owned(), offset };
         let version = conn.server().to_string();
-        self.probe = Probe::ask(&mut conn)?;
+        self.probe = Probe::ask(&mut conn, false)?;
         conn.register_replica(self.options.dump.server_id, "holdfast")?;
         let mut dump = self.options.dump.clone();
         dump.until_end = *until == Until::EndOfLog;
+        let resting = self.rest_until.is_some_and(|until| Instant::now() < until);
+        let semi_sync = self.options.semi_sync && *until == Until::Stopped && !resting;
+        dump.semi_sync = semi_sync;
+        if semi_sync {
+            dump.heartbeat = HEARTBEAT_SEMI_SYNC;
+        }
         let stream = conn.dump(&from, &dump)?;
         (self.note)(Note::Connected { version, at: format!("{}:{offset}", intake.file()) });
         let interrupter = stream.interrupter();
@@ -195,13 +227,16 @@ impl<'a> Follower<'a> {
         if *until == Until::Stopped {
             // Not waited for: it ends by itself when it sees that it is not needed.
             let (connect, halted) = (self.options.connect.clone(), Arc::clone(&halted));
-            std::thread::spawn(move || ask_again(connect, ask, halted));
+            std::thread::spawn(move || ask_again(connect, semi_sync, ask, halted));
         }
+        let (durable, words) = words();
+        let words = semi_sync.then_some(words);
+        (self.taken, self.durable) = (0, semi_sync.then_some(durable));
         let halt = &*halted;
         std::thread::scope(|scope| {
             let (outbox, inbox) = channel(BATCHES);
             let engine = self.options.engine;
-            let reader = scope.spawn(move || engine::run(engine, stream, &outbox, halt));
+            let reader = scope.spawn(move || engine::run(engine, stream, &outbox, words, halt));
             let ended = self.consume(&inbox, &probes, until, stop);
             // The reader may wait for the socket or for room in the channel: end both waits.
             halt.store(true, Ordering::Relaxed);
@@ -209,6 +244,9 @@ impl<'a> Follower<'a> {
             drop(inbox);
             if reader.join().is_err() {
                 return Err(Error::Thread { doing: "reads the binlog from the socket" });
+            }
+            if let Some(interval) = self.guard.end() {
+                self.note_zero_loss(interval)?;
             }
             ended
         })
@@ -292,13 +330,21 @@ impl<'a> Follower<'a> {
     ) -> Result<Ended> {
         loop {
             if let Ok(probe) = probes.try_recv() {
+                self.hear(&probe)?;
                 self.probe = Some(probe);
             }
             self.note_complete()?;
             match inbox.take(self.patience()) {
                 Ok(Batch::Begun(engine)) => (self.note)(Note::Receiving { engine }),
+                Ok(Batch::SemiSync(on)) => {
+                    if !on {
+                        self.durable = None;
+                    }
+                    (self.note)(Note::SemiSync { on });
+                }
                 Ok(Batch::Events(events)) => {
                     for event in &events {
+                        self.taken += 1;
                         self.take(event)?;
                         if self.reached(until) {
                             return Ok(Ended::Reached);
@@ -322,6 +368,10 @@ impl<'a> Follower<'a> {
                 }
             }
             self.sync_if_due(inbox.is_empty())?;
+            if self.rest_until.is_some_and(|until| Instant::now() >= until) && inbox.is_empty() {
+                self.rest_until = None;
+                return Ok(Ended::Rested);
+            }
             if stop.load(Ordering::Relaxed) {
                 return Ok(Ended::Stopped);
             }
@@ -510,6 +560,26 @@ impl<'a> Follower<'a> {
         Ok(())
     }
 
+    /// Takes what the source says of its waiting for us.
+    fn hear(&mut self, probe: &Probe) -> Result<()> {
+        let Some(durable) = &self.durable else { return Ok(()) };
+        if let Some(interval) = self.guard.hear(probe, durable.early()) {
+            self.note_zero_loss(interval)?;
+        }
+        if let Some((from_us, until_us)) = self.guard.proved() {
+            (self.note)(Note::ZeroLoss { from_us, until_us });
+        }
+        Ok(())
+    }
+
+    /// Writes down that nothing was lost in this time; without a place for it it is not claimed.
+    fn note_zero_loss(&mut self, (from_us, until_us): guard::Interval) -> Result<()> {
+        let Some(recorder) = self.recorder.as_mut() else { return Ok(()) };
+        recorder.zero_loss(from_us, until_us)?;
+        self.oldest_unsynced.get_or_insert_with(Instant::now);
+        Ok(())
+    }
+
     fn patience(&self) -> Duration {
         match self.oldest_unsynced {
             Some(since) => (since + self.options.sync_after)
@@ -520,6 +590,13 @@ impl<'a> Follower<'a> {
     }
 
     fn sync_if_due(&mut self, quiet: bool) -> Result<()> {
+        let due = self.oldest_unsynced.is_none_or(|since| quiet || since.elapsed() >= GROUP);
+        if due && self.durable.as_ref().is_some_and(|durable| durable.published() < self.taken) {
+            self.sync()?;
+            if let Some(durable) = &self.durable {
+                durable.publish(self.taken);
+            }
+        }
         let Some(since) = self.oldest_unsynced else { return Ok(()) };
         let between = self.intake.as_ref().is_some_and(|intake| !intake.is_open());
         let idle = quiet && between && self.last_sync.elapsed() >= self.options.sync_idle;
@@ -609,9 +686,11 @@ fn now_us() -> i64 {
 
 mod channel;
 mod engine;
+mod guard;
 mod plain;
 mod source;
 mod task;
 #[cfg(test)]
 mod tests;
 mod uring;
+mod words;

@@ -23,6 +23,10 @@ const STORED_BYTES_MAX: u64 = SEGMENT_BYTES - (8 << 20);
 /// Notes in one stretch at most: a day of an idle source, and a small part of the frames that a segment can hold.
 const NOTES_MAX: u32 = 8192;
 
+/// Frames of events in one stretch at most: half of what a segment can hold. Reached only where each commit of the source
+/// waits for a frame of its own.
+const FRAMES_MAX: u32 = 1 << 17;
+
 /// What is counted while a stretch grows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
@@ -89,6 +93,7 @@ pub struct StretchRecorder {
     buffer: Vec<u8>,
     entries: Vec<TxnEntry>,
     notes: u32,
+    frames: u32,
     unsynced: bool,
 }
 
@@ -124,6 +129,7 @@ impl StretchRecorder {
             buffer: Vec::new(),
             entries: Vec::new(),
             notes: 0,
+            frames: 0,
             unsynced: true,
         })
     }
@@ -155,7 +161,9 @@ impl StretchRecorder {
     /// True if it takes no more events: what is left belongs to its index.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.notes >= NOTES_MAX || self.writer.stored_bytes() + self.buffer.len() as u64 >= STORED_BYTES_MAX
+        self.notes >= NOTES_MAX
+            || self.frames >= FRAMES_MAX
+            || self.writer.stored_bytes() + self.buffer.len() as u64 >= STORED_BYTES_MAX
     }
 
     /// Notes that the source had nothing more at this time of its clock. No transaction may be open.
@@ -167,12 +175,23 @@ impl StretchRecorder {
         Ok(())
     }
 
+    /// Notes that nothing was lost in this time.
+    pub fn zero_loss(&mut self, from_us: i64, until_us: i64) -> Result<()> {
+        self.flush()?;
+        self.writer.append(FrameKind::LogMeta, &LogMeta::ZeroLoss { from_us, until_us }.encode())?;
+        self.notes += 1;
+        self.unsynced = true;
+        Ok(())
+    }
+
     /// True if an event of this length finds room for sure.
     #[must_use]
     pub fn has_room(&self, len: usize) -> bool {
         // Sealed frames are a little longer than their bytes if these don't compress.
         let more = self.buffer.len() as u64 + len as u64;
-        self.notes < NOTES_MAX && self.writer.stored_bytes() + more + more / 64 + 4096 < STORED_BYTES_MAX
+        self.notes < NOTES_MAX
+            && self.frames + (more / FRAME_BYTES as u64) as u32 + 1 < FRAMES_MAX
+            && self.writer.stored_bytes() + more + more / 64 + 4096 < STORED_BYTES_MAX
     }
 
     /// Offset behind the last byte.
@@ -208,6 +227,7 @@ impl StretchRecorder {
     pub fn flush(&mut self) -> Result<()> {
         if !self.buffer.is_empty() {
             self.writer.append(FrameKind::LogEvents, &self.buffer)?;
+            self.frames += 1;
             self.buffer.clear();
         }
         Ok(())

@@ -97,9 +97,15 @@ pub enum Verb {
     },
 
     /// Follow a server's binlog in the foreground until SIGTERM or SIGINT
+    ///
+    /// Everything is durable here within a second of its commit.
     Archive {
         /// The server's name
         name: String,
+        /// Let the server's commits wait until they are durable here, so that none can be lost; `holdfast doctor` says
+        /// what the server needs for it
+        #[arg(long)]
+        semi_sync: bool,
     },
 
     /// List backups

@@ -67,7 +67,7 @@ pub fn run(cli: Cli) -> std::result::Result<ExitCode, Stop> {
             let options = Options { note, jobs, force, verify_sample: verify_write == "sample", job: None };
             jobs::backup(&common, output, &name, &options)
         }
-        Verb::Archive { name } => jobs::archive(&common, output, &name),
+        Verb::Archive { name, semi_sync } => jobs::archive(&common, output, &name, semi_sync),
         Verb::List { name } => look::list(&common, output, name.as_deref()),
         Verb::Status if common.daemon.is_some() => daemon::status(&client(&common)?, output),
         Verb::Status => look::status(&common, output),

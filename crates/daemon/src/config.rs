@@ -149,6 +149,9 @@ pub struct Server {
     /// Its policy.
     #[serde(default = "default_policy")]
     pub policy: String,
+    /// Its commits wait until they are durable here.
+    #[serde(default)]
+    pub semi_sync: bool,
 }
 
 /// A network: address and length of its prefix.
@@ -287,6 +290,12 @@ impl Config {
         (name, self.policies.get(name).cloned().unwrap_or_default())
     }
 
+    /// Whether the commits of a server wait until they are durable here.
+    #[must_use]
+    pub fn is_semi_sync(&self, server: &str) -> bool {
+        self.servers.iter().any(|s| s.name == server && s.semi_sync)
+    }
+
     /// Where the ways in to servers are.
     #[must_use]
     pub fn logins(&self) -> PathBuf {
@@ -319,11 +328,12 @@ mod tests {
     #[test]
     fn a_server_has_the_policy_that_it_names() {
         let config = load(&format!(
-            "{LEAST}[policy.prod]\nmax_age = '6h'\n[[server]]\nname = 'shop'\npolicy = 'prod'\n"
+            "{LEAST}[policy.prod]\nmax_age = '6h'\n[[server]]\nname = 'shop'\npolicy = 'prod'\nsemi_sync = true\n"
         ))
         .unwrap();
         assert_eq!(config.policy_of("shop").1.max_age, Span::hours(6));
         assert_eq!(config.policy_of("crm").0, "default");
+        assert!(config.is_semi_sync("shop") && !config.is_semi_sync("crm"));
     }
 
     #[test]

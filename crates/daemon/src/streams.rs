@@ -205,7 +205,7 @@ fn follow(daemon: &Daemon, server: &str, stop: &AtomicBool) {
     let ear = Ear { daemon, server, stop };
     while !ear.cancelled() {
         let begun = Instant::now();
-        let ended = archive(&daemon.catalogue, server, &ear);
+        let ended = archive(&daemon.catalogue, server, daemon.config.is_semi_sync(server), &ear);
         if ear.cancelled() {
             return;
         }

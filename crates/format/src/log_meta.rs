@@ -29,6 +29,13 @@ pub enum LogMeta {
         /// When, microseconds since the Unix epoch by the source's clock: what it commits later has a later time.
         at_us: i64,
     },
+    /// In this time every commit of the source waited until it was durable in this stream before anybody was told of it.
+    ZeroLoss {
+        /// From when, microseconds since the Unix epoch by the source's clock.
+        from_us: i64,
+        /// Until when; not before `from_us`.
+        until_us: i64,
+    },
 }
 
 impl LogMeta {
@@ -50,6 +57,11 @@ impl LogMeta {
                 w.u8(3);
                 w.i64(*at_us);
             }
+            Self::ZeroLoss { from_us, until_us } => {
+                w.u8(4);
+                w.i64(*from_us);
+                w.i64(*until_us);
+            }
         }
         w.into_bytes()
     }
@@ -62,7 +74,14 @@ impl LogMeta {
             1 => Self::Format { event: r.blob("a format description", FORMAT_EVENT_BYTES_MAX)?.to_vec() },
             2 => Self::Inside { start: r.u64()? },
             3 => Self::Complete { at_us: r.i64()? },
-            other => return Err(Error::bad(WHAT, "the kind of note", "1, 2 or 3", other)),
+            4 => {
+                let (from_us, until_us) = (r.i64()?, r.i64()?);
+                if until_us < from_us {
+                    return Err(Error::bad(WHAT, "the end of an interval", "its begin or later", until_us));
+                }
+                Self::ZeroLoss { from_us, until_us }
+            }
+            other => return Err(Error::bad(WHAT, "the kind of note", "1 to 4", other)),
         };
         r.end()?;
         Ok(meta)
@@ -78,7 +97,11 @@ mod tests {
         #[test]
         fn notes_come_back(event in proptest::collection::vec(any::<u8>(), 0..200), start: u64) {
             let complete = LogMeta::Complete { at_us: start as i64 };
-            for meta in [LogMeta::Format { event: event.clone() }, LogMeta::Inside { start }, complete] {
+            let (a, b) = (start as i64, event.len() as i64);
+            let zero_loss = LogMeta::ZeroLoss { from_us: a.min(b), until_us: a.max(b) };
+            for meta in
+                [LogMeta::Format { event: event.clone() }, LogMeta::Inside { start }, complete, zero_loss]
+            {
                 prop_assert_eq!(LogMeta::decode(&meta.encode()).unwrap(), meta);
             }
             let _ = LogMeta::decode(&event);

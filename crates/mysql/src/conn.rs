@@ -474,6 +474,11 @@ impl Conn {
         self.seq = 0;
     }
 
+    /// The server's next packet has this number.
+    pub(crate) fn expect_sequence(&mut self, number: u8) {
+        self.seq = number;
+    }
+
     /// The longest that a write may take.
     pub(crate) fn write_timeout(&self) -> Duration {
         self.write_timeout

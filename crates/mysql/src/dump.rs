@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::conn::{Conn, Interrupter};
 use crate::error::{Error, Result, ServerError};
+use crate::packet;
 use crate::response::{is_eof, parse_err};
 use crate::transport::Deadline;
 use crate::version::{Flavor, ServerVersion};
@@ -38,6 +39,9 @@ const EVENT_LEN_AT: usize = 9;
 
 /// First byte of a packet's body when the source speaks semi-sync to us.
 const SEMI_SYNC_MAGIC: u8 = 0xef;
+
+/// That byte and the flags behind it.
+const SEMI_SYNC_MARK_LEN: u64 = 2;
 
 /// Longest event: the servers' ceiling of `max_allowed_packet` for replicas is 1 GiB; the rest is for headers.
 pub const EVENT_BYTES_MAX: u64 = (1 << 30) + (1 << 20);
@@ -76,6 +80,9 @@ pub struct DumpOptions {
     pub until_end: bool,
     /// Longest event that is taken.
     pub event_bytes_max: u64,
+    /// Offer to be a semi-synchronous replica: a source that knows how marks the events whose receipt its commits wait
+    /// for ([`EventBytes::awaits_word`]).
+    pub semi_sync: bool,
 }
 
 impl DumpOptions {
@@ -89,6 +96,7 @@ impl DumpOptions {
             silence_max: Duration::from_secs(60),
             until_end: false,
             event_bytes_max: EVENT_BYTES_MAX,
+            semi_sync: false,
         }
     }
 }
@@ -98,6 +106,15 @@ impl DumpOptions {
 pub struct EventBytes {
     payload: Vec<u8>,
     start: usize,
+    awaits_word: bool,
+}
+
+impl EventBytes {
+    /// Does a commit of the source wait until we have this event? Then [`BinlogStream::word`] is what to send.
+    #[must_use]
+    pub fn awaits_word(&self) -> bool {
+        self.awaits_word
+    }
 }
 
 impl Deref for EventBytes {
@@ -126,6 +143,16 @@ pub struct BinlogStream {
     heard: Instant,
     silence_max: Duration,
     ended: bool,
+    marks: Marks,
+}
+
+/// Whether the source puts the mark of semi-synchronous replication before each event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Marks {
+    /// Not known before the first event. That is a made-up ROTATE, whose time is 0, so its first byte tells.
+    Unknown,
+    Yes,
+    No,
 }
 
 impl Conn {
@@ -147,9 +174,11 @@ impl Conn {
         self.announce(from, options)?;
         let (command, body) = request(from, options, self.server().flavor)?;
         self.start_command(command, &body, "asking for the binlog")?;
-        // One more byte than the event: the OK byte.
-        self.enter_exchange(options.event_bytes_max.saturating_add(1));
-        Ok(BinlogStream { conn: self, heard: Instant::now(), silence_max: options.silence_max, ended: false })
+        // More than the event: the OK byte, and the mark.
+        self.enter_exchange(options.event_bytes_max.saturating_add(1 + SEMI_SYNC_MARK_LEN));
+        let marks = if options.semi_sync { Marks::Unknown } else { Marks::No };
+        let (heard, silence_max) = (Instant::now(), options.silence_max);
+        Ok(BinlogStream { conn: self, heard, silence_max, ended: false, marks })
     }
 
     fn check_family(&self, from: &DumpFrom) -> Result<()> {
@@ -171,7 +200,13 @@ impl Conn {
         // "We know checksums": then events keep the ones they have. Without it they are cut off, or refused.
         let mut sql =
             format!("SET @master_heartbeat_period = {heartbeat_ns}, @master_binlog_checksum = 'CRC32'");
+        if options.semi_sync {
+            sql += ", @rpl_semi_sync_slave = 1";
+        }
         if self.server().flavor == Flavor::MySql {
+            if options.semi_sync {
+                sql += ", @rpl_semi_sync_replica = 1";
+            }
             // The names since 8.0.26; older servers ignore them.
             sql += &format!(", @source_heartbeat_period = {heartbeat_ns}, @source_binlog_checksum = 'CRC32'");
             if let Some(uuid) = &options.replica_uuid {
@@ -282,12 +317,35 @@ impl BinlogStream {
 
     /// An event, or `None` at the end.
     fn take_packet(&mut self, payload: Vec<u8>) -> Result<Option<EventBytes>> {
-        let event = parse_packet(payload)?;
-        if event.is_none() {
-            self.ended = true;
-            self.conn.leave_exchange();
+        let event = parse_packet(payload, &mut self.marks)?;
+        match &event {
+            // The source begins to count anew behind an event that it waits for, as if our word were a question.
+            Some(event) if event.awaits_word => self.conn.expect_sequence(1),
+            Some(_) => {}
+            None => {
+                self.ended = true;
+                self.conn.leave_exchange();
+            }
         }
         Ok(event)
+    }
+
+    /// Whether the source took our offer of semi-synchronous replication; not known before its first event.
+    #[must_use]
+    pub fn is_semi_sync(&self) -> bool {
+        self.marks == Marks::Yes
+    }
+
+    /// What tells the source that everything before this place is here: bytes for its socket.
+    ///
+    /// Source: the servers' semi-sync plugins; number 0 of a new exchange, then 0xef, u64 offset, the file's name.
+    pub fn word(&mut self, file: &str, offset: u64) -> Result<Vec<u8>> {
+        let mut body = vec![SEMI_SYNC_MAGIC];
+        body.extend_from_slice(&offset.to_le_bytes());
+        body.extend_from_slice(file.as_bytes());
+        let mut frames = Vec::with_capacity(body.len() + 4);
+        packet::encode(&body, 0, &mut frames);
+        self.conn.transport.to_send(frames, DOING)
     }
 
     /// Gives an event's memory back for the next one.
@@ -297,7 +355,7 @@ impl BinlogStream {
 }
 
 /// An event, or `None` at the end.
-fn parse_packet(payload: Vec<u8>) -> Result<Option<EventBytes>> {
+fn parse_packet(payload: Vec<u8>, marks: &mut Marks) -> Result<Option<EventBytes>> {
     match payload.first() {
         Some(0x00) => {}
         Some(0xff) => return Err(Error::Server(parse_err(&payload)?)),
@@ -310,7 +368,18 @@ fn parse_packet(payload: Vec<u8>) -> Result<Option<EventBytes>> {
             ));
         }
     }
-    let event = EventBytes { payload, start: 1 };
+    if *marks == Marks::Unknown {
+        let marked = payload.get(1) == Some(&SEMI_SYNC_MAGIC);
+        *marks = if marked { Marks::Yes } else { Marks::No };
+    }
+    let (start, awaits_word) = match *marks {
+        Marks::Yes => {
+            let (awaits_word, _) = split_semi_sync(payload.get(1..).unwrap_or_default())?;
+            (1 + SEMI_SYNC_MARK_LEN as usize, awaits_word)
+        }
+        _ => (1, false),
+    };
+    let event = EventBytes { payload, start, awaits_word };
     if event.len() < EVENT_HEADER_LEN {
         return Err(Error::protocol(
             "an event",
@@ -359,6 +428,28 @@ mod tests {
         payload
     }
 
+    fn parse(payload: Vec<u8>) -> Result<Option<EventBytes>> {
+        parse_packet(payload, &mut Marks::No)
+    }
+
+    #[test]
+    fn the_first_event_tells_whether_the_source_marks_them_and_a_mark_whether_it_waits() {
+        let marked = |flags: u8| {
+            let mut payload = event_packet(40);
+            payload.splice(1..1, [0xef, flags]);
+            payload
+        };
+        let mut marks = Marks::Unknown;
+        let first = parse_packet(marked(0), &mut marks).unwrap().unwrap();
+        assert_eq!((marks, first.len(), first.awaits_word()), (Marks::Yes, 40, false));
+        assert!(parse_packet(marked(1), &mut marks).unwrap().unwrap().awaits_word());
+        assert!(parse_packet(event_packet(40), &mut marks).is_err());
+
+        let mut marks = Marks::Unknown;
+        assert_eq!(parse_packet(event_packet(40), &mut marks).unwrap().unwrap().len(), 40);
+        assert_eq!(marks, Marks::No);
+    }
+
     #[test]
     fn a_request_by_gtid_is_laid_out_as_the_source_reads_it() {
         let mut options = DumpOptions::new(0x0102_0304);
@@ -385,17 +476,17 @@ mod tests {
 
     #[test]
     fn an_event_that_is_not_as_long_as_it_says_is_an_error() {
-        assert_eq!(parse_packet(event_packet(40)).unwrap().unwrap().len(), 40);
+        assert_eq!(parse(event_packet(40)).unwrap().unwrap().len(), 40);
         let mut short = event_packet(40);
         short.pop();
-        assert!(parse_packet(short).is_err());
-        assert!(parse_packet(event_packet(18)).is_err());
-        assert!(parse_packet(vec![0xfe, 0, 0, 2, 0]).unwrap().is_none());
+        assert!(parse(short).is_err());
+        assert!(parse(event_packet(18)).is_err());
+        assert!(parse(vec![0xfe, 0, 0, 2, 0]).unwrap().is_none());
     }
 
     #[test]
     fn the_sources_error_keeps_its_number() {
-        let error = parse_packet(b"\xff\xd4\x04#HY000purged".to_vec()).unwrap_err();
+        let error = parse(b"\xff\xd4\x04#HY000purged".to_vec()).unwrap_err();
         let Error::Server(error) = error else { panic!("{error}") };
         assert!(is_not_there(&error));
     }
@@ -415,7 +506,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_packet_is_an_event_an_end_or_an_error(payload in proptest::collection::vec(any::<u8>(), 0..60)) {
-            let _ = parse_packet(payload);
+            let _ = parse(payload);
         }
     }
 }

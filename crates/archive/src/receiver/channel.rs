@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use holdfast_mysql::EventBytes;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::error::Error;
 
@@ -16,6 +16,8 @@ use crate::error::Error;
 pub(super) enum Batch {
     /// The task runs, on this engine.
     Begun(&'static str),
+    /// Whether the source took our offer of semi-synchronous replication, known with its first event.
+    SemiSync(bool),
     Events(Vec<EventBytes>),
     End,
     Failed(Error),
@@ -25,6 +27,12 @@ pub(super) enum Batch {
 pub(super) struct Outbox {
     sender: Sender<Batch>,
     room: Arc<Semaphore>,
+}
+
+/// Room for one batch.
+pub(super) struct Room<'a> {
+    sender: &'a Sender<Batch>,
+    permit: SemaphorePermit<'a>,
 }
 
 /// The thread's end. Dropped, it lets the task go.
@@ -47,8 +55,21 @@ pub(super) fn channel(batches: usize) -> (Outbox, Inbox) {
 impl Outbox {
     /// Sends, after waiting for room.
     pub(super) async fn send(&self, batch: Batch) -> Result<(), Closed> {
+        self.room().await?.send(batch)
+    }
+
+    /// Waits for room. May be dropped at any time.
+    pub(super) async fn room(&self) -> Result<Room<'_>, Closed> {
+        let permit = self.room.acquire().await.map_err(|_| Closed)?;
+        Ok(Room { sender: &self.sender, permit })
+    }
+}
+
+impl Room<'_> {
+    /// Fills it.
+    pub(super) fn send(self, batch: Batch) -> Result<(), Closed> {
         // The room comes back when the batch is taken.
-        self.room.acquire().await.map_err(|_| Closed)?.forget();
+        self.permit.forget();
         self.sender.send(batch).map_err(|_| Closed)
     }
 }

@@ -83,6 +83,27 @@ impl ServerLog<'_> {
         Ok(intervals)
     }
 
+    /// The times in which nothing that a client was told is committed can have been lost, as far as that was proved: from
+    /// and until, microseconds since the Unix epoch by the source's clock, in order.
+    pub fn zero_loss(&self) -> Result<Vec<(i64, i64)>> {
+        let mut intervals: Vec<(i64, i64)> = Vec::new();
+        for stream in &self.streams {
+            for stretch in self.store.stretches(&stream.key)? {
+                for frame in self.store.note_frames(&stretch)? {
+                    let Ok(LogMeta::ZeroLoss { from_us, until_us }) = LogMeta::decode(&frame) else {
+                        continue;
+                    };
+                    match intervals.last_mut() {
+                        // One that grew.
+                        Some(last) if last.0 == from_us => last.1 = last.1.max(until_us),
+                        _ => intervals.push((from_us, until_us)),
+                    }
+                }
+            }
+        }
+        Ok(intervals)
+    }
+
     /// The breaks in the log, oldest first: those between two lives, and one at its end if it could not go on.
     pub fn breaks(&self) -> Vec<Break> {
         let newest = self.streams.len().saturating_sub(1);

@@ -53,10 +53,15 @@ pub(super) fn backup(
     Ok(if view.warnings.is_empty() { DONE } else { DONE_WITH_WARNINGS })
 }
 
-pub(super) fn archive(common: &Common, output: Output, name: &str) -> std::result::Result<u8, Stop> {
+pub(super) fn archive(
+    common: &Common,
+    output: Output,
+    name: &str,
+    semi_sync: bool,
+) -> std::result::Result<u8, Stop> {
     let catalogue = open(common)?;
     let meter = Meter::new(stop_flag()?, common.quiet);
-    let followed = holdfast_appliance::archive::archive(&catalogue, name, &meter);
+    let followed = holdfast_appliance::archive::archive(&catalogue, name, semi_sync, &meter);
     meter.finish();
     let view = followed?;
     output.answer(&view, |out| {

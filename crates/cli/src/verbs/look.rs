@@ -106,6 +106,10 @@ fn draw(out: &mut dyn Write, view: &TimelineView) -> io::Result<()> {
         let until = format!("  |  log until {} ({} transactions)", span.until_position, span.transactions);
         lines.push((span.until, until));
     }
+    for zero_loss in &view.zero_loss {
+        lines.push((zero_loss.from, "  +  zero loss from here".to_owned()));
+        lines.push((zero_loss.until, "  +  zero loss until here".to_owned()));
+    }
     for gap in &view.gaps {
         let line = format!("  X  HOLE after {}: {}", gap.after, gap.reason);
         // Where nobody noticed it, it stands behind what comes before it.

@@ -84,6 +84,15 @@ impl Transport {
         }
     }
 
+    /// The bytes that carry `plain` over the socket, and what TLS has to say besides. Short messages only: TLS holds 64 KiB.
+    pub(crate) fn to_send(&mut self, plain: Vec<u8>, doing: &'static str) -> Result<Vec<u8>> {
+        use std::io::Write as _;
+        let Some(tls) = self.tls.as_mut() else { return Ok(plain) };
+        let fail = |source| Error::Io { endpoint: self.endpoint.clone(), doing, source };
+        tls.writer().write_all(&plain).map_err(fail)?;
+        self.outgoing(doing)
+    }
+
     /// What TLS wants to have sent; empty most of the time.
     pub(crate) fn outgoing(&mut self, doing: &'static str) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();

@@ -215,6 +215,36 @@ impl ImagePlan {
         found
     }
 
+    /// The image with the cells that another one carries, too, taken from there: what a row is after a
+    /// change whose after image may carry some columns only. `None` when one of them is cut.
+    #[must_use]
+    pub fn overlay(&self, image: &[u8], other: &Self, over: &[u8]) -> Option<Vec<u8>> {
+        let (image, over) = (image.get(..self.measure(image)?)?, over.get(..other.measure(over)?)?);
+        let mut newer = Vec::with_capacity(other.columns.len());
+        other.visit(over, |column, cell| {
+            newer.push((column, cell));
+            true
+        });
+        let mut newer = newer.into_iter().peekable();
+        let mut out = vec![0; self.null_bytes];
+        let mut at = 0;
+        // Both have their cells in the order of columns.
+        self.visit(image, |column, cell| {
+            while newer.next_if(|(other, _)| *other < column).is_some() {}
+            match newer.next_if(|(other, _)| *other == column).map_or(cell, |(_, newer)| newer) {
+                Some(cell) => out.extend_from_slice(cell),
+                None => {
+                    if let Some(byte) = out.get_mut(at / 8) {
+                        *byte |= 1 << (at % 8);
+                    }
+                }
+            }
+            at += 1;
+            true
+        });
+        Some(out)
+    }
+
     /// The way to extract the key of the `key` columns (in the key's order) from images of
     /// this plan; `None` when the image does not carry them all.
     #[must_use]

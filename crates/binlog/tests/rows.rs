@@ -196,4 +196,28 @@ proptest! {
             }
         });
     }
+
+    #[test]
+    fn a_row_takes_the_cells_of_another_image_that_carries_some_columns(
+        (kinds, rows) in tables(), carried in prop::collection::vec(any::<bool>(), 20)
+    ) {
+        let (old, new) = (&rows[0], &rows[rows.len() - 1]);
+        let some: Vec<usize> = (0..kinds.len()).filter(|at| carried[*at]).collect();
+        let of = |row: &Row| -> (Vec<Kind>, Row) {
+            some.iter().map(|at| (kinds[*at], row[*at].clone())).unzip()
+        };
+        let (some_kinds, some_values) = of(new);
+        let merged: Row =
+            (0..kinds.len()).map(|at| if carried[at] { new[at].clone() } else { old[at].clone() }).collect();
+        with_rows(&kinds, &image(&kinds, old), |_, event, cache| {
+            let (_, whole) = cache.plan(event).unwrap();
+            let mut present = vec![0u8; kinds.len().div_ceil(8)];
+            some.iter().for_each(|at| present[at / 8] |= 1 << (at % 8));
+            let (_, part) = cache.plan(&Rows { present: &present, ..*event }).unwrap();
+            let over = image(&some_kinds, &some_values);
+            let found = whole.first.overlay(event.data, &part.first, &over);
+            assert_eq!(found, Some(image(&kinds, &merged)));
+            assert_eq!(whole.first.overlay(&event.data[..event.data.len() - 1], &part.first, &over), None);
+        });
+    }
 }

@@ -22,6 +22,7 @@ use crate::log::Log;
 use crate::net::Class;
 use crate::scan::Summary;
 
+mod cascades;
 mod change;
 mod counters;
 mod definition;

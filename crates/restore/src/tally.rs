@@ -5,7 +5,7 @@
 //! the source's InnoDB did on its own), counts are given up and samples start anew, and the proof
 //! says so.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use holdfast_binlog::Walker;
@@ -15,7 +15,9 @@ use holdfast_binlog::format::FormatDescription;
 use holdfast_binlog::kind::RowChange;
 use holdfast_binlog::payload::inner_events;
 use holdfast_binlog::query::Query;
-use holdfast_binlog::rows::{FLAG_NO_FOREIGN_KEY_CHECKS, FLAG_USE_SQL_FOREIGN_KEY, RowPlan, Rows};
+use holdfast_binlog::rows::{
+    FLAG_NO_FOREIGN_KEY_CHECKS, FLAG_STMT_END, FLAG_USE_SQL_FOREIGN_KEY, RowPlan, Rows,
+};
 use holdfast_binlog::statement::{Action, Object, Statement, TableName, Verb};
 use holdfast_binlog::tables::{TableCache, TableKey};
 use holdfast_format::gtid::GtidSet;
@@ -23,6 +25,9 @@ use holdfast_format::gtid::GtidSet;
 use crate::catalog::{Cascade, Catalog};
 use crate::error::{Error, Result};
 use crate::sample::{IMAGE_MAX, Last, Sample};
+
+/// Deleted rows of one statement that are remembered, in tables to which cascades lead back.
+const DELETED_MAX: usize = 100_000;
 
 const BY_STATEMENT: &str = "a statement changed rows that the log does not hold one by one";
 
@@ -95,6 +100,8 @@ pub struct Tally<'c> {
     touched: BTreeSet<TableKey>,
     /// A statement changed rows that the log does not hold: of any table.
     by_statement: bool,
+    /// Rows that the statement under way deleted, in tables to which cascades lead back.
+    deleted: HashSet<(TableKey, Vec<u8>)>,
     scratch: Vec<u8>,
 }
 
@@ -118,6 +125,7 @@ impl<'c> Tally<'c> {
             shapes: BTreeMap::new(),
             touched: BTreeSet::new(),
             by_statement: false,
+            deleted: HashSet::new(),
             scratch: Vec::new(),
         }
     }
@@ -199,6 +207,9 @@ impl<'c> Tally<'c> {
             end.filter(|facts| facts.columns.len() == shape.len()).map(|facts| facts.key.as_slice());
         let referenced = self.referenced(&key);
         let mut reaches_children = plain.kind.change == RowChange::Delete;
+        // MySQL logs the delete of a row twice that a cascade of its own delete came back to.
+        let circle = reaches_children && plain.flags & FLAG_USE_SQL_FOREIGN_KEY != 0 && self.leads_back(&key);
+        let mut twice = false;
         let mut partial = false;
         let mut notes = Vec::new();
         let mut count = 0_i64;
@@ -206,6 +217,10 @@ impl<'c> Tally<'c> {
             let row = row?;
             count += 1;
             partial |= row.partial;
+            if circle && !twice {
+                twice = self.deleted.len() >= DELETED_MAX
+                    || !self.deleted.insert(((*key).clone(), row.bytes.to_vec()));
+            }
             if plain.kind.change == RowChange::Update && !reaches_children {
                 reaches_children = referenced.iter().any(|columns| {
                     columns.is_none()
@@ -221,7 +236,14 @@ impl<'c> Tally<'c> {
         let flags = plain.flags;
         self.scratch = scratch;
         self.touched.insert((*key).clone());
+        if flags & FLAG_STMT_END != 0 {
+            self.deleted.clear();
+        }
         let table = self.table(&key);
+        if twice {
+            let reason = "rows went in a circle of foreign keys, where this source may log one of them twice";
+            table.start = Start::Unknown(reason.to_owned());
+        }
         match change {
             RowChange::Insert => table.delta += count,
             RowChange::Delete => table.delta -= count,
@@ -257,6 +279,22 @@ impl<'c> Tally<'c> {
 
     fn cascades(&self) -> impl Iterator<Item = &'c Cascade> + use<'c> {
         self.recovered.cascades.iter().chain(self.end.cascades.iter())
+    }
+
+    /// Do cascades lead from a table back to it?
+    fn leads_back(&self, table: &TableKey) -> bool {
+        let (mut reached, mut open) = (BTreeSet::new(), vec![table]);
+        while let Some(parent) = open.pop() {
+            for cascade in self.cascades().filter(|cascade| cascade.parent == *parent) {
+                if cascade.child == *table {
+                    return true;
+                }
+                if reached.insert(&cascade.child) {
+                    open.push(&cascade.child);
+                }
+            }
+        }
+        false
     }
 
     /// Sets of columns of `parent` that children refer to and follow when they change. A column

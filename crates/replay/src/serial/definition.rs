@@ -122,7 +122,6 @@ impl Lead<'_> {
 
     /// What is known of tables that the statement may change is asked for anew.
     fn forget_definitions(&mut self, statement: &Statement, database: &[u8]) {
-        let Some(net) = &mut self.net else { return };
         let lossy = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let concerns_none = matches!(
             statement.object,
@@ -137,6 +136,10 @@ impl Lead<'_> {
         };
         let tables: Vec<TableKey> = statement.tables.iter().map(name).collect();
         let told = matches!(statement.object, Object::Table | Object::Index | Object::Sequence);
-        net.forget(if told { &tables } else { &[] });
+        let tables = if told { tables.as_slice() } else { &[] };
+        self.cascades.forget(tables);
+        if let Some(net) = &mut self.net {
+            net.forget(tables);
+        }
     }
 }

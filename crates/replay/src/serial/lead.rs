@@ -20,6 +20,7 @@ use holdfast_binlog::{FormatDescription, Walker, encode};
 use holdfast_format::gtid::{Gtid, GtidSet, MariaDbBinlogState};
 use holdfast_mysql::Conn;
 
+use super::cascades::Cascades;
 use super::change::Given;
 use super::kinds::Kinds;
 use super::sender::{SendError, Sender};
@@ -75,7 +76,7 @@ pub(super) struct Current {
 
 impl Current {
     /// Do its rows go to the window, if there is one?
-    fn to_window(&self) -> bool {
+    pub(super) fn to_window(&self) -> bool {
         !self.skip && !self.here && !self.ctas && !self.alone
     }
 }
@@ -115,6 +116,8 @@ pub(crate) struct Lead<'a> {
     pub(super) flush_privileges: bool,
     /// What is known of tables; forgotten with every definition.
     pub(super) kinds: Kinds,
+    /// Rows that cascades of the statement under way reached.
+    pub(super) cascades: Cascades,
     /// XA transactions that are prepared on the copy.
     pub(super) prepared: BTreeSet<String>,
     /// XA transactions that were prepared without a change: no server keeps them over a restart.
@@ -170,6 +173,7 @@ impl<'a> Lead<'a> {
             summary: Summary::default(),
             flush_privileges: false,
             kinds: Kinds::default(),
+            cascades: Cascades::default(),
             prepared,
             prepared_empty: BTreeSet::new(),
             temporaries: Temporaries::default(),
@@ -282,6 +286,11 @@ impl<'a> Lead<'a> {
             }
             Body::Rows(rows) if !self.current_ref().skip => {
                 self.current_ref().changes = true;
+                let mended = self.mended(&rows)?;
+                let rows = mended.as_deref().map_or(rows, |data| Rows { data, ..rows });
+                if mended.is_some() && rows.data.is_empty() {
+                    return self.without_rows(rows.flags);
+                }
                 if self.is_inside(&rows) {
                     return match &mut self.net {
                         Some(net) => net.window.end_of(rows.flags, &place).map_err(flaw),

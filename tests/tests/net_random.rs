@@ -37,22 +37,8 @@ struct Totals {
     together: u64,
 }
 
-/// The first case's seed. The short run always takes the same: what new ones find belongs into a campaign, where
-/// somebody looks at it, and not into the judgement of a change that has nothing to do with it.
-fn first_seed() -> u64 {
-    let asked = |name| std::env::var_os(name).is_some();
-    if asked("HOLDFAST_TEST_SEED") || asked("HOLDFAST_NET_CASES") {
-        return Random::from_environment("net_random").1;
-    }
-    println!("net_random: to repeat: HOLDFAST_TEST_SEED={SHORT_RUN} tools/test net_random");
-    SHORT_RUN
-}
-
-/// The seed of the short run.
-const SHORT_RUN: u64 = 100;
-
 fn campaign(engine: Engine, cases: u64) {
-    let seed = first_seed();
+    let (_, seed) = Random::from_environment("net_random");
     let extra: &[&str] = match engine {
         Engine::MySql => &["--binlog-transaction-compression=OFF"],
         Engine::MariaDb => &[],

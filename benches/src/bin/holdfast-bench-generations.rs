@@ -32,9 +32,15 @@ struct Arguments {
     /// The rustic program
     #[arg(long, value_name = "FILE")]
     rustic: Option<PathBuf>,
-    /// 256 MiB of tables in place of 32, and every generation that is asked for: the figures of RESULTS.md
+    /// 256 MiB of tables in place of 32: the figures of RESULTS.md
     #[arg(long)]
     full: bool,
+    /// MiB of tables
+    #[arg(long, value_parser = clap::value_parser!(u32).range(4..=4096))]
+    mib: Option<u32>,
+    /// Generations of the part `long`
+    #[arg(long, default_value_t = 100)]
+    generations: u64,
     /// Only these parts
     #[arg(long, value_enum)]
     only: Vec<Part>,
@@ -80,7 +86,8 @@ fn run(arguments: Arguments) -> Result<(), Failed> {
     std::fs::create_dir_all(&arguments.data)?;
     let top = arguments.data.canonicalize()?;
     let machine = Machine::look(&top);
-    let pages = if arguments.full { 4096 } else { 512 };
+    let mib = arguments.mib.unwrap_or(if arguments.full { 256 } else { 32 });
+    let pages = mib * 16;
     let bench = Bench { arguments, work: top.join("generations"), pages };
     let parts: [(Part, fn(&Bench) -> Result<Table, Failed>); 5] = [
         (Part::Depth, Bench::depth),
@@ -113,7 +120,7 @@ fn run(arguments: Arguments) -> Result<(), Failed> {
             machine.processor,
             machine.file_system,
             machine.load,
-            pages / 16,
+            mib,
         );
         let page = std::fs::read_to_string(out).unwrap_or_default();
         std::fs::write(out, put_into(&page, &section(&preface, &tables)))?;
@@ -262,7 +269,7 @@ impl Bench {
 
     /// A hundred generations, expired and pruned on the way.
     fn long(&self) -> Result<Table, Failed> {
-        let generations = if self.arguments.full { 100 } else { 30 };
+        let generations = self.arguments.generations;
         let story = format!(
             "{generations} generations, 1 % of the pages each; the newest seven backups and four weekly ones are kept, a \
              prune with its defaults follows each backup. Restores from a cold cache of the newest backup and of the first \

@@ -1,5 +1,6 @@
 //! The side-by-side comparison: the same work for each tool, in one run, on real data.
 
+pub mod archive;
 pub mod dataset;
 pub mod error;
 pub mod figures;

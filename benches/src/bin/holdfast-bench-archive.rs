@@ -1,0 +1,84 @@
+//! `holdfast-bench-archive`: the log of a burst of sysbench's writes, received by the archive and by `mysqlbinlog --raw`;
+//! and commits that wait for the archive beside commits that wait for a stock replica. Both in one run.
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use holdfast_benches::rig::archive::Rig;
+use holdfast_benches::rig::dataset::{self, FULL, SMALL, Servers};
+
+/// What the archive receives a second, and what a commit costs that waits for it.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    /// Folder for data sets, kept between runs
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// Folder of an unpacked MySQL
+    #[arg(long, value_name = "DIR")]
+    mysql: PathBuf,
+    /// Folder of an unpacked sysbench
+    #[arg(long, value_name = "DIR")]
+    sysbench: PathBuf,
+    /// A tenth of the data, to check the rig
+    #[arg(long)]
+    small: bool,
+    /// How often all take turns
+    #[arg(long, default_value_t = 3)]
+    rounds: u32,
+    /// Seconds of each turn of commits
+    #[arg(long, default_value_t = 10)]
+    seconds: u64,
+}
+
+fn main() -> ExitCode {
+    match measure(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("holdfast-bench-archive: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn measure(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    std::fs::create_dir_all(&arguments.data)?;
+    let top = arguments.data.canonicalize()?;
+    let scale = if arguments.small { SMALL } else { FULL };
+    let servers =
+        Servers { mysql: arguments.mysql.canonicalize()?, sysbench: arguments.sysbench.canonicalize()? };
+    let data = dataset::get(&top, scale, &servers)?;
+    println!("{}", data.story);
+    let rig = || Rig::new(data.clone(), top.join(scale.name), top.join("archive"), &servers);
+    for side in rig()?.receive(arguments.rounds)? {
+        let mb = side.bytes as f64 / 1e6;
+        println!(
+            "{:17} {:7.1} MB in {:6.2} s: {:6.0} MB/s, {:6.0} MB a second of processor time",
+            side.side,
+            mb,
+            side.seconds,
+            mb / side.seconds,
+            mb / side.cpu_seconds
+        );
+    }
+    for clients in [1, 8] {
+        println!("commits of {clients} client(s), microseconds:");
+        for (waiting, times) in
+            rig()?.commits(clients, Duration::from_secs(arguments.seconds), arguments.rounds)?
+        {
+            println!(
+                "{:29} {:8} commits: p50 {:6}, p99 {:6}, p99.9 {:6}, longest {:7}",
+                waiting.words(),
+                times.len(),
+                times.value_at_quantile(0.5),
+                times.value_at_quantile(0.99),
+                times.value_at_quantile(0.999),
+                times.max()
+            );
+        }
+    }
+    Ok(())
+}

@@ -10,6 +10,7 @@ use holdfast_format::log::LogOpening;
 use holdfast_format::log_meta::LogMeta;
 use holdfast_format::manifest::{Envelope, Head};
 use holdfast_format::map::{MapLeaf, MapRoot, MapSegments};
+use holdfast_format::pack::{Pack, decode_bodies, encode_bodies};
 use holdfast_format::parity::{Geometry, ParityTable};
 use holdfast_format::record::Record;
 use holdfast_format::segment::{FRAME_HEADER_BYTES, Footer, FrameHeader, PAGE_BYTES, SegmentHeader, Trailer};
@@ -99,12 +100,24 @@ pub fn map(data: &[u8]) {
     }
 }
 
-/// The envelope of a record and the heads; the first byte chooses.
+/// The envelope of a record, the heads and the packs; the first byte chooses.
 pub fn manifest(data: &[u8]) {
     let Some((choice, rest)) = data.split_first() else { return };
-    if choice % 2 == 0 {
+    if choice % 3 == 0 {
         for bytes in [rest, &hashed(rest)] {
             comes_back(bytes, Envelope::decode, |e| Envelope::encode(&e.prefix, &e.sealed));
+        }
+        return;
+    }
+    if choice % 3 == 2 {
+        for bytes in [rest, &hashed(rest)] {
+            comes_back(bytes, Pack::decode, |p| Pack::encode(&p.prefix, &p.sealed));
+        }
+        // The plaintext: how many records there are is its first byte.
+        let Some((count, plain)) = rest.split_first() else { return };
+        if let Ok(bodies) = decode_bodies(plain, u32::from(*count)) {
+            let bodies: Vec<Vec<u8>> = bodies.into_iter().map(<[u8]>::to_vec).collect();
+            assert_eq!(encode_bodies(&bodies), plain);
         }
         return;
     }

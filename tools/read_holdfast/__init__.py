@@ -6,7 +6,7 @@
     read-holdfast REPO --passphrase-file F log NAME --list [--json]
     read-holdfast REPO --passphrase-file F log NAME --cat FILE [--stream HEX]
 
-Written from the text in format-spec/ alone (format version 0) by somebody who had not seen a line of
+Written from the text in format-spec/ alone (format version 1) by somebody who had not seen a line of
 the program that writes repositories; what he had to guess has been settled in the text since, and
 where it settled otherwise, here. It changes nothing in the repository and takes no locks.
 

@@ -12,6 +12,7 @@ from .wire import Address, Cursor
 from .crypto import digest
 from .objects import ByteSource, ObjectStore, hashed_body
 from .keyring import Keys
+from .manifest import check_packs
 from .records import BackupCommitted, Stream
 from .segments import FRAME_KINDS, KIND_BLOCK, KIND_INDEX, KIND_META, Entry, SealedSegment
 from .parity import Parity, ParityLayout, parse_parity_table
@@ -30,6 +31,7 @@ class Checker:
         self.counts: Counter = Counter(records=len(repo.records))
 
     def run(self) -> None:
+        check_packs(self.store, self.repo.keys, self.repo.records, self.journal)
         for backup in self.repo.backups.values():
             self._backup(backup)
         for name in self.store.names("segments"):
@@ -248,7 +250,7 @@ class Checker:
         self._guard(check_session, self.store, f"sessions/{name}", self.repo.keys)
 
     def _strangers(self) -> None:
-        known = {"keyring", "manifest", "manifest2", "head", "segments", "logs", "sessions", "locks", "quarantine"}
+        known = {"keyring", "manifest", "manifest2", "packs", "head", "segments", "logs", "sessions", "locks", "quarantine"}
         for path in sorted(self.store.root.iterdir()):
             if path.name not in known and not path.name.startswith("."):
                 self.journal.note(path.name, "", "the format does not tell of it")

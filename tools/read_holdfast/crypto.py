@@ -21,7 +21,7 @@ def keyed(key: bytes, data: bytes) -> bytes:
 
 
 def derive(purpose: str, material: bytes) -> bytes:
-    return blake3(material, derive_key_context=f"holdfast format 0: {purpose}").digest()
+    return blake3(material, derive_key_context=f"holdfast format 1: {purpose}").digest()
 
 
 def unseal(key: bytes, nonce: bytes, aad: bytes, sealed: bytes) -> Optional[bytes]:

@@ -9,7 +9,7 @@ from typing import Optional
 import argon2
 
 from .limits import LIMIT_KEKS, LIMIT_KEYRING, LIMIT_NAME, LIMIT_SLOTS
-from .errors import Damage, Journal, NoRepository, WrongSecret
+from .errors import Damage, Journal, NoRepository, UnknownVersion, WrongSecret
 from .wire import Cursor
 from .crypto import derive, digest, unseal
 from .objects import ObjectStore, hashed_body
@@ -108,6 +108,10 @@ def parse_keyring(data: bytes, name: str) -> KeyringObject:
     cur = Cursor(hashed_body(data, name), name, "keyring")
     cur.magic(b"HFKEYS\0\0")
     cur.version()
+    unknown, _ = cur.u32(), cur.u32()
+    if unknown:
+        raise cur.bad(f"the repository uses features (0x{unknown:x}) that this reader does not know")
+    cur.zeros(4)
     repository, generation = cur.ident(), cur.u64()
     bound = cur.data[: cur.at]
     slots = [parse_slot(cur) for _ in range(cur.count(LIMIT_SLOTS, 81, "slots"))]
@@ -201,6 +205,7 @@ def parse_recovery_kit(text: str) -> RecoveryKit:
 def read_keyrings(store: ObjectStore, journal: Journal) -> list[KeyringObject]:
     """The copies that are whole, those of the highest generation first."""
     rings = []
+    other = None
     for name in KEYRING_COPIES:
         try:
             data = store.load(name, LIMIT_KEYRING)
@@ -209,7 +214,10 @@ def read_keyrings(store: ObjectStore, journal: Journal) -> list[KeyringObject]:
             else:
                 rings.append(parse_keyring(data, name))
         except Damage as error:
+            other = error if isinstance(error, UnknownVersion) else other
             journal.caught(error)
+    if other and not rings:
+        raise other  # a repository of another version, not a damaged one
     rings.sort(key=lambda ring: -ring.generation)
     for ring in rings[1:]:
         if ring.generation < rings[0].generation:

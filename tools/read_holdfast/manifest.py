@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Iterator, Optional
 
-from .limits import HASH, LIMIT_RECORD, PAGE, TAG, VERSION
+from .limits import HASH, LIMIT_PACK, LIMIT_PACK_RECORDS, LIMIT_RECORD, PAGE, TAG, VERSION
 from .errors import Damage, Journal
 from .wire import Cursor
 from .crypto import keyed, unseal
@@ -16,6 +16,7 @@ from .records import RECORD_READERS
 
 MANIFEST_FOLDERS = ("manifest", "manifest2")
 ENVELOPE = 96
+PACK_ENVELOPE = 128
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,15 @@ class Record:
     @property
     def place(self) -> str:
         return f"record {self.number}"
+
+
+@dataclass(frozen=True)
+class Pack:
+    name: str
+    first: int
+    previous: bytes
+    last: bytes
+    records: list[tuple[int, int, int, Optional[object]]]  # kind, version, time, body
 
 
 @dataclass(frozen=True)
@@ -58,13 +68,63 @@ def parse_record(data: bytes, name: str, number: int, keys: Keys) -> Record:
     plain = unseal(keys.manifest(generation, name), nonce, data[:ENVELOPE], cur.take(length))
     if plain is None:
         raise Damage(name, "sealed record", "tag does not match")
+    return Record(number, previous, data[-HASH:], *parse_body(plain, name))
+
+
+def parse_body(plain: bytes, name: str) -> tuple[int, int, int, Optional[object]]:
     inner = Cursor(plain, name, "record")
     kind, kind_version, time = inner.u16(), inner.u16(), inner.i64()
     body = None
     if kind in RECORD_READERS and kind_version == VERSION:
         body = RECORD_READERS[kind](inner)
         inner.end()
-    return Record(number, previous, data[-HASH:], kind, kind_version, time, body)
+    return kind, kind_version, time, body
+
+
+def parse_pack(data: bytes, name: str, keys: Keys) -> Pack:
+    cur = Cursor(hashed_body(data, name), name, "pack")
+    cur.magic(b"HFPACK\0\0")
+    cur.version()
+    count = cur.u32()
+    if not 1 <= count <= LIMIT_PACK_RECORDS:
+        raise cur.bad(f"{count} records")
+    cur.expect(keys.repository, "repository id")
+    first = cur.u64()
+    if f"packs/{first:016x}" != name:
+        raise cur.bad(f"begins with record {first}")
+    previous, generation, nonce, length = cur.take(HASH), cur.u32(), cur.take(12), cur.u32()
+    cur.zeros(4)
+    last = cur.take(HASH)
+    if length > LIMIT_PACK + TAG or length != cur.left:
+        raise cur.bad(f"sealed records of {length} bytes, {cur.left} there")
+    plain = unseal(keys.manifest(generation, name), nonce, data[:PACK_ENVELOPE], cur.take(length))
+    if plain is None:
+        raise Damage(name, "sealed records", "tag does not match")
+    inner = Cursor(plain, name, "records")
+    records = [parse_body(inner.blob(LIMIT_RECORD, "record"), name) for _ in range(count)]
+    inner.end()
+    return Pack(name, first, previous, last, records)
+
+
+def check_packs(store: ObjectStore, keys: Keys, records: list[Record], journal: Journal) -> None:
+    """Packs are derived: each must say what its records say."""
+    by_number = {record.number: record for record in records}
+    for short in store.names("packs"):
+        name = f"packs/{short}"
+        if not re.fullmatch(r"[0-9a-f]{16}", short):
+            journal.note(name, "", "is not the name of a pack")
+            continue
+        try:
+            pack = parse_pack(store.load(name, PACK_ENVELOPE + LIMIT_PACK + TAG + HASH) or b"", name, keys)
+            for number, packed in enumerate(pack.records, pack.first):
+                record = by_number.get(number)
+                if record and (record.kind, record.kind_version, record.time, record.body) != packed:
+                    raise Damage(name, f"record {number}", "differs from the record itself")
+            first, last = by_number.get(pack.first), by_number.get(pack.first + len(pack.records) - 1)
+            if (first and first.previous != pack.previous) or (last and last.hash != pack.last):
+                raise Damage(name, "", "is of another chain of records")
+        except Damage as error:
+            journal.caught(error)
 
 
 def read_heads(store: ObjectStore, keys: Keys, journal: Journal) -> list[Head]:

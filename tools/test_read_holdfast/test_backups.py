@@ -6,7 +6,7 @@ import random
 import shutil
 import unittest
 
-from read_holdfast.limits import BLOCK, PAGE
+from read_holdfast.limits import BLOCK, PAGE, VERSION
 from read_holdfast.wire import Address, backup_name, le
 
 from .workplace import Result, Workplace, run
@@ -194,7 +194,7 @@ class Backups(Written):
         self.assertEqual(self.read("check").status, 21)
 
     def test_sessions(self):
-        body = b"HFSESS\0\0" + le(0, 4) + le(3, 4) + REPOSITORY + b"q" * 16 + le(2, 8) + le(1, 4) + bytes(20)
+        body = b"HFSESS\0\0" + le(VERSION, 4) + le(3, 4) + REPOSITORY + b"q" * 16 + le(2, 8) + le(1, 4) + bytes(20)
         self.repo.put(f"sessions/{(b'q' * 16).hex()}", hashed(body))
         self.assertEqual(self.read("check").status, 0)
         self.repo.put(f"sessions/{(b'q' * 16).hex()}", hashed(body)[:-1])

@@ -17,7 +17,8 @@ from read_holdfast.limits import PAGE
 from .workplace import Workplace, objects_of, run
 
 TOP = Path(__file__).resolve().parents[2]
-GOLDEN = sorted(path.parent for path in (TOP / "tests" / "golden").glob("*/expected.json"))
+GOLDEN = sorted(path.parent for path in (TOP / "tests" / "golden").glob("format-1*/expected.json"))
+OLDER = TOP / "tests" / "golden" / "format-0"
 FLIPS = int(os.environ.get("HOLDFAST_GOLDEN_FLIPS", "0"))
 OBJECTS_DAMAGED = 8
 
@@ -28,6 +29,13 @@ def way_in(golden: Path) -> tuple[str, Path]:
 
 def expected_of(golden: Path) -> dict:
     return json.loads((golden / "expected.json").read_text())
+
+
+class Older(Workplace):
+    def test_another_version_is_refused_by_name(self):
+        told = run(OLDER / "repo", "list", secret=way_in(OLDER))
+        self.assertNotIn(told.status, (0, 2))
+        self.assertIn("version 0", told.err)
 
 
 class Golden(Workplace):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import unittest
 
 from read_holdfast.errors import Damage
+from read_holdfast.limits import VERSION
 from read_holdfast.segments import parse_frame_header
 from read_holdfast.wire import le
 
@@ -133,11 +134,11 @@ class Logs(Written):
 
     def test_notes_and_index(self):
         writer = log_writer(self.A, 0, b"b.1", 4, [])
-        writer.add(Frame(8, le(0, 4) + b"\x01" + blob(b"fde")))
-        writer.add(Frame(8, le(0, 4) + b"\x02" + le(99, 8)))
+        writer.add(Frame(8, le(VERSION, 4) + b"\x01" + blob(b"fde")))
+        writer.add(Frame(8, le(VERSION, 4) + b"\x02" + le(99, 8)))
         writer.add(Frame(6, b"x" * 20))
         gtid = b"\0" + SOURCE + b"\0" + varint(1)
-        index = le(0, 4) + le(0, 8) + le(1, 4) + blob(b"b.1") + le(1, 4) + gtid + le(1, 4) + blob(b"d") + blob(b"t")
+        index = le(VERSION, 4) + le(0, 8) + le(1, 4) + blob(b"b.1") + le(1, 4) + gtid + le(1, 4) + blob(b"d") + blob(b"t")
         entry = varint(1 | 8 | 16) + varint(8) + varint(20) + varint(2) + varint(0) + varint(2)
         entry += varint(1) + varint(0) + varint(3) + varint(0) + varint(0) + varint(1) + b"d" + varint(3) + b"sql"
         writer.add(Frame(7, index + le(1, 4) + entry))

@@ -15,7 +15,7 @@ import zstandard
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from read_holdfast.crypto import crc32c, derive, digest, keyed
-from read_holdfast.limits import PAGE, BLOCK
+from read_holdfast.limits import PAGE, BLOCK, VERSION
 from read_holdfast.parity import ParityLayout, Vector, leopard_encode
 from read_holdfast.wire import Address, le, round_up
 
@@ -56,7 +56,7 @@ def hashed(data: bytes) -> bytes:
 
 def secrets_plain() -> bytes:
     keks = b"".join(le(generation, 4) + kek for generation, kek in sorted(KEKS.items()))
-    return le(0, 4) + ROOT_KEY + le(len(KEKS), 4) + keks
+    return le(VERSION, 4) + ROOT_KEY + le(len(KEKS), 4) + keks
 
 
 def make_keyring(passphrases: list[bytes], key_files: list[bytes], generation: int = 7) -> bytes:
@@ -73,13 +73,13 @@ def make_keyring(passphrases: list[bytes], key_files: list[bytes], generation: i
         bound += blob(b"label") + le(1, 8)
         nonce = bytes((number,)) * 12
         slots += bound + nonce + seal(key, nonce, REPOSITORY + bound, UNLOCK_KEY)
-    front = b"HFKEYS\0\0" + le(0, 4) + REPOSITORY + le(generation, 8)
+    front = b"HFKEYS\0\0" + le(VERSION, 4) + bytes(12) + REPOSITORY + le(generation, 8)
     sealed = seal(UNLOCK_KEY, b"n" * 12, front, secrets_plain())
     return hashed(front + le(len(passphrases + key_files), 4) + slots + b"n" * 12 + blob(sealed))
 
 
 def make_recovery_kit() -> str:
-    data = le(0, 4) + REPOSITORY + UNLOCK_KEY + secrets_plain()
+    data = le(VERSION, 4) + REPOSITORY + UNLOCK_KEY + secrets_plain()
     digits = (data + digest(data)[:8]).hex().upper()
     lines = "\n".join(" ".join((digits[i : i + 8], digits[i + 8 : i + 16])) for i in range(0, len(digits), 16))
     return f"Keep this.\n-----BEGIN HOLDFAST RECOVERY KIT-----\n{lines}\n-----END HOLDFAST RECOVERY KIT-----\n"
@@ -110,7 +110,7 @@ class SegmentWriter:
         return digest(b"data key of " + segment)
 
     def header(self) -> bytes:
-        out = b"HFSEG\0\0\0" + le(0, 4) + bytes((self.kind, 0)) + le(len(self.births), 2)
+        out = b"HFSEG\0\0\0" + le(VERSION, 4) + bytes((self.kind, 0)) + le(len(self.births), 2)
         out += REPOSITORY + self.ident + b"s" * 16
         for segment, generation in self.births:
             wrap = derive("wrap of a segment's data key", KEKS[generation] + REPOSITORY + segment)
@@ -149,7 +149,7 @@ class SegmentWriter:
 
     def footer(self, detached: bool) -> bytes:
         bases = sorted({frame.base.segment for frame, *_ in self.entries if frame.base})
-        plain = b"HFFOOT\0\0" + le(0, 4) + le(len(self.entries), 4) + le(len(bases), 4) + bytes(4) + b"".join(bases)
+        plain = b"HFFOOT\0\0" + le(VERSION, 4) + le(len(self.entries), 4) + le(len(bases), 4) + bytes(4) + b"".join(bases)
         block_ids = derive("block ids", ROOT_KEY)
         for frame, at, birth, codec, offset, stored in self.entries:
             plain += keyed(block_ids, frame.plain) + le(offset, 4) + le(len(frame.plain), 4) + le(stored, 4)
@@ -166,7 +166,7 @@ class SegmentWriter:
         return PAGE + len(self.body)
 
     def trailer(self, detached: bool, offset: int, size: int, parity: Optional[ParityLayout]) -> bytes:
-        out = b"HFTRAIL\0" + le(0, 4) + le(int(detached), 4) + REPOSITORY + self.ident
+        out = b"HFTRAIL\0" + le(VERSION, 4) + le(int(detached), 4) + REPOSITORY + self.ident
         out += le(self.frames_end, 8) + le(offset, 8) + le(size, 8) + le(len(self.entries), 4)
         if parity:
             out += le(parity.shard_size, 4) + le(parity.offset, 8) + le(parity.size, 8)
@@ -198,7 +198,7 @@ class SegmentWriter:
         data = [front[i * size : (i + 1) * size].ljust(size, b"\0") for i in range(layout.data)]
         vectors = leopard_encode(map(Vector.of_shard, data), layout.parity, size // 2)
         shards = [vector.shard() for vector in vectors]
-        table = b"HFPARITY" + le(0, 4) + le(size, 4) + REPOSITORY + self.ident
+        table = b"HFPARITY" + le(VERSION, 4) + le(size, 4) + REPOSITORY + self.ident
         table += le(layout.offset, 8) + le(layout.data, 4) + le(layout.parity, 4)
         table = hashed(table + b"".join(digest(shard)[:16] for shard in data + shards))
         table = table.ljust(layout.table_room, b"\0")
@@ -228,16 +228,16 @@ class RepositoryWriter:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
 
-    def record(self, kind: int, fields: bytes, generation: int = 4, kind_version: int = 0) -> None:
+    def record(self, kind: int, fields: bytes, generation: int = 4, kind_version: int = VERSION) -> None:
         plain = le(kind, 2) + le(kind_version, 2) + le(5, 8) + fields
         nonce = self.number.to_bytes(12, "big")
-        front = b"HFMANIF\0" + bytes(8) + REPOSITORY + le(self.number, 8) + self.previous
+        front = b"HFMANIF\0" + le(VERSION, 4) + bytes(4) + REPOSITORY + le(self.number, 8) + self.previous
         front += le(generation, 4) + nonce + le(len(plain) + 16, 4) + bytes(4)
         data = hashed(front + seal(derive("manifest records", KEKS[generation] + REPOSITORY), nonce, front, plain))
         self.previous = data[-32:]
         self.put(f"manifest/{self.number:016x}", data)
         self.put(f"manifest2/{self.number:016x}", data)
-        head = b"HFHEAD\0\0" + bytes(8) + REPOSITORY + le(self.number, 8) + self.previous
+        head = b"HFHEAD\0\0" + le(VERSION, 4) + bytes(4) + REPOSITORY + le(self.number, 8) + self.previous
         self.put(f"head/{self.number % 2}", head + keyed(derive("heads", ROOT_KEY), head))
         self.number += 1
 
@@ -257,13 +257,13 @@ class RepositoryWriter:
         cut = len(bytes((first[0][0],)) + b"".join(map(varint, first[0][1:])))
         parts += varint(1) + runs[:cut]
         leaf2 = varint(1) + b"\0" + varint(first[0][1]) + varint(len(rest)) + runs[cut:]
-        table = le(0, 4) + le(0, 4) + le(len(segments), 4)
+        table = le(VERSION, 4) + le(0, 4) + le(len(segments), 4)
         table += b"".join(segment + le(uses[segment], 4) + b"\1" for segment in segments)
         writer = SegmentWriter(meta, 2)
         t = writer.add(Frame(3, table))
-        leaves = [writer.add(Frame(4, le(0, 4) + le(2, 4) + parts)), writer.add(Frame(4, le(0, 4) + le(1, 4) + leaf2))]
+        leaves = [writer.add(Frame(4, le(VERSION, 4) + le(2, 4) + parts)), writer.add(Frame(4, le(VERSION, 4) + le(1, 4) + leaf2))]
         totals = (le(size, 8), le(addressed, 8), le(zeros, 8), le(holes, 8), le(len(segments), 4))
-        root = le(0, 4) + le(BLOCK, 4) + le(2, 4) + b"".join(totals)
+        root = le(VERSION, 4) + le(BLOCK, 4) + le(2, 4) + b"".join(totals)
         root += le(1, 4) + address(t) + le(2, 4) + b"".join(map(address, leaves))
         at = writer.add(Frame(2, root))
         self.put(f"segments/{meta.hex()}", writer.sealed(with_parity=True))
@@ -280,7 +280,7 @@ class RepositoryWriter:
 
 def log_writer(segment: bytes, number: int, file: bytes, start: int, events: list[bytes], incarnation: int = 0):
     writer = SegmentWriter(segment, 3)
-    opening = le(0, 4) + SERVER + SOURCE + le(incarnation, 4) + le(number, 8) + position(file, start) + le(1, 8)
+    opening = le(VERSION, 4) + SERVER + SOURCE + le(incarnation, 4) + le(number, 8) + position(file, start) + le(1, 8)
     writer.add(Frame(5, opening))
     for part in events:
         writer.add(Frame(6, part, codec=0))

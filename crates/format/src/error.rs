@@ -43,7 +43,10 @@ pub enum Error {
         limit: u64,
     },
     /// The structure was written by a version that this one can't read.
-    #[error("{what} has format version {got}, this program reads version {expected}; use a newer Holdfast")]
+    #[error(
+        "{what} has format version {got}, this program reads version {expected}; use {}",
+        if got < expected { "the Holdfast that wrote it" } else { "a newer Holdfast" }
+    )]
     Version {
         /// The structure.
         what: &'static str,
@@ -51,6 +54,14 @@ pub enum Error {
         expected: u32,
         /// The version found.
         got: u32,
+    },
+    /// The repository uses what this program does not know.
+    #[error(
+        "the repository uses features (0x{unknown:x}) that this program does not know; use a newer Holdfast"
+    )]
+    Features {
+        /// The bits of its word of features that are not known.
+        unknown: u32,
     },
     /// The checksum over the structure doesn't match.
     #[error("{what} is damaged: its checksum does not match its bytes")]

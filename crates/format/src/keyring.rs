@@ -10,11 +10,17 @@ use crate::limits::{
 };
 
 /// Version of the keyring.
-pub const VERSION: u32 = 0;
+pub const VERSION: u32 = crate::VERSION;
 
 const MAGIC: &[u8; 8] = b"HFKEYS\0\0";
 const WHAT: &str = "keyring";
 const SECRETS: &str = "keyring's secrets";
+
+/// Features that a reader must know; this version has none.
+pub const READ_FEATURES: u32 = 0;
+
+/// Features that a writer must know, and a reader need not; this version has none.
+pub const WRITE_FEATURES: u32 = 0;
 
 /// How a slot's key comes about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,6 +117,8 @@ fn bounded(r: &mut Reader<'_>, field: &'static str, limit: u32) -> Result<u32> {
 pub struct Keyring {
     /// The repository.
     pub repo: RepoId,
+    /// Features that whoever writes must know; it may be read without them. Those for readers have been checked.
+    pub write_features: u32,
     /// Rises with every change; of three copies the highest valid one holds.
     pub generation: u64,
     /// The ways in.
@@ -122,7 +130,7 @@ pub struct Keyring {
 }
 
 impl Keyring {
-    /// Associated data of the sealed secrets: magic, version, repository, generation.
+    /// Associated data of the sealed secrets: magic, version, features, repository, generation.
     #[must_use]
     pub fn aad(&self) -> Vec<u8> {
         let mut w = Writer::new();
@@ -133,6 +141,9 @@ impl Keyring {
     fn put_head(&self, w: &mut Writer) {
         w.raw(MAGIC);
         w.u32(VERSION);
+        w.u32(READ_FEATURES);
+        w.u32(self.write_features);
+        w.u32(0);
         w.raw(&self.repo.0);
         w.u64(self.generation);
     }
@@ -163,6 +174,12 @@ impl Keyring {
         r.version(VERSION)?;
         let (body, _) = split_hash(WHAT, bytes)?;
         let mut r = Reader::new(WHAT, body.get(12..).unwrap_or(&[]));
+        let unknown = r.u32()? & !READ_FEATURES;
+        if unknown != 0 {
+            return Err(Error::Features { unknown });
+        }
+        let write_features = r.u32()?;
+        r.zeros("a reserved field", 4)?;
         let repo = RepoId(r.array()?);
         let generation = r.u64()?;
         let count = r.count("the number of slots", KEY_SLOTS_MAX, 81)?;
@@ -170,7 +187,7 @@ impl Keyring {
         let nonce = r.array()?;
         let sealed = r.blob("the secrets", u32::MAX)?.to_vec();
         r.end()?;
-        Ok(Self { repo, generation, slots, nonce, sealed })
+        Ok(Self { repo, write_features, generation, slots, nonce, sealed })
     }
 }
 

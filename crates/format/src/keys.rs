@@ -15,23 +15,23 @@ pub const TAG_BYTES: usize = 16;
 pub const NONCE_BYTES: usize = 12;
 
 /// Context: key of block ids, from the root key.
-pub const CONTEXT_BLOCK_ID: &str = "holdfast format 0: block ids";
+pub const CONTEXT_BLOCK_ID: &str = "holdfast format 1: block ids";
 /// Context: key of the heads' checksum, from the root key.
-pub const CONTEXT_HEAD: &str = "holdfast format 0: heads";
+pub const CONTEXT_HEAD: &str = "holdfast format 1: heads";
 /// Context: key of the tags that name stream locks, from the root key.
-pub const CONTEXT_STREAM: &str = "holdfast format 0: stream tags";
+pub const CONTEXT_STREAM: &str = "holdfast format 1: stream tags";
 /// Context: key that wraps one segment's data key, from key-encrypting key, repository and segment.
-pub const CONTEXT_SEGMENT_WRAP: &str = "holdfast format 0: wrap of a segment's data key";
+pub const CONTEXT_SEGMENT_WRAP: &str = "holdfast format 1: wrap of a segment's data key";
 /// Context: key of the manifest's records, from key-encrypting key and repository.
-pub const CONTEXT_MANIFEST: &str = "holdfast format 0: manifest records";
+pub const CONTEXT_MANIFEST: &str = "holdfast format 1: manifest records";
 /// Context: key of a segment's frames, from its data key.
-pub const CONTEXT_FRAMES: &str = "holdfast format 0: frames";
+pub const CONTEXT_FRAMES: &str = "holdfast format 1: frames";
 /// Context: key of a segment's footers, from its data key.
-pub const CONTEXT_FOOTER: &str = "holdfast format 0: footers";
+pub const CONTEXT_FOOTER: &str = "holdfast format 1: footers";
 /// Context: commitment to a segment's data key.
-pub const CONTEXT_COMMITMENT: &str = "holdfast format 0: commitment to a data key";
+pub const CONTEXT_COMMITMENT: &str = "holdfast format 1: commitment to a data key";
 /// Context: key that a key file's bytes give.
-pub const CONTEXT_KEY_FILE: &str = "holdfast format 0: key file";
+pub const CONTEXT_KEY_FILE: &str = "holdfast format 1: key file";
 
 /// Key of block ids.
 #[must_use]

@@ -18,6 +18,7 @@ pub mod log_meta;
 pub mod manifest;
 pub mod map;
 pub mod names;
+pub mod pack;
 pub mod parity;
 pub mod path_tree;
 pub mod record;
@@ -26,3 +27,6 @@ pub mod session;
 pub mod txn_index;
 
 pub use error::{Error, Result};
+
+/// The version of every structure that this code writes, and the only one that it reads.
+pub const VERSION: u32 = 1;

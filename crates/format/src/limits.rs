@@ -28,6 +28,12 @@ pub const DEPTH_MAX: u8 = 4;
 /// Longest body of a manifest record, bytes: the report of a restore is the largest kind.
 pub const RECORD_BODY_MAX: u32 = 4 * 1024 * 1024;
 
+/// Most records of a pack.
+pub const PACK_RECORDS_MAX: u32 = 4096;
+
+/// Longest plaintext of a pack, bytes: writers close one with the record that reaches half of it.
+pub const PACK_BODY_MAX: u32 = 32 * 1024 * 1024;
+
 /// Longest path in a map, bytes: the kernel's own limit is 4,096.
 pub const PATH_BYTES_MAX: u32 = 4096;
 

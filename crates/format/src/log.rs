@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::record::{Position, StreamKey};
 
 /// Version of the structure.
-pub const VERSION: u32 = 0;
+pub const VERSION: u32 = crate::VERSION;
 
 /// The first frame of a log segment.
 #[derive(Debug, Clone, PartialEq, Eq)]

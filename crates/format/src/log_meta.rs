@@ -4,7 +4,7 @@ use crate::codec::{Reader, Writer};
 use crate::error::{Error, Result};
 
 /// Version of the structure.
-pub const VERSION: u32 = 0;
+pub const VERSION: u32 = crate::VERSION;
 
 /// Longest format description event: one byte for each of 255 types, and 84 fixed ones.
 pub const FORMAT_EVENT_BYTES_MAX: u32 = 1024;

@@ -7,7 +7,7 @@ use crate::keys::{NONCE_BYTES, TAG_BYTES};
 use crate::limits::RECORD_BODY_MAX;
 
 /// Version of envelope and head.
-pub const VERSION: u32 = 0;
+pub const VERSION: u32 = crate::VERSION;
 
 /// Bytes before the sealed record: they are its associated data.
 pub const PREFIX_BYTES: usize = 96;

@@ -12,7 +12,7 @@ use crate::limits::{
 };
 
 /// Version of every structure of a map.
-pub const VERSION: u32 = 0;
+pub const VERSION: u32 = crate::VERSION;
 
 const SEGMENT_BYTES: usize = 21;
 

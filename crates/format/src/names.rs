@@ -11,6 +11,9 @@ pub const HEADS: [&str; 2] = ["head/0", "head/1"];
 /// Folders of the two copies of each manifest record.
 pub const MANIFESTS: [&str; 2] = ["manifest/", "manifest2/"];
 
+/// Folder of packs of records.
+pub const PACKS: &str = "packs/";
+
 /// Folder of data and meta segments.
 pub const SEGMENTS: &str = "segments/";
 
@@ -44,7 +47,22 @@ pub fn manifest(copy: usize, number: u64) -> String {
 /// The number in the name of a manifest record.
 #[must_use]
 pub fn manifest_number(name: &str) -> Option<u64> {
-    let digits = MANIFESTS.iter().find_map(|folder| name.strip_prefix(folder))?;
+    number(MANIFESTS.iter().find_map(|folder| name.strip_prefix(folder))?)
+}
+
+/// The pack that begins with a record.
+#[must_use]
+pub fn pack(first: u64) -> String {
+    format!("{PACKS}{first:016x}")
+}
+
+/// The number of its first record in the name of a pack.
+#[must_use]
+pub fn pack_number(name: &str) -> Option<u64> {
+    number(name.strip_prefix(PACKS)?)
+}
+
+fn number(digits: &str) -> Option<u64> {
     let good = digits.len() == 16 && digits.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
     if good { u64::from_str_radix(digits, 16).ok() } else { None }
 }

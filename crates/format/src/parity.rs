@@ -10,7 +10,7 @@ use crate::limits::ALIGN_BYTES;
 use crate::segment::{PAGE_BYTES, ParityPlace, align_up};
 
 /// Version of the table.
-pub const VERSION: u32 = 0;
+pub const VERSION: u32 = crate::VERSION;
 
 /// Data shards that a segment is cut into at most.
 pub const DATA_SHARDS_MAX: u64 = 1024;

@@ -7,7 +7,7 @@ use crate::keys::TAG_BYTES;
 use crate::limits::{ALIGN_BYTES, BIRTHS_MAX, DEPTH_MAX, FRAME_PLAIN_MAX, SEGMENT_BYTES_MAX, SLOTS_MAX};
 
 /// Version of every structure of a segment.
-pub const VERSION: u32 = 0;
+pub const VERSION: u32 = crate::VERSION;
 
 /// Bytes of header and trailer.
 pub const PAGE_BYTES: usize = 4096;

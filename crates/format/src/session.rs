@@ -7,7 +7,7 @@ use crate::limits::SESSION_ROOTS_MAX;
 use crate::map::{put_address, take_address};
 
 /// Version of a session's object.
-pub const VERSION: u32 = 0;
+pub const VERSION: u32 = crate::VERSION;
 
 const MAGIC: &[u8; 8] = b"HFSESS\0\0";
 const WHAT: &str = "session";

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::gtid::Gtid;
 
 /// Version of the structure.
-pub const VERSION: u32 = 0;
+pub const VERSION: u32 = crate::VERSION;
 
 /// Most entries of a frame. At 15 bytes each they are 1 MiB, the size that other frames aim at.
 pub const ENTRIES_MAX: u32 = 64 * 1024;

@@ -315,6 +315,7 @@ fn keyring() -> impl Strategy<Value = Keyring> {
     );
     (bytes(), any::<u64>(), proptest::collection::vec(slot, 0..5), bytes(), any::<Vec<u8>>()).prop_map(
         |(repo, generation, slots, nonce, sealed)| Keyring {
+            write_features: 0,
             repo: RepoId(repo),
             generation,
             slots,

@@ -31,6 +31,9 @@ pub enum Error {
         /// What is wrong with the last of them.
         flaw: String,
     },
+    /// The whole repository is of another version, or uses what this program does not know.
+    #[error("this repository can't be checked: {0}")]
+    OtherFormat(holdfast_format::Error),
     /// The command line asks for something impossible.
     #[error("{0}")]
     Usage(String),
@@ -65,7 +68,7 @@ impl Error {
             Self::Usage(_) => 2,
             Self::PruneAtWork => 11,
             Self::ManifestDamaged => 21,
-            Self::NotProven(_) | Self::NoRandom { .. } | Self::Io(_) => 1,
+            Self::OtherFormat(_) | Self::NotProven(_) | Self::NoRandom { .. } | Self::Io(_) => 1,
         }
     }
 }

@@ -39,6 +39,8 @@ pub(crate) enum Mend {
     Segment { name: String },
     /// A segment that nothing reaches, and the births it holds.
     Orphan { name: ObjectName, births: Vec<SegmentId>, bytes: u64 },
+    /// A pack of records that does not hold what the records say.
+    Pack { name: ObjectName },
     /// A dead session that cannot be read.
     Session { name: ObjectName },
 }

@@ -40,7 +40,7 @@ impl Kit {
         }
         let mut r = Reader::new("recovery kit", body);
         let mut read = || -> holdfast_format::Result<Self> {
-            r.version(0)?;
+            r.version(holdfast_format::VERSION)?;
             Ok(Self { repo: RepoId(r.array()?), unlock: r.array()?, secrets: Secrets::decode(r.rest())? })
         };
         read().map_err(|e| e.to_string())

@@ -24,6 +24,7 @@ mod logs;
 mod manifest;
 mod maps;
 mod overlay;
+mod packs;
 mod parity;
 pub mod progress;
 mod reader;

@@ -15,6 +15,7 @@ use holdfast_io::{ObjectName, Objects};
 use crate::crypt::Opener;
 use crate::error::Result;
 use crate::findings::{Findings, Mend};
+use crate::packs;
 use crate::unlock::Keys;
 
 /// What the manifest says.
@@ -34,6 +35,7 @@ const HOLE_STEPS_MAX: u64 = 64;
 
 /// Reads and checks heads and chain.
 pub(crate) fn read(objects: &dyn Objects, keys: &Keys, found: &Findings) -> Result<Manifest> {
+    let packs = packs::list(objects, found)?;
     let heads = read_heads(objects, keys, found)?;
     let mut numbers: BTreeSet<u64> = BTreeSet::new();
     for folder in MANIFESTS {
@@ -99,6 +101,8 @@ pub(crate) fn read(objects: &dyn Objects, keys: &Keys, found: &Findings) -> Resu
         read.last = chain.hashes.last_key_value().map(|(number, hash)| (*number, *hash));
     }
     mend_heads(&heads, &chain, found)?;
+    let bytes = packs::check(objects, keys, &packs, (&read.records, &chain.hashes), found)?;
+    read.bytes = read.bytes.saturating_add(bytes);
     Ok(read)
 }
 

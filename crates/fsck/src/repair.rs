@@ -63,6 +63,11 @@ pub fn repair(
     let full = Options { scope: Scope::Full, seed: 0 };
     let _no_prune = if options.dry_run { None } else { Some(lock_out_prune(objects)?) };
     let first = checked(objects, secret, full, progress)?;
+    if first.keys.unknown_features != 0 && !options.dry_run {
+        return Err(Error::OtherFormat(holdfast_format::Error::Features {
+            unknown: first.keys.unknown_features,
+        }));
+    }
     progress.begin("plan", 0);
     let plan = plan::make(objects, &first, options.index_only)?;
     let mut repaired =

@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 
+use holdfast_format::Error as Format;
 use holdfast_format::ids::RepoId;
-use holdfast_format::keyring::{Keyring, Secrets, SlotKind};
+use holdfast_format::keyring::{Keyring, Secrets, SlotKind, WRITE_FEATURES};
 use holdfast_format::keys;
 use holdfast_format::limits::KEYRING_BYTES_MAX;
 use holdfast_format::names::KEYRINGS;
@@ -40,6 +41,8 @@ pub(crate) struct Keys {
     pub block_id_key: [u8; 32],
     pub head_key: [u8; 32],
     pub keks: HashMap<u32, [u8; 32]>,
+    /// Features of the repository without which nothing may be written to it.
+    pub unknown_features: u32,
 }
 
 /// Reads the copies, opens the newest one, and reports the others that are not like it. Gives the keys and how many
@@ -58,7 +61,7 @@ pub(crate) fn unlock(objects: &dyn Objects, secret: &Secret, found: &Findings) -
             found.flaw(name, None, flaw.clone());
         }
         if let Secret::Kit(kit) = secret {
-            return Ok((keys_of(kit.repo, &kit.secrets), 0));
+            return Ok((keys_of(kit.repo, &kit.secrets, 0), 0));
         }
         let flaw =
             copies.into_iter().find_map(|(name, copy)| copy.err().map(|flaw| format!("{name}: {flaw}")));
@@ -74,15 +77,16 @@ pub(crate) fn unlock(objects: &dyn Objects, secret: &Secret, found: &Findings) -
     let secrets = secrets.and_then(|plain| Secrets::decode(&plain).map_err(|e| e.to_string()));
     let secrets = secrets.map_err(|flaw| Error::NoKeyring { flaw })?;
     let right = compare_copies(&copies, newest, found)?;
-    Ok((keys_of(newest.repo, &secrets), right))
+    Ok((keys_of(newest.repo, &secrets, newest.write_features & !WRITE_FEATURES), right))
 }
 
-fn keys_of(repo: RepoId, secrets: &Secrets) -> Keys {
+fn keys_of(repo: RepoId, secrets: &Secrets, unknown_features: u32) -> Keys {
     Keys {
         repo,
         block_id_key: keys::block_id_key(&secrets.root),
         head_key: keys::head_key(&secrets.root),
         keks: secrets.keks.iter().map(|kek| (kek.generation, kek.key)).collect(),
+        unknown_features,
     }
 }
 
@@ -90,8 +94,10 @@ const MISSING: &str = "it is missing";
 
 type Copy = (&'static str, std::result::Result<Keyring, String>);
 
+/// The three copies; an error if they are whole and of a version that this program does not read.
 fn copies(objects: &dyn Objects) -> Result<Vec<Copy>> {
     let mut copies = Vec::new();
+    let mut other = None;
     for name in KEYRINGS {
         let object = ObjectName::new(name)?;
         let copy = match objects.len(&object) {
@@ -99,16 +105,25 @@ fn copies(objects: &dyn Objects) -> Result<Vec<Copy>> {
                 Err(format!("it has {len} bytes, the limit is {KEYRING_BYTES_MAX}"))
             }
             // The hash in it covers all bytes, so equal structures mean equal objects.
-            Ok(len) => objects
-                .read(&object, 0, len)
-                .map_err(|e| e.to_string())
-                .and_then(|bytes| Keyring::decode(&bytes).map_err(|e| e.to_string())),
+            Ok(len) => objects.read(&object, 0, len).map_err(|e| e.to_string()).and_then(|bytes| {
+                Keyring::decode(&bytes).map_err(|e| {
+                    let told = e.to_string();
+                    if matches!(e, Format::Version { .. } | Format::Features { .. }) {
+                        other = Some(e);
+                    }
+                    told
+                })
+            }),
             Err(e) if e.is_not_found() => Err(MISSING.to_owned()),
             Err(e) => Err(e.to_string()),
         };
         copies.push((name, copy));
     }
-    Ok(copies)
+    match other {
+        // A copy that this program reads was written by it, or by one like it: the other is damaged.
+        Some(other) if copies.iter().all(|(_, copy)| copy.is_err()) => Err(Error::OtherFormat(other)),
+        _ => Ok(copies),
+    }
 }
 
 /// Reports copies that are damaged; an older generation is what a crash between two copies leaves.

@@ -21,10 +21,16 @@ use holdfast_store::format::record::{Coordinates, Position, Record, StreamKey};
 use holdfast_store::{BackupReader, LogState, Repository, RestoreOptions};
 use serde_json::{Value, json};
 
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden")
+}
+
+/// Those of the version that this program writes.
 fn golden() -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden");
+    let folder = folder();
     let mut all: Vec<PathBuf> = std::fs::read_dir(&folder).unwrap().map(|e| e.unwrap().path()).collect();
-    all.retain(|p| p.join("expected.json").is_file());
+    let ours = |path: &Path| path.file_name().unwrap().to_str().unwrap().starts_with("format-1");
+    all.retain(|p| p.join("expected.json").is_file() && ours(p));
     all.sort();
     assert!(!all.is_empty(), "no golden repository in {}", folder.display());
     all
@@ -246,6 +252,38 @@ fn a_kit_opens_each_golden_repository_that_has_one() {
         let repo = folder.path().join("repo");
         let opened = program(&[repo.to_str().unwrap(), "--kit", kit.to_str().unwrap()]);
         assert_eq!(opened.status.code(), Some(0), "{}", String::from_utf8_lossy(&opened.stderr));
+    }
+}
+
+#[test]
+fn a_key_file_opens_each_golden_repository_that_has_one() {
+    for golden in golden() {
+        let (folder, objects) = copied(&golden);
+        let key = golden.join("key-file");
+        let secret = holdfast_store::Secret::key_file(std::fs::read(&key).unwrap());
+        let repo = Repository::open(objects, &secret, common::options()).unwrap();
+        assert_eq!(repo.key_slots().unwrap().len(), 2);
+        let repo = folder.path().join("repo");
+        let opened = program(&[repo.to_str().unwrap(), "--key-file", key.to_str().unwrap()]);
+        assert_eq!(opened.status.code(), Some(0), "{}", String::from_utf8_lossy(&opened.stderr));
+    }
+}
+
+#[test]
+fn a_golden_repository_of_another_version_is_refused_by_name_and_left_as_it_is() {
+    let golden = folder().join("format-0");
+    let (folder, objects) = copied(&golden);
+    let secret = holdfast_store::Secret::passphrase(passphrase(&golden));
+    let refused = Repository::open(objects, &secret, common::options()).unwrap_err().to_string();
+    assert!(refused.contains("format version 0") && refused.contains("version 1"), "{refused}");
+    let repo = folder.path().join("repo");
+    let key = golden.join("passphrase");
+    for more in [&["--full"][..], &["--repair"]] {
+        let arguments = [repo.to_str().unwrap(), "--passphrase-file", key.to_str().unwrap()];
+        let refused = program(&[&arguments[..], more].concat());
+        assert_eq!(refused.status.code(), Some(1));
+        let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(told.contains("format version 0"), "{told}");
     }
 }
 

@@ -118,7 +118,7 @@ fn an_object_of_a_newer_version_is_refused_by_its_version() {
     for name in names(objects.as_ref()) {
         let mut newer = bytes(objects.as_ref(), &name);
         // Magic, then the version; the hash at the end of the structure is made right again where it is no secret.
-        newer[8] = 1;
+        newer[8] = 2;
         let end = if name.as_str().starts_with("segments/") || name.as_str().starts_with("logs/") {
             4096
         } else {
@@ -131,7 +131,7 @@ fn an_object_of_a_newer_version_is_refused_by_its_version() {
         let copy = Directory::open(image.shared(), "/repo").unwrap();
         copy.replace(&name, &newer).unwrap();
         let text = fsck(&copy).unwrap().text();
-        assert!(text.contains("version 1"), "{name}:\n{text}");
+        assert!(text.contains("version 2"), "{name}:\n{text}");
     }
 }
 

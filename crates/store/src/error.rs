@@ -21,6 +21,12 @@ pub enum Error {
         /// What is wrong.
         source: holdfast_format::Error,
     },
+    /// The whole repository is of another version, or uses what this program does not know.
+    #[error("this repository can't be read: {source}")]
+    OtherFormat {
+        /// Which one.
+        source: holdfast_format::Error,
+    },
     /// An object's bytes are not what was written.
     #[error("the object {object} is damaged at {place}: {why}; run holdfast-fsck to see what depends on it")]
     Damaged {

@@ -1,11 +1,12 @@
 //! The keyring at work: slots, secrets, the recovery kit.
 
 use holdfast_format::ids::{KeySlotId, RepoId, SegmentId, hex};
-use holdfast_format::keyring::{Kek, KeySlot, Keyring, Secrets, SlotKind};
+use holdfast_format::keyring::{Kek, KeySlot, Keyring, Secrets, SlotKind, WRITE_FEATURES};
 use holdfast_format::keys;
 use holdfast_format::limits::KEYRING_BYTES_MAX;
 use holdfast_format::names::KEYRINGS;
 use holdfast_format::segment::Birth;
+use holdfast_format::{Error as Format, VERSION};
 use holdfast_io::{ObjectName, Objects};
 use zeroize::{Zeroize, Zeroizing};
 
@@ -85,7 +86,7 @@ impl RecoveryKit {
     /// first eight bytes of BLAKE3 of all that.
     #[must_use]
     pub fn to_text(&self) -> Zeroizing<String> {
-        let mut bytes = Zeroizing::new(0_u32.to_le_bytes().to_vec());
+        let mut bytes = Zeroizing::new(VERSION.to_le_bytes().to_vec());
         bytes.extend_from_slice(&self.repo.0);
         bytes.extend_from_slice(self.unlock.as_slice());
         bytes.extend_from_slice(&Zeroizing::new(self.secrets.encode()));
@@ -133,7 +134,7 @@ impl RecoveryKit {
         }
         let mut r = holdfast_format::codec::Reader::new("recovery kit", body);
         let read = |r: &mut holdfast_format::codec::Reader<'_>| {
-            r.version(0)?;
+            r.version(VERSION)?;
             Ok((RepoId(r.array()?), Zeroizing::new(r.array()?), Secrets::decode(r.rest())?))
         };
         let (repo, unlock, secrets) = read(&mut r).map_err(Error::format("the recovery kit"))?;
@@ -149,6 +150,8 @@ pub(crate) struct Keys {
     pub(crate) head: [u8; 32],
     /// The slot that let this process in; none with a kit.
     pub(crate) opened_by: Option<KeySlotId>,
+    /// Features of the repository without which nothing may be written to it.
+    pub(crate) unknown_features: u32,
     secrets: Secrets,
     unlock: Zeroizing<[u8; 32]>,
 }
@@ -173,7 +176,7 @@ impl Drop for Keys {
 impl Keys {
     fn new(repo: RepoId, engine: Engine, unlock: Zeroizing<[u8; 32]>, secrets: Secrets) -> Self {
         let (block_id, head) = (keys::block_id_key(&secrets.root), keys::head_key(&secrets.root));
-        Self { repo, engine, block_id, head, opened_by: None, secrets, unlock }
+        Self { repo, engine, block_id, head, opened_by: None, unknown_features: 0, secrets, unlock }
     }
 
     /// Makes the keys of a new repository and stores the keyring.
@@ -192,6 +195,7 @@ impl Keys {
         let opened_by = Some(slot.id);
         let mut keyring = Keyring {
             repo,
+            write_features: WRITE_FEATURES,
             generation: 1,
             slots: vec![slot],
             nonce: random::bytes()?,
@@ -220,6 +224,7 @@ impl Keys {
             let secrets = open_secrets(&keyring, engine, &unlock)?;
             let mut keys = Self::new(keyring.repo, engine, unlock, secrets);
             keys.opened_by = Some(slot.id);
+            keys.unknown_features = keyring.write_features & !WRITE_FEATURES;
             return Ok(keys);
         }
         Err(Error::WrongSecret)
@@ -227,6 +232,7 @@ impl Keys {
 
     /// A kit opens the keyring, which may hold newer keys; without any keyring it stands in for it.
     fn open_with_kit(keyring: Result<Keyring>, engine: Engine, kit: &RecoveryKit) -> Result<Self> {
+        let features = keyring.as_ref().map_or(0, |keyring| keyring.write_features);
         let secrets = match keyring {
             Ok(keyring) if keyring.repo != kit.repo => {
                 return Err(Error::BadKit { why: "it belongs to another repository" });
@@ -235,9 +241,12 @@ impl Keys {
                 open_secrets(&keyring, engine, &kit.unlock).unwrap_or_else(|_| kit.secrets.clone())
             }
             Err(Error::Io(e)) if !e.is_not_found() => return Err(Error::Io(e)),
+            Err(e @ Error::OtherFormat { .. }) => return Err(e),
             Err(_) => kit.secrets.clone(),
         };
-        Ok(Self::new(kit.repo, engine, kit.unlock.clone(), secrets))
+        let mut keys = Self::new(kit.repo, engine, kit.unlock.clone(), secrets);
+        keys.unknown_features = features & !WRITE_FEATURES;
+        Ok(keys)
     }
 
     /// The kit of this repository.
@@ -388,5 +397,8 @@ fn read_copy(objects: &dyn Objects, name: &str) -> Result<Keyring> {
     if len > KEYRING_BYTES_MAX {
         return Err(Error::damaged(name, "its length", format!("{len} bytes")));
     }
-    Keyring::decode(&objects.read(&object, 0, len)?).map_err(Error::format(name))
+    Keyring::decode(&objects.read(&object, 0, len)?).map_err(|e| match e {
+        Format::Version { .. } | Format::Features { .. } => Error::OtherFormat { source: e },
+        e => Error::format(name)(e),
+    })
 }

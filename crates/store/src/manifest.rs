@@ -3,6 +3,9 @@
 //! Append, under a short lock: read the tail again, put the record twice, sync a head, answer.
 //! Recovery: a record that no head names and that can't be read is the torn last one and is
 //! dropped; any other flaw makes the repository read-only, with every readable record listed.
+//! What makes a long manifest quick to open: `packs.rs`.
+
+mod packs;
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,6 +22,7 @@ use holdfast_io::{Lock, LockKind, ObjectName, Objects, Put};
 use crate::error::{Error, Result};
 use crate::keys::Keys;
 use crate::random;
+use packs::Loose;
 
 /// How long an append waits for another process's: each takes some syncs of small files.
 const LOCK_WAIT: Duration = Duration::from_secs(60);
@@ -31,6 +35,7 @@ struct State {
     last: Option<(u64, RecordHash)>,
     /// The first flaw found, if any.
     damage: Option<String>,
+    loose: Loose,
 }
 
 impl State {
@@ -47,27 +52,45 @@ pub(crate) struct Manifest {
     state: Mutex<State>,
     /// The first reading is over.
     loaded: AtomicBool,
+    /// So many records are put into a pack.
+    pack_records: u32,
 }
 
 impl Manifest {
     /// A manifest without records.
-    pub(crate) fn empty(objects: Arc<dyn Objects>, keys: Arc<Keys>) -> Self {
-        Self { objects, keys, state: Mutex::default(), loaded: AtomicBool::new(true) }
+    pub(crate) fn empty(objects: Arc<dyn Objects>, keys: Arc<Keys>, pack_records: u32) -> Self {
+        Self { objects, keys, state: Mutex::default(), loaded: AtomicBool::new(true), pack_records }
     }
 
     /// Reads the manifest.
-    pub(crate) fn load(objects: Arc<dyn Objects>, keys: Arc<Keys>) -> Result<Self> {
-        let manifest = Self { objects, keys, state: Mutex::default(), loaded: AtomicBool::new(false) };
-        // The head first: records only ever get more.
+    pub(crate) fn load(objects: Arc<dyn Objects>, keys: Arc<Keys>, pack_records: u32) -> Result<Self> {
+        let loaded = AtomicBool::new(false);
+        let manifest = Self { objects, keys, state: Mutex::default(), loaded, pack_records };
+        // The head first, and packs before records: all of them only ever get more.
         let head = manifest.head()?;
+        let packs = manifest.listed_packs()?;
         let numbers = manifest.listed()?;
         {
             let mut state = manifest.state();
+            let unknown = manifest.keys.unknown_features;
+            if unknown != 0 {
+                let why = format!("it uses features (0x{unknown:x}) that this program does not know");
+                state.damage =
+                    Some(format!("{why}: read it with this one, write to it with a newer Holdfast"));
+            }
             let newest = numbers.last().copied();
             let end = newest.max(head.map(|h| h.number)).map_or(0, |n| n.saturating_add(1));
-            for number in 0..end {
+            let mut number = 0;
+            while number < end {
+                if packs.contains(&number)
+                    && let Some(next) = manifest.take_pack(&mut state, number, &numbers, head)?
+                {
+                    number = next;
+                    continue;
+                }
                 let torn_may_be = Some(number) == newest && head.is_none_or(|h| h.number < number);
                 manifest.take(&mut state, number, head, torn_may_be)?;
+                number = number.saturating_add(1);
             }
         }
         manifest.loaded.store(true, Ordering::Release);
@@ -91,6 +114,7 @@ impl Manifest {
                         .get_or_insert(format!("the head names another record {number} than there is"));
                 }
                 state.last = Some((number, hash));
+                state.loose.hashes.push(hash);
                 state.records.push(Arc::new(*stamped));
             }
             Found::Missing if torn_may_be => {}
@@ -263,7 +287,10 @@ impl Manifest {
         self.put_head(number, hash)?;
         let stamped = Stamped { number, at_us, record };
         state.last = Some((number, hash));
+        state.loose.hashes.push(hash);
         state.records.push(Arc::new(stamped.clone()));
+        // The record is durable, whatever becomes of the pack: who opens without it reads the records.
+        let _ = self.pack(&mut state);
         Ok(stamped)
     }
 

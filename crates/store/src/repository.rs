@@ -60,6 +60,8 @@ pub struct OpenOptions {
     pub delta_depth_max: u8,
     /// What reads and writes in bulk.
     pub io: EngineChoice,
+    /// Records that are put into one pack, so that a long manifest opens with few reads.
+    pub pack_records: u32,
 }
 
 impl OpenOptions {
@@ -76,6 +78,7 @@ impl OpenOptions {
             index_bytes_max: 128 << 20,
             delta_depth_max: DEPTH_MAX,
             io: EngineChoice::Probe,
+            pack_records: 256,
         }
     }
 }
@@ -179,7 +182,7 @@ impl Repository {
         let now_us = options.open.clock.now_us();
         let keys = Keys::create(objects.as_ref(), options.open.engine, secret, options.argon2, now_us)?;
         let keys = Arc::new(keys);
-        let manifest = Manifest::empty(Arc::clone(&objects), Arc::clone(&keys));
+        let manifest = Manifest::empty(Arc::clone(&objects), Arc::clone(&keys), options.open.pack_records);
         let created = RepoCreated { repo: keys.repo, program: options.program };
         manifest.append_locked(Record::RepoCreated(created), now_us, &lock)?;
         drop(lock);
@@ -190,7 +193,7 @@ impl Repository {
     /// Opens a repository. A damaged manifest opens it for reading only: see [`Repository::damage`].
     pub fn open(objects: Arc<dyn Objects>, secret: &Secret, options: OpenOptions) -> Result<Self> {
         let keys = Arc::new(Keys::open(objects.as_ref(), options.engine, secret)?);
-        let manifest = Manifest::load(Arc::clone(&objects), Arc::clone(&keys))?;
+        let manifest = Manifest::load(Arc::clone(&objects), Arc::clone(&keys), options.pack_records)?;
         if manifest.next_number() == 0 && manifest.damage().is_none() {
             // `create` died between the keys and the first record: nothing was ever acknowledged here.
             return Err(Error::NotARepository);

@@ -17,7 +17,7 @@ use crate::map::{put_address, take_address};
 const WHAT: &str = "manifest record";
 
 /// The version of every kind of record that this code writes.
-const VERSION: u16 = 0;
+const VERSION: u16 = 1;
 
 impl Record {
     /// The number of the kind on disk.

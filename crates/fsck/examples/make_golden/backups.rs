@@ -8,7 +8,7 @@ use holdfast_store::format::gtid::{Flavor, GtidSet};
 use holdfast_store::format::ids::{BackupId, ServerId};
 use holdfast_store::format::map::SourceState;
 use holdfast_store::format::record::{Coordinates, Position, Record, ServerKind, ServerRecord, SourceKind};
-use holdfast_store::{BackupDraft, FileSpec, Repository};
+use holdfast_store::{BackupDraft, FileSpec, PruneOptions, Repository};
 
 use crate::common::{BLOCK, SERVER, Source, first_backup, noise, page_like};
 
@@ -168,6 +168,32 @@ fn wide(repo: &Repository) -> Made {
         coordinates: Coordinates::None,
         learned: None,
         depths: [11, 0, 0, 0, 0],
+        forgotten: false,
+    }
+}
+
+/// A backup that needs some blocks of one before it which is forgotten: a prune carries them to another segment.
+pub fn thinned(repo: &Repository) -> Made {
+    let file = |numbers: &[u64]| {
+        Source::file("thinned", numbers.iter().map(|n| Some(noise(80 + n, BLOCK))).collect())
+    };
+    let of = |note| draft(FOLDER, SourceKind::Folder, Coordinates::None, note);
+    let first = commit(repo, None, &[file(&[0, 1, 2, 3])], of("to be thinned"), 0);
+    let files = vec![file(&[1, 3])];
+    // No delta: both blocks are there already.
+    let id = commit(repo, None, &files, of("thinned"), 0);
+    repo.append(Record::BackupForgotten { backup: first, reason: "thin".to_owned() }).unwrap();
+    let options = PruneOptions { dead_percent_max: 0, ..PruneOptions::default() };
+    let report = repo.prune(&options, &|_, _| {}).unwrap();
+    assert!(!report.plan.carry.is_empty(), "nothing was carried");
+    Made {
+        id,
+        server: "files",
+        note: "thinned".to_owned(),
+        files,
+        coordinates: Coordinates::None,
+        learned: None,
+        depths: [2, 0, 0, 0, 0],
         forgotten: false,
     }
 }

@@ -1,6 +1,6 @@
 //! Makes a golden repository: `cargo run -p holdfast-fsck --example make_golden -- FOLDER`.
 //!
-//! Writes `repo/`, `passphrase`, `kit` and `expected.json` into a folder that does not exist. What is expected comes
+//! Writes `repo/`, `passphrase`, `key-file`, `kit` and `expected.json` into a folder that does not exist. What is expected comes
 //! from what went in, not from any reader. Run once for each version of the format; what is there is never made again.
 //!
 //! `backups.rs` makes backups with everything that a map and a data segment can hold, `logs.rs` streams of log in every
@@ -20,11 +20,11 @@ mod logs;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use common::{PASSPHRASE, create};
+use common::{PASSPHRASE, create, options, secret};
 use holdfast_io::{Directory, Objects, RealDisk};
-use holdfast_store::Repository;
 use holdfast_store::format::ids::{BackupId, SegmentId};
 use holdfast_store::format::record::{HealedRecord, Healing, Record, ReportRecord, ScrubRecord};
+use holdfast_store::{Argon2Cost, OpenOptions, Repository, Secret};
 use serde_json::json;
 
 fn main() {
@@ -37,9 +37,19 @@ fn main() {
     let root = target.join("repo");
     let objects: Arc<dyn Objects> = Arc::new(Directory::create(RealDisk::shared(), &root).unwrap());
     let repo = create(&objects, 1024);
-    std::fs::write(target.join("kit"), repo.recovery_kit().to_text().as_str()).unwrap();
+    let key_file = b"the key file of a golden repository\n";
+    std::fs::write(target.join("key-file"), key_file).unwrap();
     backups::add_servers(&repo);
-    let backups = backups::back_up_all(&repo);
+    let mut backups = backups::back_up_all(&repo);
+    // Two ways in that stay, one that goes; what comes from here on is under another key than what was.
+    let cost = Argon2Cost { memory_kib: 64, passes: 1 };
+    repo.add_key(&Secret::key_file(key_file.to_vec()), "key file", cost).unwrap();
+    repo.add_key(&Secret::passphrase("of somebody who left"), "left", cost).unwrap();
+    repo.rotate_keys(&[secret(), Secret::key_file(key_file.to_vec())]).unwrap();
+    let packing = OpenOptions { pack_records: 8, ..options() };
+    let repo = Repository::open(Arc::clone(&objects), &secret(), packing).unwrap();
+    std::fs::write(target.join("kit"), repo.recovery_kit().to_text().as_str()).unwrap();
+    backups.push(backups::thinned(&repo));
     other_records(&repo, backups[0].id);
     backups::break_off(&repo, &root);
     let logs = logs::archive_all(&repo, &root);

@@ -153,6 +153,14 @@ impl<'a> Deeds<'a> {
             .menders
             .iter()
             .filter_map(|m| if let Mend::Session { name } = m { Some(name) } else { None });
+        let packs = checked
+            .menders
+            .iter()
+            .filter_map(|m| if let Mend::Pack { name } = m { Some(name) } else { None });
+        // Of a chain that lost a record, a pack may be the last one that knows it.
+        for name in packs.filter(|_| checked.manifest.last.is_some()) {
+            self.away(name)?;
+        }
         for name in sessions {
             if self.objects.try_lock(name, LockKind::Exclusive)?.is_some() {
                 self.away(name)?;

@@ -114,6 +114,13 @@ pub(super) fn make(objects: &dyn Objects, checked: &Checked<'_>, index_only: boo
                     let what = format!("nothing needs its {}: to the quarantine", size(*bytes));
                     plan.step(name, what, Deed::Away);
                 }
+                Mend::Pack { name } => {
+                    plan.step(
+                        name,
+                        "it does not hold what the records say, and is written anew in time: to the quarantine",
+                        Deed::Away,
+                    );
+                }
                 Mend::Session { name } => {
                     plan.step(
                         name,

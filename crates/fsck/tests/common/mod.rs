@@ -165,7 +165,8 @@ pub fn log_record(from: u64, to: u64, before: &str, after: &str) -> LogRecord {
 }
 
 pub fn options() -> OpenOptions {
-    OpenOptions::new(Arc::new(FixedClock::new(1_700_000_000_000_000)))
+    // Few records, so that what is flipped, swapped and cut holds packs of them.
+    OpenOptions { pack_records: 3, ..OpenOptions::new(Arc::new(FixedClock::new(1_700_000_000_000_000))) }
 }
 
 pub fn secret() -> holdfast_store::Secret {

@@ -140,7 +140,7 @@ impl World {
     }
 
     fn options(&self) -> OpenOptions {
-        OpenOptions::new(Arc::new(FixedClock::new(self.clock_us)))
+        OpenOptions { pack_records: 3, ..OpenOptions::new(Arc::new(FixedClock::new(self.clock_us))) }
     }
 
     /// Every process opens the repository anew.

@@ -1,6 +1,7 @@
 //! Starting the program, with the password where nobody looks.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -8,10 +9,12 @@ use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
 
 use holdfast_mysql::{ConnectOptions, Endpoint, TlsMode};
 use rustix::process::{Pid, Signal, kill_process_group};
-use tempfile::NamedTempFile;
 
 use super::Program;
 use crate::error::Error;
+
+/// What the program opens to read its options; each time from the beginning.
+const DEFAULTS: &str = "/proc/self/fd/0";
 
 /// The program's names, the current one first.
 const NAMES: [&str; 2] = ["mariadb-backup", "mariabackup"];
@@ -21,8 +24,6 @@ pub(super) struct Running {
     child: Child,
     /// What it was called by.
     pub(super) name: String,
-    /// Holds the password; removed when this is dropped.
-    _defaults: Option<NamedTempFile>,
 }
 
 impl Running {
@@ -74,33 +75,37 @@ pub(super) fn start(
                 let source = std::io::Error::from(std::io::ErrorKind::InvalidInput);
                 return Err(Error::Io { doing: "start an empty command", path: PathBuf::new(), source });
             };
-            let child = spawn(name, arguments).map_err(Error::io("start", PathBuf::from(name)))?;
-            Ok(Running { child, name: name.to_string_lossy().into_owned(), _defaults: None })
+            let child =
+                spawn(name, arguments, Stdio::null()).map_err(Error::io("start", PathBuf::from(name)))?;
+            Ok(Running { child, name: name.to_string_lossy().into_owned() })
         }
         Program::Local(folder) => {
             let defaults = defaults_file(connect, private_dir)?;
-            let mut first = OsString::from("--defaults-file=");
-            first.push(defaults.path());
             let mut data = OsString::from("--datadir=");
             data.push(datadir);
             let arguments = [
-                first,
+                format!("--defaults-file={DEFAULTS}").into(),
                 "--backup".into(),
                 "--stream=xbstream".into(),
                 format!("--parallel={parallel}").into(),
                 data,
             ];
-            let (child, name) = spawn_local(folder.as_deref(), &arguments)?;
-            Ok(Running { child, name, _defaults: Some(defaults) })
+            let (child, name) = spawn_local(folder.as_deref(), &arguments, &defaults)?;
+            Ok(Running { child, name })
         }
     }
 }
 
-fn spawn_local(folder: Option<&Path>, arguments: &[OsString]) -> Result<(Child, String), Error> {
+fn spawn_local(
+    folder: Option<&Path>,
+    arguments: &[OsString],
+    defaults: &File,
+) -> Result<(Child, String), Error> {
     let mut last = None;
     for name in NAMES {
         let path = folder.map_or_else(|| PathBuf::from(name), |folder| folder.join(name));
-        match spawn(path.as_os_str(), arguments) {
+        let input = defaults.try_clone().map_err(Error::io("open again", "the program's options"))?;
+        match spawn(path.as_os_str(), arguments, input.into()) {
             Ok(child) => return Ok((child, path.display().to_string())),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => last = Some((path, error)),
             Err(error) => return Err(Error::io("start", path)(error)),
@@ -111,10 +116,10 @@ fn spawn_local(folder: Option<&Path>, arguments: &[OsString]) -> Result<(Child, 
     Err(Error::Io { doing: "find the program (Debian: apt install mariadb-backup)", path: place, source })
 }
 
-fn spawn(program: &std::ffi::OsStr, arguments: &[OsString]) -> std::io::Result<Child> {
+fn spawn(program: &std::ffi::OsStr, arguments: &[OsString], input: Stdio) -> std::io::Result<Child> {
     Command::new(program)
         .args(arguments)
-        .stdin(Stdio::null())
+        .stdin(input)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         // A group of its own: a wrapper script and what it started are killed together, and Ctrl-C is ours to handle.
@@ -122,14 +127,11 @@ fn spawn(program: &std::ffi::OsStr, arguments: &[OsString]) -> std::io::Result<C
         .spawn()
 }
 
-/// A file that only we may read (mode 0600, as `tempfile` makes them), with what must not be an argument.
-fn defaults_file(connect: &ConnectOptions, dir: &Path) -> Result<NamedTempFile, Error> {
-    let mut file = tempfile::Builder::new()
-        .prefix(".holdfast-")
-        .suffix(".cnf")
-        .tempfile_in(dir)
-        .map_err(Error::io("make a file in", dir))?;
-    file.write_all(&options(connect)).and_then(|()| file.flush()).map_err(Error::io("write", file.path()))?;
+/// A file without a name (mode 0600, as `tempfile` makes them), with what must not be an argument. The program has it as
+/// its standard input; however we end, nothing of it stays.
+fn defaults_file(connect: &ConnectOptions, dir: &Path) -> Result<File, Error> {
+    let mut file = tempfile::tempfile_in(dir).map_err(Error::io("make a file in", dir))?;
+    file.write_all(&options(connect)).and_then(|()| file.flush()).map_err(Error::io("write in", dir))?;
     Ok(file)
 }
 
@@ -182,6 +184,7 @@ fn options(connect: &ConnectOptions) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd;
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
@@ -192,11 +195,10 @@ mod tests {
         let endpoint = Endpoint::Tcp { host: "db1".to_owned(), port: 3307 };
         let connect = ConnectOptions::new(endpoint, "bk").password("a\"b\\c#d\n".into());
         let file = defaults_file(&connect, dir.path()).unwrap();
-        assert_eq!(std::fs::metadata(file.path()).unwrap().permissions().mode() & 0o777, 0o600);
-        let text = std::fs::read_to_string(file.path()).unwrap();
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "it has no name");
+        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        let text = std::fs::read_to_string(format!("/proc/self/fd/{}", file.as_raw_fd())).unwrap();
         assert!(text.contains("password=\"a\\\"b\\\\c#d\\n\"\n"), "{text}");
         assert!(text.contains("host=\"db1\"\nport=\"3307\"\n"), "{text}");
-        drop(file);
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 }

@@ -31,6 +31,7 @@ pub(crate) fn view(catalogue: &Catalogue, backup: &BackupRecord) -> BackupView {
         position: match &coordinates {
             Coordinates::None => None,
             Coordinates::Exact(at) => Some(position_words(at)),
+            Coordinates::Between { lo, hi } if lo == hi => Some(position_words(lo)),
             Coordinates::Between { lo, hi } => {
                 Some(format!("between {} and {}", position_words(lo), position_words(hi)))
             }

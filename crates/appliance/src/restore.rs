@@ -547,6 +547,7 @@ fn view(restored: &Restored) -> RestoredView {
         ("lay out", seconds.lay_out),
         ("recover", seconds.recover),
         ("replay", seconds.replay),
+        ("restart", seconds.restart),
         ("prove", seconds.prove),
         ("total", seconds.total),
     ];

@@ -7,7 +7,7 @@ use holdfast_format::record::{Coordinates, Position};
 use serde::Serialize;
 
 use crate::error::{Error, Result};
-use crate::seam::{Base, Border, Log, LogSize, Place, Target, TransactionFacts, time};
+use crate::seam::{Base, Border, Gap, Log, LogSize, Place, Side, Target, TransactionFacts, time};
 
 /// Space for undo, redo and what replay adds, beside the files themselves: the log's bytes twice
 /// (rows in pages and their undo), and this much for redo and temporary files.
@@ -69,7 +69,10 @@ pub fn plan(bases: &[&dyn Base], log: &dyn Log, target: &Target) -> Result<(usiz
     }
     let border = match log.resolve(target).map_err(Error::Log)? {
         Ok(border) => border,
-        Err(gap) => return Err(unreachable(target, gap.reason, [gap.before, gap.after])),
+        Err(gap) => {
+            let nearest = nearest(bases, log, &gap)?;
+            return Err(unreachable(target, gap.reason, nearest));
+        }
     };
     let mut passed_over = Vec::new();
     let mut hole = None;
@@ -102,7 +105,7 @@ pub fn plan(bases: &[&dyn Base], log: &dyn Log, target: &Target) -> Result<(usiz
         return Ok((index, describe(base, target, Some(range), Some(border), passed_over)));
     }
     let (why, nearest) = match hole {
-        Some(gap) => (format!("the log has a hole before it: {}", gap.reason), [gap.before, gap.after]),
+        Some(gap) => (format!("the log has a hole before it: {}", gap.reason), nearest(bases, log, &gap)?),
         None => {
             let oldest = bases.iter().copied().min_by_key(|base| base.finished_us());
             let first = oldest.map(|base| time(base.finished_us()));
@@ -110,6 +113,65 @@ pub fn plan(bases: &[&dyn Base], log: &dyn Log, target: &Target) -> Result<(usiz
         }
     };
     Err(unreachable(target, format!("{why} ({})", passed_over.join("; ")), nearest))
+}
+
+/// The points at the two edges of a gap, as far as a base leads there; behind it, else the first base.
+fn nearest(bases: &[&dyn Base], log: &dyn Log, gap: &Gap) -> Result<[Option<String>; 2]> {
+    let mut found = [None, None];
+    if let Some(before) = &gap.before
+        && leads_to(bases, log, before)?
+    {
+        found[0] = Some(option_words(before));
+    }
+    let Some(after) = &gap.after else { return Ok(found) };
+    if leads_to(bases, log, after)? {
+        found[1] = Some(option_words(after));
+        return Ok(found);
+    }
+    let Ok(edge) = log.resolve(after).map_err(Error::Log)? else { return Ok(found) };
+    let mut later = Vec::new();
+    for base in bases {
+        let (Coordinates::Exact(at) | Coordinates::Between { lo: at, .. }) = base.coordinates() else {
+            continue;
+        };
+        if log.place_of_base(at, *base).map_err(Error::Log)?.is_some_and(|place| place >= edge.place) {
+            later.push(base.finished_us());
+        }
+    }
+    found[1] = later.into_iter().min().map(time);
+    Ok(found)
+}
+
+/// Can some base be rolled forward to this point?
+fn leads_to(bases: &[&dyn Base], log: &dyn Log, point: &Target) -> Result<bool> {
+    let Ok(border) = log.resolve(point).map_err(Error::Log)? else { return Ok(false) };
+    for base in bases {
+        let (lo, hi) = match base.coordinates() {
+            Coordinates::None => continue,
+            Coordinates::Exact(at) => (at, at),
+            Coordinates::Between { lo, hi } => (lo, hi),
+        };
+        let place = |at| log.place_of_base(at, *base).map_err(Error::Log);
+        if let (Some(from), Some(to)) = (place(lo)?, place(hi)?)
+            && to <= border.place
+            && log.gap(from, border.place).map_err(Error::Log)?.is_none()
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// A point as the options of `restore` take it.
+fn option_words(point: &Target) -> String {
+    match point {
+        Target::Transaction { id, side: Side::Before } => format!("--before {id}"),
+        Target::Transaction { id, side: Side::After } => format!("--after {id}"),
+        Target::Position { file, offset, .. } => format!("--to pos:{file}:{offset}"),
+        Target::Time(at) => time(*at),
+        Target::Latest => "--to latest".to_owned(),
+        Target::Fastest => "--to fastest".to_owned(),
+    }
 }
 
 fn no_base(target: &Target) -> Error {

@@ -82,6 +82,8 @@ pub struct Seconds {
     pub recover: f64,
     /// Replay.
     pub replay: f64,
+    /// Clean shutdowns and the starts after them, the last one included.
+    pub restart: f64,
     /// Proof.
     pub prove: f64,
     /// All of it.

@@ -235,8 +235,10 @@ fn carry_out(
     }
     let mut restore = Restore { request, programs, target, folder: target.folder(), report: &mut report };
     let exact = restore.recover_replay_and_prove(found, laid_out, &marker, began)?;
+    let starting = Instant::now();
     let (server, conn) = restore.hand_over()?;
     drop(conn);
+    report.seconds.restart += starting.elapsed().as_secs_f64();
     conclude(&mut report, began);
     let start_line = fence::start_line(&programs.server, target.folder());
     marker.state = State::Fenced;
@@ -349,12 +351,14 @@ impl<'a> Restore<'a, '_> {
         progress.gtids = self.gtids(&mut conn)?;
         drop(conn);
         self.request.watch.step(Step::Restart);
+        let restarting = Instant::now();
         server.stop(SHUTDOWN_LIMIT)?;
         progress.phase = Phase::Settled;
         progress.write(self.folder)?;
         self.go_on_or_stop()?;
         let server = self.start("the restored server", &[])?;
         let mut conn = server.connect()?;
+        self.report.seconds.restart = restarting.elapsed().as_secs_f64();
         self.request.watch.step(Step::Prove);
         let proving = Instant::now();
         let end = Catalog::read(&mut conn, false)?;
@@ -384,7 +388,9 @@ impl<'a> Restore<'a, '_> {
         self.report.checks.extend(checks?);
         self.report.seconds.prove = proving.elapsed().as_secs_f64();
         drop(conn);
+        let stopping = Instant::now();
         server.stop(SHUTDOWN_LIMIT)?;
+        self.report.seconds.restart += stopping.elapsed().as_secs_f64();
         let failures = self.report.failures();
         if !failures.is_empty() {
             conclude(self.report, began);

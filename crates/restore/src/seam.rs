@@ -110,10 +110,10 @@ pub struct Border {
 pub struct Gap {
     /// Why, in words.
     pub reason: String,
-    /// The last point before it, in words that `--to` takes.
-    pub before: Option<String>,
-    /// The first point after it, in words that `--to` takes.
-    pub after: Option<String>,
+    /// The last point before it.
+    pub before: Option<Target>,
+    /// The first point after it.
+    pub after: Option<Target>,
 }
 
 /// How much there is to replay.

@@ -101,7 +101,7 @@ fn summary(statement: Option<String>, tables: &[crate::views::TableView]) -> Str
 fn gap(hole: Hole) -> Gap {
     Gap {
         reason: hole.reason,
-        before: hole.before.map(|t| format!("--after {}", t.id())),
-        after: hole.after.map(|t| format!("--before {}", t.id())),
+        before: hole.before.map(|t| Target::Transaction { id: t.id(), side: Side::After }),
+        after: hole.after.map(|t| Target::Transaction { id: t.id(), side: Side::Before }),
     }
 }

@@ -73,7 +73,7 @@ impl Log for Line {
         if *offset > 1000 {
             return Ok(Err(Gap {
                 reason: "it lies after the last event".to_owned(),
-                before: Some("pos:binlog.000001:1000".to_owned()),
+                before: Some(position(1000)),
                 after: None,
             }));
         }
@@ -83,8 +83,8 @@ impl Log for Line {
         let hole = self.hole.filter(|&hole| from.0 <= hole && hole < until.0);
         Ok(hole.map(|hole| Gap {
             reason: "purged before it was read".to_owned(),
-            before: Some(format!("pos:binlog.000001:{hole}")),
-            after: Some(format!("pos:binlog.000001:{}", hole + 50)),
+            before: Some(position(hole)),
+            after: Some(position(hole + 50)),
         }))
     }
     fn size(&self, from: Place, until: Place) -> Result<LogSize, Foreign> {
@@ -95,10 +95,13 @@ impl Log for Line {
     }
 }
 
+fn position(offset: u64) -> Target {
+    Target::Position { file: "binlog.000001".to_owned(), offset, life: None }
+}
+
 fn choose(copies: &[Copy], hole: Option<u64>, offset: u64) -> Result<Plan> {
     let bases: Vec<&dyn Base> = copies.iter().map(|copy| copy as &dyn Base).collect();
-    let target = Target::Position { file: "binlog.000001".to_owned(), offset, life: None };
-    let (index, plan) = plan(&bases, &Line { hole }, &target)?;
+    let (index, plan) = plan(&bases, &Line { hole }, &position(offset))?;
     assert_eq!(copies[index].id, plan.base);
     Ok(plan)
 }
@@ -127,9 +130,23 @@ fn a_hole_in_the_log_is_never_replayed_over() {
     let error = choose(&copies, Some(450), 500).unwrap_err();
     assert_eq!(error.exit_code(), Some(20));
     let text = error.to_string();
-    for part in ["hole", "pos:binlog.000001:450", "pos:binlog.000001:500"] {
+    for part in ["hole", "--to pos:binlog.000001:450"] {
         assert!(text.contains(part), "{part} is not in: {text}");
     }
+    assert!(!text.contains("pos:binlog.000001:500"), "no base leads behind the hole: {text}");
+    let copies = [exact("1", 200), exact("2", 400), exact("9", 520)];
+    let text = choose(&copies, Some(450), 510).unwrap_err().to_string();
+    assert!(text.contains("1970-01-01T00:00:09Z"), "the first base behind it: {text}");
+}
+
+/// A hole before the first backup had its near edge named as a point that can be reached.
+#[test]
+fn a_point_that_no_base_leads_to_is_not_among_the_nearest() {
+    let copies = [exact("5", 1000)];
+    let bases: Vec<&dyn Base> = copies.iter().map(|copy| copy as &dyn Base).collect();
+    let gap = Gap { reason: String::new(), before: Some(position(450)), after: Some(position(500)) };
+    let found = nearest(&bases, &Line { hole: Some(450) }, &gap).unwrap();
+    assert_eq!(found, [None, Some("1970-01-01T00:00:05Z".to_owned())]);
 }
 
 #[test]

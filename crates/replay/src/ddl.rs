@@ -10,11 +10,45 @@
 //! - everything else runs again. CREATE that finds its object, DROP that misses it and REVOKE
 //!   that misses its grant had taken effect.
 
+use std::borrow::Cow;
+
+use holdfast_binlog::query::StatusVars;
 use holdfast_binlog::statement::{Action, Object, Statement, Verb};
 use holdfast_mysql::Conn;
 
 use crate::error::Error;
 use crate::sql;
+
+/// `sql_mode`: DATA DIRECTORY and INDEX DIRECTORY of a definition are ignored, as replicas are told to.
+const NO_DIR_IN_CREATE: u64 = 1 << 7;
+
+/// STRICT_TRANS_TABLES and STRICT_ALL_TABLES: MariaDB calls an ignored option an error then. What the source took in a
+/// strict mode means the same without it.
+const STRICT: u64 = 1 << 21 | 1 << 22;
+
+/// The session of a statement that defines a table: the restored server keeps all its files in its own folder. The place
+/// that the statement names is the source's, which may run on this very host.
+pub(crate) fn within_the_folder<'v, 'd>(
+    vars: &'v StatusVars<'d>,
+    statement: &Statement,
+    text: &[u8],
+) -> Cow<'v, StatusVars<'d>> {
+    let names_a_place = || text.windows(9).any(|word| word.eq_ignore_ascii_case(b"DIRECTORY"));
+    if statement.object != Object::Table || !names_a_place() {
+        return Cow::Borrowed(vars);
+    }
+    let sql_mode = vars.sql_mode.unwrap_or(0) & !STRICT | NO_DIR_IN_CREATE;
+    Cow::Owned(StatusVars { sql_mode: Some(sql_mode), ..vars.clone() })
+}
+
+/// Does this statement make a tablespace whose file lies outside of the server's folder?
+pub(crate) fn makes_a_file_elsewhere(text: &str) -> bool {
+    let upper = text.to_ascii_uppercase();
+    let Some((_, rest)) = upper.split_once("DATAFILE") else { return false };
+    let file = rest.trim_start().trim_start_matches(['\'', '"']);
+    upper.contains("TABLESPACE")
+        && (file.starts_with('/') || file.starts_with("../") || file.contains("/../"))
+}
 
 /// The definitions of the tables that a statement names, as they are now.
 pub(crate) fn definitions(conn: &mut Conn, statement: &Statement, database: &[u8]) -> Result<Vec<u8>, Error> {
@@ -199,6 +233,25 @@ mod tests {
         assert_eq!(run("CREATE ROLE r1 WITH ADMIN x"), None);
         assert_eq!(run("CREATE USER 'role'@'%'"), None);
         assert_eq!(run("DROP ROLE r1"), None);
+    }
+
+    #[test]
+    fn files_of_a_tablespace_stay_in_the_folder_or_are_refused() {
+        for elsewhere in [
+            "CREATE TABLESPACE far ADD DATAFILE '/data2/far.ibd' ENGINE=InnoDB",
+            "create undo tablespace u add datafile \"/data2/u.ibu\"",
+            "CREATE TABLESPACE far ADD DATAFILE '../far.ibd'",
+        ] {
+            assert!(makes_a_file_elsewhere(elsewhere), "{elsewhere}");
+        }
+        for here in ["CREATE TABLESPACE near ADD DATAFILE 'near.ibd'", "CREATE TABLE t (datafile INT)"] {
+            assert!(!makes_a_file_elsewhere(here), "{here}");
+        }
+        let text = b"CREATE TABLE t (a INT) Data Directory '/data2'";
+        let vars = StatusVars { sql_mode: Some(4), ..StatusVars::default() };
+        let statement = of("CREATE TABLE t (a INT)");
+        assert_eq!(within_the_folder(&vars, &statement, text).sql_mode, Some(4 | NO_DIR_IN_CREATE));
+        assert_eq!(within_the_folder(&vars, &statement, b"CREATE TABLE t (a INT)").sql_mode, Some(4));
     }
 
     #[test]

@@ -283,6 +283,10 @@ fn refusals(transaction: &Transaction, temporaries: &BTreeSet<u32>) -> Vec<Refus
             let text = note.text.chars().take(80).collect();
             refuse("a statement on a temporary table made before the range", note.position, Some(text));
         }
+        if note.verb == Verb::Ddl && crate::ddl::makes_a_file_elsewhere(&note.text) {
+            let text = note.text.chars().take(80).collect();
+            refuse("a tablespace whose file lies outside of the server's folder", note.position, Some(text));
+        }
         let own_account = upper.contains("CURRENT_USER") || upper.contains("CURRENT_ROLE");
         if note.verb == Verb::Acl && own_account {
             let text = note.text.chars().take(80).collect();

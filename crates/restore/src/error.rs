@@ -109,6 +109,17 @@ pub enum Error {
         /// The whole report.
         report: Box<crate::report::Report>,
     },
+    /// The restored server's dictionary names files that are not its own (exit status 22).
+    #[error(
+        "the restored server in {folder} would work on files outside of it: {files}. They are the source's where it runs on \
+         this host. Don't start it: remove the folder, bring those tables into the source's datadir and take a new backup"
+    )]
+    Elsewhere {
+        /// The target folder.
+        folder: PathBuf,
+        /// The files.
+        files: String,
+    },
     /// The caller called it off.
     #[error("the restore into {folder} was called off; {next}")]
     Cancelled {
@@ -215,6 +226,7 @@ impl Error {
             Self::Unreachable { .. } | Self::Backwards { .. } => Some(20),
             Self::WrongCoordinates { .. }
             | Self::NotProved { .. }
+            | Self::Elsewhere { .. }
             | Self::Replay(holdfast_replay::Error::Diverged { .. }) => Some(22),
             _ => None,
         }

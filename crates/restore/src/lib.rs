@@ -6,6 +6,7 @@
 
 pub mod catalog;
 pub mod cell;
+mod elsewhere;
 pub mod error;
 pub mod fence;
 pub mod finish;

@@ -38,7 +38,7 @@ use crate::range::RangeLog;
 use crate::report::{Check, Prove, Report, Seconds};
 use crate::seam::{Base, LaidOut, LayingOut, Log};
 use crate::tally::Tally;
-use crate::{fence, recovered};
+use crate::{elsewhere, fence, recovered};
 
 /// The restored server's log, in its folder.
 pub const SERVER_LOG: &str = "holdfast-server.log";
@@ -359,6 +359,7 @@ impl<'a> Restore<'a, '_> {
         let server = self.start("the restored server", &[])?;
         let mut conn = server.connect()?;
         self.report.seconds.restart = restarting.elapsed().as_secs_f64();
+        elsewhere::refuse(&mut conn, self.folder)?;
         self.request.watch.step(Step::Prove);
         let proving = Instant::now();
         let end = Catalog::read(&mut conn, false)?;
@@ -427,6 +428,7 @@ impl<'a> Restore<'a, '_> {
         let base = self.request.base;
         let (server, found) = self.recover()?;
         let mut conn = server.connect()?;
+        elsewhere::refuse(&mut conn, self.folder)?;
         let held = recovered::check(base.coordinates(), &found, self.gtid_flavor())?;
         self.request.watch.step(Step::Inspect);
         let before = Catalog::read(&mut conn, self.request.level == Prove::Full)?;

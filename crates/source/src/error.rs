@@ -91,6 +91,29 @@ pub enum Error {
         /// How many more, as a phrase; empty if none.
         more: String,
     },
+    /// A file of the server that lies outside of its datadir.
+    #[error(
+        "{file}{more} lies outside of the datadir, and a server restored from a copy would work on that very file: bring \
+         its tables into the datadir (make them anew without DATA DIRECTORY, or ALTER TABLE .. TABLESPACE \
+         innodb_file_per_table)"
+    )]
+    Outside {
+        /// The first such file.
+        file: String,
+        /// How many more, as a phrase; empty if none.
+        more: String,
+    },
+    /// A file that the program that makes the copy left out.
+    #[error(
+        "mariadb-backup left {file}{more} out of the copy, as it does with files of Aria tables that lie outside of the \
+         datadir: make the table anew without DATA DIRECTORY and INDEX DIRECTORY, or repair it"
+    )]
+    LeftOut {
+        /// The first such file.
+        file: String,
+        /// How many more, as a phrase; empty if none.
+        more: String,
+    },
     /// The program that makes the copy failed.
     #[error("{program} failed: {reason}{tail}")]
     Tool {

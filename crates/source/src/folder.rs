@@ -8,6 +8,7 @@
 //! | folder, empty ones too | a folder with its permission bits |
 //! | symbolic link | what it leads to, in its place, and a warning; a link that leads nowhere or back is left out with a warning |
 //! | socket, pipe, device | left out |
+//! | tables of a datadir outside of it (`.isl`, DATA DIRECTORY), encrypted tablespaces | the copy is refused, by name |
 //! | `ibtmp*`, `#innodb_temp/`, `*.pid` of a datadir | left out: a server makes them anew at every start |
 //!
 //! A datadir in use is refused. A running server is known by the write lock that InnoDB, Aria and MyISAM hold on
@@ -22,6 +23,7 @@
 //! noticed this way). Not trusted, so read again: a file changed within two seconds before the copy, and one in which a
 //! copy found a damaged page. [`FolderSource::force`] reads everything.
 
+mod elsewhere;
 mod facts;
 mod in_use;
 mod read;
@@ -90,6 +92,9 @@ impl Source for FolderSource {
         let dir = self.dir.canonicalize().map_err(Error::io("find", &self.dir))?;
         in_use::refuse_running(&dir)?;
         let tree = walk::walk(&dir)?;
+        if dir.join("ibdata1").exists() {
+            elsewhere::refuse(&dir)?;
+        }
         let verifying = VerifyingSink::new(sink);
         let done = read::copy_tree(&tree, &verifying, watch, self.how)?;
         // A server that was started meanwhile, or a file that came or went, spoils the copy as a whole.
@@ -106,6 +111,7 @@ impl Source for FolderSource {
         }
         outcome.facts.push(("copy_seconds".to_owned(), started.elapsed().as_secs().to_string()));
         outcome.warnings = tree.warnings;
+        verifying.refuse_encrypted()?;
         let (pages, warnings) = verifying.finish();
         outcome.pages = pages;
         outcome.warnings.extend(warnings);

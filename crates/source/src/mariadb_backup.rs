@@ -19,10 +19,12 @@
 //! Releases before 10.11.8 copy all tables without transactions under `BLOCK_COMMIT`.
 
 mod command;
+mod fit;
 mod info;
 mod log;
 mod receive;
 mod release;
+mod whole;
 
 use std::ffi::OsString;
 use std::io::Read;
@@ -152,6 +154,9 @@ impl MariadbBackup {
             let problem = format!("the account {account} lacks {missing}");
             return Err(unfit(&problem, format!("Run: GRANT {missing} ON *.* TO {account};")));
         }
+        if let Some((problem, remedy)) = fit::unfit(&mut conn)? {
+            return Err(unfit(&problem, remedy));
+        }
         let mut outcome = Outcome::empty();
         outcome.facts.push(("source".to_owned(), "mariadb-backup".to_owned()));
         outcome.facts.extend(server_facts::variables(&mut conn)?);
@@ -200,6 +205,7 @@ impl Source for MariadbBackup {
         outcome.facts.push(("commit_stall_ms".to_owned(), received.commit_stall.as_millis().to_string()));
         outcome.bytes = received.bytes;
         outcome.files = received.files;
+        verifying.refuse_encrypted()?;
         let (pages, warnings) = verifying.finish();
         outcome.pages = pages;
         outcome.warnings.extend(warnings);

@@ -266,6 +266,16 @@ fn fold(bytes: &[u8]) -> u32 {
     })
 }
 
+/// Is this page one that a server without its key can't read?
+pub(crate) fn is_encrypted(format: PageFormat, page: &[u8]) -> bool {
+    let page_type = page_type(page);
+    match format.layout {
+        // The version of the key is the first field; 0 for none.
+        Layout::FullCrc32 => u32_at(page, 0).is_some_and(|key| key != 0),
+        _ => is_mysql_encrypted(page_type) || page_type == TYPE_MARIADB_COMPRESSED_ENCRYPTED,
+    }
+}
+
 fn is_mysql_encrypted(page_type: u16) -> bool {
     matches!(page_type, TYPE_ENCRYPTED | TYPE_COMPRESSED_ENCRYPTED | TYPE_ENCRYPTED_RTREE)
 }

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::error::Error;
 use crate::outcome::{PageCounts, Warning};
 use crate::page::{self, PageFormat, Verdict};
 use crate::path::FilePath;
@@ -38,6 +39,8 @@ struct Watched {
     bad_unlisted: u64,
     /// One past the last byte that came in a block.
     seen_end: u64,
+    /// A page that is whole needs a key to be read.
+    encrypted: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -93,6 +96,24 @@ impl<'a> VerifyingSink<'a> {
         (counts, warnings)
     }
 
+    /// An error that names the first tablespace with an encrypted page. The restored server would have no keys.
+    pub fn refuse_encrypted(&self) -> Result<(), Error> {
+        let mut names: Vec<String> = lock(&self.files)
+            .values()
+            .filter_map(|watched| {
+                let watched = lock(watched);
+                watched.encrypted.then(|| watched.path.to_string())
+            })
+            .collect();
+        names.sort_unstable();
+        let Some(file) = names.first().cloned() else { return Ok(()) };
+        let more = match names.len() {
+            1 => String::new(),
+            count => format!(" (and {} more)", count - 1),
+        };
+        Err(Error::Encrypted { file, more })
+    }
+
     fn watched(&self, file: FileNo) -> Option<Arc<Mutex<Watched>>> {
         lock(&self.files).get(&file).cloned()
     }
@@ -125,12 +146,16 @@ impl<'a> VerifyingSink<'a> {
             return;
         }
         // The sums are computed outside the lock: that is where the time goes.
+        let mut encrypted = format.encrypted;
         let mut verdicts = Vec::with_capacity(bytes.len() / format.page_bytes as usize);
         for (index, page) in bytes.chunks_exact(format.page_bytes as usize).enumerate() {
             let page_no = offset / page_bytes + index as u64;
-            verdicts.push((page_no, page, page::check(format, first + page_no, system, page)));
+            let verdict = page::check(format, first + page_no, system, page);
+            encrypted |= !matches!(verdict, Verdict::Bad(_)) && page::is_encrypted(format, page);
+            verdicts.push((page_no, page, verdict));
         }
         let mut watched = lock(&watched);
+        watched.encrypted |= encrypted;
         for (page_no, page, verdict) in verdicts {
             let again = patch && (page_no + 1) * page_bytes <= watched.seen_end;
             watched.note(page_no, page, verdict, again);
@@ -205,6 +230,7 @@ impl Sink for VerifyingSink<'_> {
                 bad: BTreeMap::new(),
                 bad_unlisted: 0,
                 seen_end: 0,
+                encrypted: false,
             };
             lock(&self.files).insert(no, Arc::new(Mutex::new(watched)));
         }

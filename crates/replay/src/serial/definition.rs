@@ -46,7 +46,7 @@ impl Lead<'_> {
             }
         }
         checkpoint::intend(self.conn, &Intent { number: self.seen, before: now })?;
-        self.session.apply(self.conn, &query.vars)?;
+        self.session.apply(self.conn, &ddl::within_the_folder(&query.vars, statement, text))?;
         self.session.at(self.conn, event.header.timestamp, query.vars.microseconds.unwrap_or(0))?;
         if event.header.flags & FLAG_SUPPRESS_USE == 0 {
             self.session.use_database(self.conn, query.database)?;

@@ -23,9 +23,6 @@ const REDO_FILES_MAX: u32 = 1000;
 const MODE: u32 = 0o640;
 const DIRECTORY_MODE: u32 = 0o750;
 
-/// Where tablespaces go that lay outside of the datadir on the donor.
-const OUTSIDE: &str = "#outside/";
-
 /// Flags of a file that is no tablespace.
 const NO_FLAGS: u32 = u32::MAX;
 
@@ -68,7 +65,6 @@ pub(super) struct Files<'a> {
     new_redo_names: bool,
     /// `innodb_page_size`.
     page_bytes: u64,
-    outside: Mutex<Vec<String>>,
 }
 
 impl CloneFile {
@@ -85,7 +81,6 @@ impl<'a> Files<'a> {
             redo: RwLock::default(),
             new_redo_names: version >= NEW_REDO_NAMES,
             page_bytes,
-            outside: Mutex::default(),
         }
     }
 
@@ -283,11 +278,6 @@ impl<'a> Files<'a> {
         Ok(count)
     }
 
-    /// Names, on the donor, of files that lay outside of its datadir.
-    pub(super) fn outside(&self) -> Vec<String> {
-        self.outside.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
     fn all(&self, state: State) -> Vec<Arc<CloneFile>> {
         self.map(state).read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
@@ -303,21 +293,17 @@ impl<'a> Files<'a> {
 
     fn data_path(&self, name: &[u8]) -> Result<FilePath, Error> {
         let inside = name.strip_prefix(b"./").unwrap_or(name);
-        let (path, outside) = match inside.strip_prefix(b"/") {
-            // DATA DIRECTORY: the donor names the whole path.
-            Some(rest) => ([OUTSIDE.as_bytes(), rest].concat(), true),
-            None => (inside.to_vec(), false),
-        };
-        let text = inside.escape_ascii().to_string();
-        let path = FilePath::new(path).map_err(|source| Error::Name {
-            place: "the clone's donor",
-            name: text.clone(),
-            source,
-        })?;
-        if outside {
-            self.outside.lock().unwrap_or_else(PoisonError::into_inner).push(text);
+        let text = || inside.escape_ascii().to_string();
+        // DATA DIRECTORY, a general tablespace, an undo tablespace: the donor names the whole path. Its dictionary does
+        // too, and a server that is restored beside the donor would open the donor's file (observed on MySQL 9.7.4).
+        if inside.starts_with(b"/") {
+            return Err(Error::Outside { file: text(), more: String::new() });
         }
-        Ok(path)
+        FilePath::new(inside).map_err(|source| Error::Name {
+            place: "the clone's donor",
+            name: text(),
+            source,
+        })
     }
 }
 
@@ -360,10 +346,10 @@ mod tests {
         let memory = MemorySink::new();
         let sink = VerifyingSink::new(&memory);
         let files = Files::new(&sink, (9, 7, 4), 16384);
-        for (index, name) in ["./shop/t.ibd", "undo_001", "/data2/shop/far.ibd"].into_iter().enumerate() {
+        for (index, name) in ["./shop/t.ibd", "undo_001"].into_iter().enumerate() {
             files.announce(&file(State::FileCopy, index as u32, name, 0, 0)).unwrap();
         }
-        for name in ["../../etc/passwd", "./a/../../b", "/..", ""] {
+        for name in ["../../etc/passwd", "./a/../../b", ""] {
             assert!(
                 matches!(files.announce(&file(State::FileCopy, 9, name, 0, 0)), Err(Error::Name { .. })),
                 "{name}"
@@ -371,11 +357,9 @@ mod tests {
         }
         files.announce(&file(State::RedoCopy, 3, "", 0, 0)).unwrap();
         let names: Vec<_> = memory.specs().into_keys().collect();
-        assert_eq!(
-            names,
-            ["#innodb_redo/#ib_redo3", "#outside/data2/shop/far.ibd", "shop/t.ibd", "undo_001"]
-        );
-        assert_eq!(files.outside(), ["/data2/shop/far.ibd"]);
+        assert_eq!(names, ["#innodb_redo/#ib_redo3", "shop/t.ibd", "undo_001"]);
+        let far = files.announce(&file(State::FileCopy, 9, "/data2/shop/far.ibd", 0, 0)).unwrap_err();
+        assert!(far.to_string().starts_with("/data2/shop/far.ibd lies outside"), "{far}");
         let files = Files::new(&sink, (8, 0, 29), 16384);
         files.announce(&file(State::RedoCopy, 1, "", 0, 0)).unwrap();
         assert!(memory.specs().contains_key("ib_logfile1"));

@@ -211,11 +211,7 @@ impl<'a> Flow<'a> {
         }
         let (lo, hi, protocol) = ends.ok_or(Error::Thread { doing: "read the clone" })?;
         let files = self.files.finish()?;
-        let mut warnings = std::mem::take(&mut *lock(&self.notes));
-        for name in self.files.outside() {
-            let text = format!("{name} lies outside of the datadir; in the copy it is below #outside/");
-            warnings.push(Warning::Note(text));
-        }
+        let warnings = std::mem::take(&mut *lock(&self.notes));
         Ok(Copied {
             lo,
             hi,

@@ -181,7 +181,7 @@ impl Walker {
             });
         }
         if kind.is_file() {
-            self.warn_of_tables_elsewhere(&real, &path);
+            self.refuse_tables_elsewhere(&real, &path)?;
             self.tree.bytes += metadata.len();
         }
         let (is_dir, mode, name) = (kind.is_dir(), metadata.mode() & 0o7777, path.as_bytes().to_vec());
@@ -226,16 +226,16 @@ impl Walker {
     }
 
     /// An `.isl` file names the place of a tablespace outside of the datadir.
-    fn warn_of_tables_elsewhere(&mut self, real: &Path, path: &FilePath) {
-        if !path.file_name().ends_with(b".isl") {
-            return;
+    fn refuse_tables_elsewhere(&self, real: &Path, path: &FilePath) -> Result<(), Error> {
+        if !self.datadir || !path.file_name().ends_with(b".isl") {
+            return Ok(());
         }
-        let place = fs::read_to_string(real).unwrap_or_default();
+        let place = fs::read_to_string(real).map_err(Error::io("read", real))?;
         let place = place.trim();
-        if !Path::new(place).starts_with(&self.tree.root) {
-            let reason = format!("its tablespace lies outside of the folder, in {place}");
-            self.tree.warnings.push(Warning::LeftOut { file: path.to_string(), reason });
+        if Path::new(place).starts_with(&self.tree.root) {
+            return Ok(());
         }
+        Err(Error::Outside { file: place.to_owned(), more: format!(" (named by {path})") })
     }
 }
 

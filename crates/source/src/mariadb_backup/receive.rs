@@ -10,6 +10,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::info;
+use super::whole::Tables;
 use crate::assemble::BlockAssembler;
 use crate::error::Error;
 use crate::path::FilePath;
@@ -58,6 +59,7 @@ pub(super) fn receive(
             sink,
             senders,
             open: HashMap::new(),
+            tables: Tables::default(),
             stream: Stream { metadata: Vec::new(), bytes: 0, files: 0 },
         };
         let parsed = parsing.run(spool, watch);
@@ -94,6 +96,7 @@ struct Parsing<'a> {
     senders: Vec<Sender<Work>>,
     /// Files that have begun and not ended, with their workers.
     open: HashMap<FilePath, (FileNo, usize)>,
+    tables: Tables,
     stream: Stream,
 }
 
@@ -117,18 +120,22 @@ impl Parsing<'_> {
                 files: self.stream.files,
             });
         }
-        parser.finish().map(drop)
+        parser.finish()?;
+        self.tables.check()
     }
 
     fn event(&mut self, event: Event<'_>) -> Result<(), Error> {
         match event {
             Event::Data { path, offset, bytes } => {
                 let (file, worker) = self.file(path)?;
+                self.tables.saw(path, offset, bytes);
                 self.keep_metadata(path, bytes)?;
                 self.send(worker, Work::Data { file, offset, bytes: bytes.to_vec() })
             }
             Event::End { path, len } => {
                 let (file, worker) = self.file(path)?;
+                // An empty file has no bytes, only an end.
+                self.tables.saw(path, len, &[]);
                 self.open.remove(path);
                 self.stream.files += 1;
                 self.send(worker, Work::End { file, len })

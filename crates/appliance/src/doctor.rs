@@ -126,8 +126,9 @@ pub fn examine(sql: &mut dyn Sql, family: Family, version: (u16, u16, u16)) -> V
     if family == Family::MySql {
         all.extend(clone_plugin(sql, version));
     }
+    all.extend(files(sql, family));
     if may_look {
-        all.extend(tables(sql));
+        all.extend(tables(sql, family));
     } else {
         all.push(bad(
             "tables",
@@ -441,16 +442,51 @@ const USER_TABLES: &str = "t.TABLE_TYPE = 'BASE TABLE' AND t.TABLE_SCHEMA NOT IN
 /// How many table names a finding spells out.
 const NAMES_MAX: usize = 5;
 
-fn tables(sql: &mut dyn Sql) -> Vec<Finding> {
-    let keyless = format!(
-        "SELECT CONCAT(t.TABLE_SCHEMA, '.', t.TABLE_NAME) FROM information_schema.TABLES t \
-         LEFT JOIN information_schema.TABLE_CONSTRAINTS c ON c.TABLE_SCHEMA = t.TABLE_SCHEMA \
-         AND c.TABLE_NAME = t.TABLE_NAME AND c.CONSTRAINT_TYPE = 'PRIMARY KEY' \
-         WHERE {USER_TABLES} AND c.CONSTRAINT_NAME IS NULL ORDER BY 1"
+/// Tables outside of the datadir, which a backup refuses. MySQL tells them only to who holds PROCESS; to others the
+/// backup itself does.
+fn files(sql: &mut dyn Sql, family: Family) -> Option<Finding> {
+    let (column, table) = match family {
+        Family::MySql => ("FILE_NAME", "FILES"),
+        Family::MariaDb => ("FILENAME", "INNODB_SYS_TABLESPACES"),
+    };
+    let query = format!(
+        "SELECT {column} FROM information_schema.{table} \
+         WHERE {column} LIKE '/%' AND {column} NOT LIKE CONCAT(@@GLOBAL.datadir, '%') ORDER BY 1"
     );
+    if sql.rows(&query).is_ok_and(|rows| rows.is_empty()) {
+        return None;
+    }
+    let say = |names: &str| {
+        (
+            format!("outside of the datadir, where a copy can't stand for them: {names}"),
+            "make the tables anew without DATA DIRECTORY and TABLESPACE, copy their rows and rename them"
+                .into(),
+        )
+    };
+    let found = named_tables(sql, "files", &query, "", say);
+    found.fix.is_some().then_some(Finding { grade: Grade::Failed, ..found })
+}
+
+fn tables(sql: &mut dyn Sql, family: Family) -> Vec<Finding> {
+    let keyless = format!(
+        // Not from TABLE_CONSTRAINTS, which MariaDB shows to nobody who may only read.
+        "SELECT CONCAT(t.TABLE_SCHEMA, '.', t.TABLE_NAME) FROM information_schema.TABLES t \
+         WHERE {USER_TABLES} AND NOT EXISTS (SELECT 1 FROM information_schema.COLUMNS c \
+         WHERE c.TABLE_SCHEMA = t.TABLE_SCHEMA AND c.TABLE_NAME = t.TABLE_NAME AND c.COLUMN_KEY = 'PRI') ORDER BY 1"
+    );
+    let (carried, fine, lost) = match family {
+        Family::MySql => {
+            ("'InnoDB'", "every table is InnoDB", "a clone of MySQL carries their definition, not their rows")
+        }
+        Family::MariaDb => (
+            "'InnoDB', 'Aria', 'MyISAM', 'MRG_MyISAM', 'CSV', 'ARCHIVE', 'SEQUENCE', 'ROCKSDB', 'BLACKHOLE'",
+            "mariadb-backup copies the rows of every table",
+            "mariadb-backup does not copy their rows",
+        ),
+    };
     let foreign = format!(
         "SELECT CONCAT(t.TABLE_SCHEMA, '.', t.TABLE_NAME) FROM information_schema.TABLES t \
-         WHERE {USER_TABLES} AND t.ENGINE <> 'InnoDB' ORDER BY 1"
+         WHERE {USER_TABLES} AND t.ENGINE NOT IN ({carried}) ORDER BY 1"
     );
     vec![
         named_tables(sql, "primary_keys", &keyless, "every table has a primary key", |names| {
@@ -459,11 +495,8 @@ fn tables(sql: &mut dyn Sql) -> Vec<Finding> {
                 "ALTER TABLE … ADD PRIMARY KEY, or sql_generate_invisible_primary_key = ON".into(),
             )
         }),
-        named_tables(sql, "engines", &foreign, "every table is InnoDB", |names| {
-            (
-                format!("not InnoDB: {names}; a clone of MySQL carries their definition, not their rows"),
-                "ALTER TABLE … ENGINE = InnoDB".into(),
-            )
+        named_tables(sql, "engines", &foreign, fine, |names| {
+            (format!("of other engines: {names}; {lost}"), "ALTER TABLE … ENGINE = InnoDB".into())
         }),
     ]
 }
@@ -584,6 +617,15 @@ mod tests {
             ("rpl_semi_sync_source_wait_no_replica", "OFF"),
         ]);
         assert_eq!(semi_sync(&mut well, Family::MySql)[0].grade, Grade::Ok);
+    }
+
+    #[test]
+    fn a_file_outside_of_the_datadir_is_named_and_none_is_no_finding() {
+        let mut server = Canned(vec![("INNODB_SYS_TABLESPACES", vec!["/data2/shop/far.ibd"])]);
+        let finding = files(&mut server, Family::MariaDb).unwrap();
+        assert_eq!(finding.grade, Grade::Failed);
+        assert!(finding.found.contains("/data2/shop/far.ibd"), "{}", finding.found);
+        assert_eq!(files(&mut server, Family::MySql), None);
     }
 
     #[test]

@@ -25,6 +25,9 @@ pub struct ColumnFacts {
     pub charset: Option<String>,
     /// Its values are computed.
     pub generated: bool,
+    /// Of a type of its own, such as MariaDB's UUID and INET6: the log has other bytes than a query gives or takes.
+    #[serde(default)]
+    pub opaque: bool,
 }
 
 /// A table.
@@ -69,6 +72,54 @@ pub struct Catalog {
     pub cascades: Vec<Cascade>,
     /// Accounts: `'user'@'host'`, and how it is made with its grants.
     pub accounts: BTreeMap<String, Vec<String>>,
+}
+
+/// Types that both the log and queries give as `cell.rs` expects.
+fn is_known(column_type: &str) -> bool {
+    const KNOWN: [&str; 40] = [
+        "tinyint",
+        "smallint",
+        "mediumint",
+        "int",
+        "bigint",
+        "decimal",
+        "float",
+        "double",
+        "bit",
+        "date",
+        "datetime",
+        "timestamp",
+        "time",
+        "year",
+        "char",
+        "varchar",
+        "binary",
+        "varbinary",
+        "tinyblob",
+        "blob",
+        "mediumblob",
+        "longblob",
+        "tinytext",
+        "text",
+        "mediumtext",
+        "longtext",
+        "enum",
+        "set",
+        "json",
+        "geometry",
+        "point",
+        "linestring",
+        "polygon",
+        "multipoint",
+        "multilinestring",
+        "multipolygon",
+        "geometrycollection",
+        "geomcollection",
+        "vector",
+        "real",
+    ];
+    let name = column_type.split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default();
+    KNOWN.iter().any(|known| known.eq_ignore_ascii_case(name))
 }
 
 impl Catalog {
@@ -118,6 +169,7 @@ impl Catalog {
                     unsigned: text(3).contains("unsigned"),
                     charset: row.text(4),
                     generated: !text(5).is_empty(),
+                    opaque: !is_known(&text(3)),
                 });
             }
             Ok(())

@@ -110,6 +110,10 @@ impl Cell {
                 T::Date | T::Time { .. } | T::DateTime { .. } => {
                     Some(format!("'{}'", std::str::from_utf8(bytes).ok()?))
                 }
+                // The time that is none is no time after the epoch.
+                T::Timestamp { .. } if bytes.iter().all(|byte| matches!(byte, b'0' | b'.')) => {
+                    Some("'0000-00-00 00:00:00'".to_owned())
+                }
                 T::Timestamp { .. } => Some(format!("FROM_UNIXTIME({})", std::str::from_utf8(bytes).ok()?)),
                 T::Geometry { .. } => None,
                 _ => Some(std::str::from_utf8(bytes).ok()?.to_owned()),

@@ -1,8 +1,9 @@
 //! Starting the program, with the password where nobody looks.
 
 use std::ffi::OsString;
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
@@ -127,10 +128,11 @@ fn spawn(program: &std::ffi::OsStr, arguments: &[OsString], input: Stdio) -> std
         .spawn()
 }
 
-/// A file without a name (mode 0600, as `tempfile` makes them), with what must not be an argument. The program has it as
+/// A file without a name (mode 0600), with what must not be an argument. The program has it as
 /// its standard input; however we end, nothing of it stays.
 fn defaults_file(connect: &ConnectOptions, dir: &Path) -> Result<File, Error> {
     let mut file = tempfile::tempfile_in(dir).map_err(Error::io("make a file in", dir))?;
+    file.set_permissions(Permissions::from_mode(0o600)).map_err(Error::io("make a private file in", dir))?;
     file.write_all(&options(connect)).and_then(|()| file.flush()).map_err(Error::io("write in", dir))?;
     Ok(file)
 }
@@ -185,7 +187,6 @@ fn options(connect: &ConnectOptions) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use std::os::fd::AsRawFd;
-    use std::os::unix::fs::PermissionsExt;
 
     use super::*;
 

@@ -189,7 +189,13 @@ pub(crate) fn read_block_into(
     read_located(inner, coder, &found, plain)
 }
 
-fn read_located(inner: &Inner, coder: &mut Coder, found: &Located, plain: &mut Vec<u8>) -> Result<()> {
+/// Reads a block from where it was found; where that is damaged or can't be read, from what its parity brings back.
+pub(crate) fn read_located(
+    inner: &Inner,
+    coder: &mut Coder,
+    found: &Located,
+    plain: &mut Vec<u8>,
+) -> Result<()> {
     let Located { view, entry } = found;
     plain.resize(entry.plain_len as usize, 0);
     let mut read = |view: &SegmentView| {
@@ -200,7 +206,7 @@ fn read_located(inner: &Inner, coder: &mut Coder, found: &Located, plain: &mut V
         read
     };
     match read(view) {
-        Err(e) if e.is_damage() => match inner.cache.healed(view)? {
+        Err(e) if e.is_damage() || matches!(e, Error::Io(_)) => match inner.cache.healed(view)? {
             Some(healed) => read(&healed),
             None => Err(e),
         },

@@ -2,7 +2,7 @@
 //!
 //! Blocks are read in the order they lie in segments, several neighbours at once (`spans.rs`),
 //! through a bulk engine with many requests in flight (`bulk.rs`); each is checked, and written
-//! where it belongs. Holes and zeros stay holes. Every file is synced, then every folder: when
+//! where it belongs; deltas are applied to the whole block that was read. Holes and zeros stay holes. Every file is synced, then every folder: when
 //! [`BackupReader::restore_into`] returns, it is there.
 
 mod bulk;
@@ -20,11 +20,12 @@ pub use existing::{Difference, Existing};
 use holdfast_format::limits::BLOCK_BYTES;
 use holdfast_format::map::{FileEntry, FileKind, Run, RunKind};
 use holdfast_io::{Disk, File, Open};
+use spans::Roots;
 
 use crate::error::{Error, Result};
 use crate::reader::{BackupReader, block_len};
 
-/// Blocks planned at once: 24 bytes each, so 24 MiB, and 64 GiB of files within reach of one sort.
+/// Blocks planned at once: 16 bytes each, so 16 MiB, and 64 GiB of files within reach of one sort.
 const WINDOW_BLOCKS: usize = 1 << 20;
 
 /// Files held open for writing, with two descriptors each: a process has 1,024 by default, and segments need some.
@@ -79,7 +80,8 @@ pub struct RestoreSummary {
     pub links_skipped: u64,
 }
 
-/// A block to lay out.
+/// A block to lay out, and the frame that is read for it in bulk: its own, or, of a delta, the whole block at the end
+/// of its chain. `segment` is a number of [`spans::Roots`].
 #[derive(Debug, Clone, Copy)]
 struct Task {
     segment: u32,
@@ -132,6 +134,7 @@ impl BackupReader {
         work.bytes_total = self.stored_bytes(&work);
         let mut bulk = Bulk::open(self.inner.options.io, self.inner.options.workers)?;
         let mut window: Vec<Task> = Vec::new();
+        let mut roots = Roots::new(self);
         let mut files: Vec<u32> = work.paths.keys().copied().collect();
         files.sort_unstable();
         for file in &files {
@@ -140,14 +143,14 @@ impl BackupReader {
                     summary.blocks_kept += 1;
                     continue;
                 }
-                window.push(task);
+                window.push(roots.find(self, task));
                 if window.len() >= WINDOW_BLOCKS {
-                    bulk.run(&work, sorted(&mut window), progress)?;
+                    bulk.run(&work, &roots, sorted(&mut window), progress)?;
                     window.clear();
                 }
             }
         }
-        bulk.run(&work, sorted(&mut window), progress)?;
+        bulk.run(&work, &roots, sorted(&mut window), progress)?;
         work.sync(&files)?;
         if options.facts {
             summary.links_skipped = self.make_links(disk, dir, options)?;

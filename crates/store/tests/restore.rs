@@ -95,6 +95,11 @@ impl Rig {
 
     /// The largest segment: the one of the first generation.
     fn segment(&self) -> PathBuf {
+        self.segments().pop().unwrap()
+    }
+
+    /// All segments, the largest last.
+    fn segments(&self) -> Vec<PathBuf> {
         let mut found: Vec<(u64, PathBuf)> = Vec::new();
         let mut folders = vec![self.top.join("repo/segments")];
         while let Some(folder) = folders.pop() {
@@ -106,7 +111,8 @@ impl Rig {
                 }
             }
         }
-        found.into_iter().max().unwrap().1
+        found.sort();
+        found.into_iter().map(|(_, path)| path).collect()
     }
 }
 
@@ -190,6 +196,27 @@ fn a_damaged_segment_is_read_by_its_parity_and_left_as_it_is() {
             "{damage}: a restore writes nothing to the repository"
         );
     }
+}
+
+#[test]
+fn damage_in_a_delta_is_healed_as_that_in_any_base_of_it() {
+    let (_top, rig) = real();
+    let mut healed = 0;
+    for (n, path) in rig.segments().iter().enumerate() {
+        let whole = std::fs::read(path).unwrap();
+        let mut bad = whole.clone();
+        bad[4096 + 100] ^= 1;
+        std::fs::write(path, &bad).unwrap();
+        for io in ENGINES {
+            let into = format!("{n}-{io:?}");
+            let done = rig.restore(io, &into, &RestoreOptions::default(), &|_| {});
+            healed += done.unwrap_or_else(|e| panic!("{}: {e}", path.display())).healed_segments;
+            rig.must_be_equal(&into);
+        }
+        std::fs::write(path, &whole).unwrap();
+    }
+    // The last backup needs three segments of data, one below the other, and one of its map.
+    assert_eq!(healed, 4 * ENGINES.len() as u64);
 }
 
 #[test]

@@ -16,16 +16,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use holdfast_format::limits::BLOCK_BYTES;
+use holdfast_format::limits::{BLOCK_BYTES, DEPTH_MAX};
+use holdfast_format::map::RunKind;
 use holdfast_format::segment::FooterEntry;
 use holdfast_io::engine::Direction;
 use holdfast_io::{Buffer, Completion, Engine, EngineChoice, EngineOptions, Request, Slab};
 
-use super::spans::{Span, Spans};
+use super::spans::{Roots, Span, Spans};
 use super::{RestoreProgress, Task, Work};
 use crate::codec::Coder;
 use crate::error::{Error, Result};
-use crate::reader::decode_block;
+use crate::reader::{decode_block, read_located};
+use crate::segment::Located;
 
 /// Bytes of a buffer: a span of a segment, or neighbouring blocks of a file. Past this, devices split requests anyway.
 const BUFFER_BYTES: u32 = 512 * 1024;
@@ -86,6 +88,7 @@ impl Bulk {
     pub(super) fn run(
         &mut self,
         work: &Work<'_>,
+        roots: &Roots,
         window: &[Task],
         progress: &(dyn Fn(RestoreProgress) + Sync),
     ) -> Result<()> {
@@ -111,7 +114,7 @@ impl Bulk {
                 spans_held: 0,
                 progress,
             };
-            let result = pump.run(Spans::new(work.reader, window, BUFFER_BYTES));
+            let result = pump.run(Spans::new(work.reader, roots, window, BUFFER_BYTES));
             stop.store(true, Ordering::Release);
             let Pump { engine, jobs, done, .. } = pump;
             // Whoever waits for work, for a buffer or for room in a channel now gets an answer and ends.
@@ -302,7 +305,8 @@ impl Worker<'_> {
         let reader = self.work.reader;
         let mut filling: Option<Filling> = None;
         for (entry, task) in &span.blocks {
-            let plain_len = entry.plain_len as usize;
+            let delta = self.delta(entry, task).map_err(|e| reader.blame(task.file, task.block, e))?;
+            let plain_len = delta.as_ref().map_or(entry, |delta| &delta.entry).plain_len as usize;
             let len = reader.len_of(task).min(plain_len);
             let offset = u64::from(task.block) * u64::from(BLOCK_BYTES);
             if let Some(full) = filling.take_if(|f| !f.takes(task.file, offset, plain_len)) {
@@ -321,15 +325,10 @@ impl Worker<'_> {
                 let e = span.view.wrong(entry, "it is longer than any block");
                 return Err(reader.blame(task.file, task.block, e));
             };
-            let mut payload = std::mem::take(&mut coder.payload);
             let frame = span.frame(entry, bytes.filled());
-            let decoded = span.view.open(entry, frame, &mut payload);
-            let decoded =
-                decoded.and_then(|()| decode_block(&reader.inner, coder, &span.view, entry, &payload, room));
-            coder.payload = payload;
-            let decoded = match decoded {
-                Err(e) if e.is_damage() => self.heal(coder, span, entry, room, e),
-                other => other,
+            let decoded = match &delta {
+                None => self.whole(coder, span, entry, frame, room),
+                Some(delta) => self.climb(coder, span, entry, frame, delta, room),
             };
             decoded.map_err(|e| reader.blame(task.file, task.block, e))?;
             to.buffer.set_filled(filled + u32::try_from(len).unwrap_or(0));
@@ -339,6 +338,93 @@ impl Worker<'_> {
             self.write(last);
         }
         Ok(())
+    }
+
+    /// The frame of a task's block, if that is a delta and `entry` the whole block at the end of its chain.
+    fn delta(&self, entry: &FooterEntry, task: &Task) -> Result<Option<Located>> {
+        let reader = self.work.reader;
+        let run = reader.map.files.get(task.file as usize).map(|file| file.block(task.block));
+        let Some(RunKind::Data { first, depth: 1.., .. }) = run.filter(|_| entry.base.is_none()) else {
+            return Ok(None);
+        };
+        let address = reader.map.address(first);
+        let address = address.ok_or(Error::damaged("map", "a run", "its segment is not in the table"))?;
+        reader.inner.cache.locate(address).map(Some)
+    }
+
+    /// Decodes a block from its own frame.
+    fn whole(
+        &self,
+        coder: &mut Coder,
+        span: &Span,
+        entry: &FooterEntry,
+        frame: &[u8],
+        room: &mut [u8],
+    ) -> Result<()> {
+        let inner = &self.work.reader.inner;
+        let mut payload = std::mem::take(&mut coder.payload);
+        let decoded = span.view.open(entry, frame, &mut payload);
+        let decoded = decoded.and_then(|()| decode_block(inner, coder, &span.view, entry, &payload, room));
+        coder.payload = payload;
+        match decoded {
+            Err(e) if e.is_damage() => self.heal(coder, span, entry, room, e),
+            other => other,
+        }
+    }
+
+    /// Decodes a delta from the frame of the whole block at the end of its chain.
+    fn climb(
+        &self,
+        coder: &mut Coder,
+        span: &Span,
+        entry: &FooterEntry,
+        frame: &[u8],
+        delta: &Located,
+        room: &mut [u8],
+    ) -> Result<()> {
+        let (mut payload, mut base) = (std::mem::take(&mut coder.payload), std::mem::take(&mut coder.base));
+        let decoded = self.links(span, entry, delta).and_then(|links| {
+            span.view.open(entry, frame, &mut payload)?;
+            base.resize(entry.plain_len as usize, 0);
+            span.view.decode_base(coder, entry, &payload, &mut base)?;
+            for link in links.iter().rev() {
+                let mut above = vec![0; link.entry.plain_len as usize];
+                link.view.read(&link.entry, coder, &mut payload)?;
+                link.view.decode_delta_base(coder, &link.entry, &payload, &base, &mut above)?;
+                base = above;
+            }
+            delta.view.read(&delta.entry, coder, &mut payload)?;
+            delta.view.decode_delta(coder, &delta.entry, &payload, &base, room)
+        });
+        (coder.payload, coder.base) = (payload, base);
+        match decoded {
+            // Once more, every base by itself: that finds the one that is wrong, and asks its parity.
+            Err(e) if e.is_damage() || matches!(e, Error::Io(_)) => {
+                let mut plain = Vec::new();
+                read_located(&self.work.reader.inner, coder, delta, &mut plain)?;
+                room.copy_from_slice(&plain);
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// The deltas between one and the whole block at the end of its chain, from above.
+    fn links(&self, span: &Span, entry: &FooterEntry, delta: &Located) -> Result<Vec<Located>> {
+        let end = span.view.address(entry);
+        let (mut links, mut base) = (Vec::new(), delta.entry.base);
+        while let Some(address) = base.filter(|base| Some(*base) != end) {
+            if links.len() >= usize::from(DEPTH_MAX) {
+                break;
+            }
+            let found = self.work.reader.inner.cache.locate(address)?;
+            base = found.entry.base;
+            links.push(found);
+        }
+        if base.is_none() || base != end {
+            return Err(delta.view.wrong(&delta.entry, "its chain of bases does not end where the map says"));
+        }
+        Ok(links)
     }
 
     /// Decodes a block again, from its segment as parity brings it back.

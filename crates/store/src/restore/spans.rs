@@ -1,8 +1,14 @@
 //! Cutting a window of blocks into stretches of segments, in the order they lie there.
+//!
+//! Of a delta, what is read in a stretch is the whole block at the end of its chain ([`Roots`]): that is where the bytes
+//! are. The deltas above it are read one by one, and lie close to each other.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use holdfast_format::ids::Address;
+use holdfast_format::ids::{Address, SegmentId};
+use holdfast_format::limits::DEPTH_MAX;
+use holdfast_format::map::RunKind;
 use holdfast_format::segment::{FRAME_HEADER_BYTES, FooterEntry};
 use holdfast_io::{DIRECT_ALIGNMENT, File};
 
@@ -32,6 +38,63 @@ impl Span {
     }
 }
 
+/// The segments that whole blocks lie in, numbered: those of the map first, in its order.
+#[derive(Debug)]
+pub(super) struct Roots {
+    segments: Vec<SegmentId>,
+    numbers: HashMap<SegmentId, u32>,
+}
+
+impl Roots {
+    /// The segments of the map.
+    pub(super) fn new(reader: &BackupReader) -> Self {
+        Self { segments: reader.map.segments.iter().map(|s| s.segment).collect(), numbers: HashMap::new() }
+    }
+
+    /// Where a task's block lies whole: in its own frame, or at the end of its chain of deltas. A chain that can't be
+    /// followed leaves the task as it is; whoever reads the block finds out why.
+    pub(super) fn find(&mut self, reader: &BackupReader, task: Task) -> Task {
+        let Some(file) = reader.map.files.get(task.file as usize) else { return task };
+        match file.block(task.block) {
+            RunKind::Data { depth: 1, base: Some(base), .. } => {
+                Task { segment: base.segment, slot: base.slot, ..task }
+            }
+            RunKind::Data { depth: 2.., base: Some(base), .. } => {
+                let root = reader.map.address(base).and_then(|base| end_of_chain(reader, base));
+                let at = root.and_then(|root| Some((self.number(root.segment)?, root.slot)));
+                at.map_or(task, |(segment, slot)| Task { segment, slot, ..task })
+            }
+            _ => task,
+        }
+    }
+
+    fn number(&mut self, segment: SegmentId) -> Option<u32> {
+        if let Some(number) = self.numbers.get(&segment) {
+            return Some(*number);
+        }
+        let known = self.segments.iter().position(|s| *s == segment);
+        let number = known.unwrap_or_else(|| {
+            self.segments.push(segment);
+            self.segments.len() - 1
+        });
+        let number = u32::try_from(number).ok()?;
+        self.numbers.insert(segment, number);
+        Some(number)
+    }
+}
+
+/// The frame at the end of the chain that begins here.
+fn end_of_chain(reader: &BackupReader, first: Address) -> Option<Address> {
+    let mut address = first;
+    for _ in 0..DEPTH_MAX {
+        match reader.inner.cache.locate(address).ok()?.entry.base {
+            Some(base) => address = base,
+            None => return Some(address),
+        }
+    }
+    None
+}
+
 /// Where the blocks of one segment lie, and which of them were handed out.
 #[derive(Debug)]
 struct Group {
@@ -43,6 +106,7 @@ struct Group {
 /// Hands out the spans of a window one by one; a segment's footer is read when its first span is asked for.
 pub(super) struct Spans<'w> {
     reader: &'w BackupReader,
+    roots: &'w Roots,
     /// Sorted by segment.
     rest: &'w [Task],
     group: Option<Group>,
@@ -51,8 +115,13 @@ pub(super) struct Spans<'w> {
 
 impl<'w> Spans<'w> {
     /// The spans of these blocks, none longer than `span_bytes`.
-    pub(super) fn new(reader: &'w BackupReader, sorted: &'w [Task], span_bytes: u32) -> Self {
-        Self { reader, rest: sorted, group: None, span_bytes }
+    pub(super) fn new(
+        reader: &'w BackupReader,
+        roots: &'w Roots,
+        sorted: &'w [Task],
+        span_bytes: u32,
+    ) -> Self {
+        Self { reader, roots, rest: sorted, group: None, span_bytes }
     }
 
     /// The next span.
@@ -73,7 +142,7 @@ impl<'w> Spans<'w> {
 
     fn group(&self, first: &Task, tasks: &[Task]) -> Result<Group> {
         let blame = |task: &Task, e| self.reader.blame(task.file, task.block, e);
-        let segment = self.reader.map.segments.get(first.segment as usize).map(|s| s.segment);
+        let segment = self.roots.segments.get(first.segment as usize).copied();
         let segment =
             segment.ok_or_else(|| blame(first, Error::damaged("map", "a run", "it names no segment")))?;
         let view = self.reader.inner.cache.view(segment).map_err(|e| blame(first, e))?;

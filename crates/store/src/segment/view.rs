@@ -206,14 +206,40 @@ impl SegmentView {
         payload: &[u8],
         plain: &mut [u8],
     ) -> Result<()> {
+        self.decode_base(coder, entry, payload, plain)?;
+        self.check_id(entry, plain)
+    }
+
+    /// As [`SegmentView::decode`], for a base on the way to a block whose own id will be checked: if that is right, so
+    /// was this.
+    pub(crate) fn decode_base(
+        &self,
+        coder: &mut Coder,
+        entry: &FooterEntry,
+        payload: &[u8],
+        plain: &mut [u8],
+    ) -> Result<()> {
         if !coder.decode(entry.codec, payload, plain) {
             return Err(self.wrong(entry, "it does not decompress to the length that it names"));
         }
-        self.check_id(entry, plain)
+        Ok(())
     }
 
     /// Decodes an opened delta against its base's plaintext, as [`SegmentView::decode`].
     pub(crate) fn decode_delta(
+        &self,
+        coder: &mut Coder,
+        entry: &FooterEntry,
+        payload: &[u8],
+        base: &[u8],
+        plain: &mut [u8],
+    ) -> Result<()> {
+        self.decode_delta_base(coder, entry, payload, base, plain)?;
+        self.check_id(entry, plain)
+    }
+
+    /// As [`SegmentView::decode_delta`], for a base: as [`SegmentView::decode_base`].
+    pub(crate) fn decode_delta_base(
         &self,
         coder: &mut Coder,
         entry: &FooterEntry,
@@ -230,7 +256,7 @@ impl SegmentView {
         if !coder.decode_delta(delta, base, plain) {
             return Err(self.wrong(entry, "it is no delta of its base"));
         }
-        self.check_id(entry, plain)
+        Ok(())
     }
 
     fn check_id(&self, entry: &FooterEntry, plain: &[u8]) -> Result<()> {

@@ -19,6 +19,10 @@ use crate::objects::{ObjectName, ObjectWriter, Objects, Put};
 /// Bytes a writer gathers before it writes them: big enough that a frame costs no system call of its own.
 const WRITE_BUFFER_BYTES: usize = 256 * 1024;
 
+/// Bytes after which the system is asked to begin writing an object out: so the sync at its end, which somebody waits
+/// for, finds little left.
+const BEGIN_BYTES: u64 = 4 * 1024 * 1024;
+
 /// Depth of folders that `list` follows: names have at most a handful of parts.
 const LIST_DEPTH_MAX: usize = 16;
 
@@ -212,6 +216,7 @@ impl Objects for Directory {
             dir: folder_of(&path),
             file,
             flushed: 0,
+            begun: 0,
             buffer: Vec::new(),
             named: false,
             failed: false,
@@ -329,6 +334,8 @@ struct DirectoryWriter {
     dir: PathBuf,
     file: Arc<dyn File>,
     flushed: u64,
+    /// Up to where the system was asked to write out.
+    begun: u64,
     buffer: Vec<u8>,
     /// The name is durable.
     named: bool,
@@ -351,9 +358,18 @@ impl DirectoryWriter {
     fn flush(&mut self) -> Result<()> {
         let wrote = self.file.write_all_at(self.flushed, &self.buffer);
         self.guarded(wrote)?;
-        self.flushed = self.flushed.saturating_add(self.buffer.len() as u64);
+        self.has_written(self.buffer.len());
         self.buffer.clear();
         Ok(())
+    }
+
+    fn has_written(&mut self, bytes: usize) {
+        self.flushed = self.flushed.saturating_add(bytes as u64);
+        let waiting = self.flushed.saturating_sub(self.begun);
+        if waiting >= BEGIN_BYTES {
+            self.file.begin_writing(self.begun, waiting);
+            self.begun = self.flushed;
+        }
     }
 }
 
@@ -366,7 +382,7 @@ impl ObjectWriter for DirectoryWriter {
         if bytes.len() >= WRITE_BUFFER_BYTES {
             let wrote = self.file.write_all_at(self.flushed, bytes);
             self.guarded(wrote)?;
-            self.flushed = self.flushed.saturating_add(bytes.len() as u64);
+            self.has_written(bytes.len());
         } else {
             self.buffer.extend_from_slice(bytes);
         }

@@ -136,6 +136,13 @@ pub trait File: Send + Sync + Debug {
     /// is refused with [`Error::Poisoned`].
     fn sync_data(&self) -> Result<()>;
 
+    /// Asks the system to begin writing the range out, so that a later sync has less left to do. Promises nothing; what
+    /// goes wrong shows in that sync.
+    fn begin_writing(&self, _offset: u64, _len: u64) {}
+
+    /// Tells the system that the range will be read soon, so that it is there by then. Promises nothing.
+    fn read_ahead(&self, _offset: u64, _len: u64) {}
+
     /// Makes content and all metadata durable; poisons as [`File::sync_data`] does. The name is durable
     /// only after [`Disk::sync_dir`].
     fn sync_all(&self) -> Result<()>;

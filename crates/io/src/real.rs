@@ -364,6 +364,20 @@ impl File for RealFile {
         self.synced(rustix::fs::fdatasync(&self.file).map_err(io::Error::from))
     }
 
+    fn begin_writing(&self, offset: u64, len: u64) {
+        let (Ok(offset), Ok(len)) = (i64::try_from(offset), i64::try_from(len)) else { return };
+        // SAFETY: the call takes numbers only and touches no memory of ours; the descriptor is open because `self.file`
+        // lives. It waits for nothing, so it takes no error away from the sync that follows.
+        #[expect(unsafe_code, reason = "sync_file_range has no safe wrapper")]
+        let _ =
+            unsafe { libc::sync_file_range(self.file.as_raw_fd(), offset, len, libc::SYNC_FILE_RANGE_WRITE) };
+    }
+
+    fn read_ahead(&self, offset: u64, len: u64) {
+        let Some(len) = std::num::NonZeroU64::new(len) else { return };
+        let _ = rustix::fs::fadvise(&self.file, offset, Some(len), rustix::fs::Advice::WillNeed);
+    }
+
     fn sync_all(&self) -> Result<()> {
         self.writable()?;
         self.synced(rustix::fs::fsync(&self.file).map_err(io::Error::from))

@@ -232,6 +232,7 @@ pub(crate) fn decode_block(
             if found.entry.depth.checked_add(1) != Some(entry.depth) {
                 return Err(view.wrong(entry, "its base lies at another depth than it should"));
             }
+            found.view.reads_on(&found.entry);
             // The depth falls with each call, so this ends.
             let mut plain = Vec::new();
             read_located(inner, coder, &found, &mut plain)?;

@@ -1,5 +1,6 @@
 //! Segments: written front to back by `writer.rs`, read by address through `view.rs`.
 
+mod ahead;
 mod carrier;
 mod view;
 mod writer;

@@ -179,6 +179,9 @@ impl Shared {
             return Ok(None);
         }
         let mut plain = std::mem::take(&mut coder.base);
+        if let Ok(base) = self.inner.cache.locate(base) {
+            base.view.reads_on(&base.entry);
+        }
         // A base that can't be read costs a whole block, not the backup.
         let delta = match read_block_into(&self.inner, coder, base, &mut plain) {
             Ok(()) => coder.encode_delta(data, &plain, data.len() / 2, verify),

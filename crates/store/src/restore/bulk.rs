@@ -393,6 +393,7 @@ impl Worker<'_> {
                 link.view.decode_delta_base(coder, &link.entry, &payload, &base, &mut above)?;
                 base = above;
             }
+            delta.view.reads_on(&delta.entry);
             delta.view.read(&delta.entry, coder, &mut payload)?;
             delta.view.decode_delta(coder, &delta.entry, &payload, &base, room)
         });

@@ -13,6 +13,7 @@ use holdfast_format::segment::{
 };
 use holdfast_io::{File, ObjectName, Objects};
 
+use super::ahead::Ahead;
 use crate::cipher::Cipher;
 use crate::codec::Coder;
 use crate::error::{Error, Result};
@@ -28,6 +29,7 @@ pub(crate) struct SegmentView {
     name: ObjectName,
     objects: Arc<dyn Objects>,
     file: Option<Arc<dyn File>>,
+    ahead: Ahead,
     keys: Arc<Keys>,
     header: SegmentHeader,
     ciphers: Vec<Cipher>,
@@ -93,6 +95,7 @@ impl SegmentView {
             name,
             objects: Arc::clone(objects),
             file,
+            ahead: Ahead::default(),
             keys: Arc::clone(keys),
             header,
             ciphers,
@@ -155,6 +158,15 @@ impl SegmentView {
             }
             (None, Some(file)) => Ok(file.read_exact_at(offset, buf)?),
             (None, None) => Ok(self.objects.read_into(&self.name, offset, buf)?),
+        }
+    }
+
+    /// Says that this frame is read next, and that those behind it are likely to follow.
+    pub(crate) fn reads_on(&self, entry: &FooterEntry) {
+        if let Some(file) = &self.file
+            && let Some((from, len)) = self.ahead.next(u64::from(entry.offset), u64::from(entry.stored_len))
+        {
+            file.read_ahead(from, len);
         }
     }
 

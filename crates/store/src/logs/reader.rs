@@ -250,8 +250,9 @@ impl LogFrames {
             if crc32c::crc32c(&payload) != header.payload_crc {
                 return Ok(Err("its checksum is wrong".to_owned()));
             }
-            let mut opened = payload.clone();
-            if let Err(why) = open_frame(&self.keys, &self.cipher, self.segment, &header, &mut opened) {
+            let mut opened = Vec::new();
+            let (keys, cipher) = (&self.keys, &self.cipher);
+            if let Err(why) = open_frame(keys, cipher, self.segment, &header, &payload, &mut opened) {
                 return Ok(Err(why.to_owned()));
             }
             plain = vec![0; header.plain_len as usize];

@@ -192,9 +192,8 @@ impl SegmentView {
         let (Some(birth), Some(cipher)) = (birth, self.ciphers.get(usize::from(entry.birth))) else {
             return Err(Error::damaged(&self.name, place(), "the header lists no such birth"));
         };
-        payload.clear();
-        payload.extend_from_slice(frame.get(FRAME_HEADER_BYTES..).unwrap_or(&[]));
-        open_frame(&self.keys, cipher, birth.segment, &header, payload)
+        let sealed = frame.get(FRAME_HEADER_BYTES..).unwrap_or(&[]);
+        open_frame(&self.keys, cipher, birth.segment, &header, sealed, payload)
             .map_err(|why| Error::damaged(&self.name, place(), why))
     }
 
@@ -297,19 +296,20 @@ fn slice<'b>(name: &ObjectName, bytes: &'b [u8], offset: u64, len: u64) -> Resul
     part.ok_or_else(|| Error::damaged(name, format!("offset {offset}"), "it ends before"))
 }
 
-/// Checks and decrypts the payload of a frame in place.
+/// Checks the payload of a frame, and decrypts it into `payload`.
 pub(crate) fn open_frame(
     keys: &Keys,
     cipher: &Cipher,
     birth: SegmentId,
     header: &FrameHeader,
+    sealed: &[u8],
     payload: &mut Vec<u8>,
 ) -> std::result::Result<(), &'static str> {
-    if payload.len() != header.stored_len as usize {
+    if sealed.len() != header.stored_len as usize {
         return Err("it is cut short");
     }
     cipher
-        .open(keys::frame_nonce(header.slot), &header.aad(keys.repo, birth), payload)
+        .open_into(keys::frame_nonce(header.slot), &header.aad(keys.repo, birth), sealed, payload)
         .map_err(|_| "its tag is wrong")
 }
 

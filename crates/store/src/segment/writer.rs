@@ -161,14 +161,12 @@ impl SegmentWriter {
         let aad = header.aad(self.keys.repo, self.id);
         let (mut before, mut again) = std::mem::take(&mut self.checks);
         before.clear();
-        again.clear();
         if self.verify {
             before.extend_from_slice(&payload);
         }
         self.frames.seal(keys::frame_nonce(slot), &aad, &mut payload)?;
         if self.verify {
-            again.extend_from_slice(&payload);
-            let opened = self.frames.open(keys::frame_nonce(slot), &aad, &mut again);
+            let opened = self.frames.open_into(keys::frame_nonce(slot), &aad, &payload, &mut again);
             if opened.is_err() || again != before {
                 return Err(Error::SelfCheck { what: "encryption" });
             }

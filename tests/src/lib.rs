@@ -4,7 +4,7 @@
 //! record of what was acknowledged when, `state` compares two servers row by row, `replica` is
 //! the second oracle (the server's own applier stopped at a GTID), `replaying` is a base with a source that went on,
 //! `side_work` is what a server does beside the ledger, `random_work` makes schemas and statements, `command` runs `holdfast` as a user would, `bed` is such a user with one
-//! protected server, `watch` ends what would hang. The end-to-end tests themselves are in `tests/tests`.
+//! protected server, `copied` is a base without a repository, `watch` ends what would hang. The end-to-end tests themselves are in `tests/tests`.
 //!
 //! A test that needs a server fails when there is none: `tools/test` gets them.
 #![allow(
@@ -17,6 +17,7 @@
 
 pub mod bed;
 pub mod command;
+pub mod copied;
 pub mod files_log;
 pub mod ledger;
 pub mod model;

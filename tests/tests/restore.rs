@@ -8,121 +8,22 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use holdfast_engine::{PrivateServer, StartOptions};
-use holdfast_format::gtid::{Flavor, GtidSet};
-use holdfast_format::record::{Coordinates, Position, SourceKind};
+use holdfast_format::record::{Coordinates, SourceKind};
 use holdfast_mysql::Conn;
 use holdfast_replay::net::Mode;
 use holdfast_restore::error::Foreign;
-use holdfast_restore::marker::{LOCK, MARKER};
 use holdfast_restore::progress::Progress;
 use holdfast_restore::report::Verdict;
 use holdfast_restore::{
     Base, Error, LaidOut, LayingOut, Plan, Prove, Request, Restored, Side, Step, Target, Watch, finish, plan,
     run,
 };
-use holdfast_source::sinks::FolderSink;
-use holdfast_source::{CloneSource, MariadbBackup, Outcome, Program, Source, Unwatched};
+use holdfast_tests::copied::Copied;
 use holdfast_tests::files_log::{Entry, FilesLog};
-use holdfast_tests::server::{copy, scratch};
+use holdfast_tests::server::scratch;
 use holdfast_tests::{
     Engine, Ledger, LedgerOptions, Random, ServerState, StopOnDrop, TestServer, differences, ledger, replica,
 };
-
-/// A copy that one of our sources made, in a folder.
-struct Copied {
-    dir: PathBuf,
-    kind: SourceKind,
-    outcome: Outcome,
-    coordinates: Coordinates,
-}
-
-fn position(flavor: Flavor, at: &holdfast_source::Position) -> Position {
-    let gtid =
-        if at.gtid.is_empty() { GtidSet::empty(flavor) } else { GtidSet::parse(flavor, &at.gtid).unwrap() };
-    Position { file: at.file.clone(), offset: at.offset, gtid }
-}
-
-impl Copied {
-    fn take(server: &TestServer, dir: &Path) -> Self {
-        Self::take_watched(server, dir, &Unwatched)
-    }
-
-    fn take_watched(server: &TestServer, dir: &Path, watch: &dyn holdfast_source::Watch) -> Self {
-        let sink = FolderSink::create(dir.join("base")).unwrap();
-        let (kind, flavor, outcome) = match server.engine() {
-            Engine::MySql => {
-                let mut source = CloneSource::new(server.backup_options(), dir);
-                (SourceKind::Clone, Flavor::MySql, source.copy(&sink, watch).unwrap())
-            }
-            Engine::MariaDb => {
-                let mut options = server.backup_options();
-                options.endpoint = holdfast_mysql::Endpoint::Unix(server.socket().to_path_buf());
-                let program = Program::Local(Some(Engine::MariaDb.dir().join("bin")));
-                let mut source = MariadbBackup::new(options, program, dir);
-                (SourceKind::Xbstream, Flavor::MariaDb, source.copy(&sink, watch).unwrap())
-            }
-        };
-        sink.finish().unwrap();
-        let coordinates = match &outcome.coordinates {
-            holdfast_source::Coordinates::None => Coordinates::None,
-            holdfast_source::Coordinates::Exact(at) => Coordinates::Exact(position(flavor, at)),
-            holdfast_source::Coordinates::Between { lo, hi } => {
-                Coordinates::Between { lo: position(flavor, lo), hi: position(flavor, hi) }
-            }
-        };
-        Self { dir: dir.join("base"), kind, outcome, coordinates }
-    }
-}
-
-impl Base for Copied {
-    fn id(&self) -> String {
-        "base-1".to_owned()
-    }
-    fn finished_us(&self) -> i64 {
-        1
-    }
-    fn kind(&self) -> SourceKind {
-        self.kind
-    }
-    fn coordinates(&self) -> &Coordinates {
-        &self.coordinates
-    }
-    fn fact(&self, name: &str) -> Option<&str> {
-        self.outcome.fact(name)
-    }
-    fn warnings(&self) -> Vec<String> {
-        self.outcome.warnings.iter().map(ToString::to_string).collect()
-    }
-    fn bytes(&self) -> u64 {
-        self.outcome.bytes
-    }
-    fn files(&self) -> u64 {
-        self.outcome.files
-    }
-    fn restore_into(
-        &self,
-        dir: &Path,
-        progress: &(dyn Fn(LayingOut) -> ControlFlow<()> + Sync),
-    ) -> Result<LaidOut, Foreign> {
-        // What an unfinished restore left is not kept; the marker, the lock and a clone's `#clone` are.
-        for entry in std::fs::read_dir(dir)? {
-            let entry = entry?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            match (name.as_str(), entry.file_type()?.is_dir()) {
-                ("#clone" | MARKER | LOCK, _) => {}
-                (_, true) => std::fs::remove_dir_all(entry.path())?,
-                (_, false) => std::fs::remove_file(entry.path())?,
-            }
-        }
-        for entry in std::fs::read_dir(&self.dir)? {
-            let entry = entry?;
-            copy(&entry.path(), &dir.join(entry.file_name()));
-        }
-        let _ = progress(LayingOut { bytes: self.outcome.bytes, bytes_total: self.outcome.bytes });
-        let (files, bytes) = (self.outcome.files, self.outcome.bytes);
-        Ok(LaidOut { files, bytes, blocks: 1, ..LaidOut::default() })
-    }
-}
 
 /// A source that wrote, was copied under load, wrote on, and lost its orders.
 struct Bed {
@@ -568,4 +469,101 @@ fn transactions_without_gtids_in_the_bounds_of_a_clone_are_replayed_once() {
     let refused = bed.restore(&plan, &bed.dir.path().join("refused"), Prove::Quick, &Patient).unwrap_err();
     assert!(matches!(refused, Error::Unplaced(_)), "{refused}");
     assert!(refused.to_string().contains("binlog_order_commits"), "{refused}");
+}
+
+/// A base that is laid out wrongly the first time.
+struct WrongAtFirst {
+    wrong: Copied,
+    right: Copied,
+    laid_out: AtomicBool,
+}
+
+impl Base for WrongAtFirst {
+    fn id(&self) -> String {
+        self.right.id()
+    }
+    fn finished_us(&self) -> i64 {
+        self.right.finished_us()
+    }
+    fn kind(&self) -> SourceKind {
+        self.right.kind()
+    }
+    fn coordinates(&self) -> &Coordinates {
+        self.right.coordinates()
+    }
+    fn fact(&self, name: &str) -> Option<&str> {
+        self.right.fact(name)
+    }
+    fn warnings(&self) -> Vec<String> {
+        self.right.warnings()
+    }
+    fn bytes(&self) -> u64 {
+        self.right.bytes()
+    }
+    fn files(&self) -> u64 {
+        self.right.files()
+    }
+    fn restore_into(
+        &self,
+        dir: &Path,
+        progress: &(dyn Fn(LayingOut) -> ControlFlow<()> + Sync),
+    ) -> Result<LaidOut, Foreign> {
+        let first = !self.laid_out.swap(true, Ordering::Relaxed);
+        if first { &self.wrong } else { &self.right }.restore_into(dir, progress)
+    }
+}
+
+#[test]
+fn a_surprise_behind_committed_rows_lays_the_base_out_again_and_lets_the_table_step_down() {
+    let dir = tempfile::Builder::new().prefix("holdfast-restore-").tempdir_in(scratch()).unwrap();
+    let source = TestServer::start(Engine::MySql);
+    let copied = |name: &str| {
+        let dir = dir.path().join(name);
+        std::fs::create_dir(&dir).unwrap();
+        Copied::take(&source, &dir)
+    };
+    source.run(&[
+        "CREATE DATABASE shop",
+        "CREATE TABLE shop.large (id INT PRIMARY KEY, b VARCHAR(2000))",
+        "INSERT INTO shop.large WITH RECURSIVE n AS (SELECT 1 AS i UNION ALL SELECT i + 1 FROM n WHERE i < 600) \
+         SELECT i, REPEAT('x', 1000) FROM n",
+        "CREATE TABLE shop.odd (n INT PRIMARY KEY, v INT)",
+        "INSERT INTO shop.odd VALUES (1, 1)",
+    ]);
+    let wrong = copied("wrong");
+    // Nothing in the log tells the two copies apart.
+    source.run(&["SET SESSION sql_log_bin = 0", "INSERT INTO shop.odd VALUES (2, 2)"]);
+    let base = WrongAtFirst { wrong, right: copied("right"), laid_out: AtomicBool::new(false) };
+    source.run(&["UPDATE shop.large SET b = REPEAT('y', 1500)", "DELETE FROM shop.odd WHERE n = 2"]);
+    source.run(&["INSERT INTO shop.odd VALUES (3, 3)", "FLUSH BINARY LOGS"]);
+    let log = FilesLog::of(source.datadir());
+    let (_, plan) = plan(&[&base], &log, &Target::Latest).unwrap();
+    let (folder, programs) = (dir.path().join("restored"), Engine::MySql.programs());
+    let restored = run(&Request {
+        server: "shop",
+        base: &base,
+        log: Some(&log),
+        plan: &plan,
+        folder: &folder,
+        programs: Some(&programs),
+        level: Prove::Full,
+        mode: Mode::Net,
+        start: None,
+        going_on: false,
+        over: None,
+        watch: &Patient,
+    })
+    .unwrap();
+    let report = &restored.report;
+    assert!(report.proved && report.transactions_replayed == 3, "{report:?}");
+    assert!(
+        report.remarks.iter().any(|line| line.contains("laid out again") && line.contains("shop.odd")),
+        "{report:?}"
+    );
+    assert!(report.replayed_in_order.iter().any(|line| line.contains("shop.odd: in order")), "{report:?}");
+    assert_eq!(report.replayed_in_order.len(), 1, "the other table is still replayed as net change");
+    let server = PrivateServer::start(StartOptions::new(programs, &folder)).unwrap();
+    let found = ServerState::read(&mut server.connect().unwrap()).unwrap();
+    let expected = ServerState::read(&mut source.root()).unwrap().as_on_a_replica();
+    assert_eq!(differences(&expected, &found.as_on_a_replica()), Vec::<String>::new());
 }

@@ -124,17 +124,19 @@ pub enum Error {
     #[error("a further connection to the private server can't be opened: {0}")]
     Connect(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// Net change does not fit a table after all. Tables step down by themselves while nothing of
-    /// a window is committed; this one could not.
+    /// a window is committed; here something was. A copy of the base that is laid out anew can be replayed
+    /// with these tables in order from the start ([`crate::net::step_down`]).
     #[error(
-        "the net change of {table} does not fit the copy: {why}. A part of it is applied already: lay the base out \
-         anew and replay with --mode serial"
+        "the net change of {} does not fit the copy: {why}. A part of it is applied already: lay the base out anew, \
+         and replay these tables in order",
+        named(tables)
     )]
     Surprise {
-        /// The table.
-        table: TableKey,
+        /// The table, or those of which one it is.
+        tables: Vec<TableKey>,
         /// Why.
         why: String,
-        /// The tables that it is joined with by foreign keys must be replayed with it.
+        /// The tables that they are joined with by foreign keys must be replayed with them.
         together: bool,
     },
     /// A window of net change is under way, which only a replay of net change can finish.
@@ -171,4 +173,11 @@ impl Error {
     pub(crate) fn server(doing: &'static str) -> impl FnOnce(holdfast_mysql::Error) -> Self {
         move |source| Self::Server { doing, source: Box::new(source) }
     }
+}
+
+/// Some names for a message.
+fn named(tables: &[TableKey]) -> String {
+    let names: Vec<String> = tables.iter().take(3).map(ToString::to_string).collect();
+    let more = tables.len().saturating_sub(names.len());
+    if more > 0 { format!("{} and {more} more", names.join(", ")) } else { names.join(", ") }
 }

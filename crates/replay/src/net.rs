@@ -7,7 +7,8 @@
 //! transactions) is a fence: the window is applied, then the serial applier does it.
 //!
 //! A table that turns out not to fit steps down to a lane, and the window is built anew, as long
-//! as nothing of it was committed.
+//! as nothing of it was committed. If something was, the replay ends with [`Error::Surprise`]: a restore lays the
+//! base out again, and lets the table step down before the replay begins ([`step_down`]).
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::ControlFlow;
@@ -123,6 +124,33 @@ pub fn run(
             Err(error) => return Err(error),
         }
     }
+}
+
+/// Tables that net change did not fit, and why: what [`Error::Surprise`] says of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SteppedDown {
+    /// The tables.
+    pub tables: Vec<TableKey>,
+    /// Why.
+    pub why: String,
+    /// All that foreign keys join them with goes with them.
+    pub together: bool,
+}
+
+/// Lets tables be replayed in order from the start, on a fresh copy of a base. For one that is laid out anew because
+/// a replay ended with [`Error::Surprise`]: the same would happen again. Goes before [`run`], on the same connection.
+///
+/// # Errors
+/// As [`checkpoint::open`].
+pub fn step_down(conn: &mut Conn, plan: &serial::Options, all: &[SteppedDown]) -> Result<(), Error> {
+    serial::prepare(conn)?;
+    let checkpoint = checkpoint::open(conn, &plan.plan, &plan.boot_id, plan.done)?;
+    let mut steps = Steps::default();
+    steps.read(&checkpoint);
+    for SteppedDown { tables, why, together } in all {
+        steps.tables.extend(tables.iter().map(|key| (key.clone(), (*together, why.clone()))));
+    }
+    checkpoint::step_down(conn, &steps.write())
 }
 
 /// Tables that stepped down.
@@ -379,7 +407,7 @@ impl<'a> Net<'a> {
                             Some(merge) => self.window.add_merge(merge),
                             None => {
                                 let why = "its rows carry other columns than the table has";
-                                return Err(self.surprise(&key, why.to_owned(), false));
+                                return Err(self.surprise(&[key], why.to_owned(), false));
                             }
                         }
                     }
@@ -397,21 +425,23 @@ impl<'a> Net<'a> {
             Ok(()) => {}
             Err(Stop::Flaw(found)) => return Err(flaw(found)),
             Err(Stop::Surprise(why)) => {
-                return Err(self.surprise(&key, format!("{why} (at {place})"), false));
+                return Err(self.surprise(&[key], format!("{why} (at {place})"), false));
             }
-            Err(Stop::Cascade(why)) => return Err(self.surprise(&key, why, true)),
+            Err(Stop::Cascade(why)) => return Err(self.surprise(&[key], why, true)),
         }
         self.window.end_of(rows.flags, place).map_err(flaw)?;
         Ok(true)
     }
 
-    /// Net change does not fit a table: it steps down, if nothing of the window is committed.
-    pub(crate) fn surprise(&mut self, key: &TableKey, why: String, together: bool) -> Error {
+    /// Net change does not fit a table (or one of these): it steps down, if nothing of the window is committed.
+    pub(crate) fn surprise(&mut self, keys: &[Arc<TableKey>], why: String, together: bool) -> Error {
+        let tables: Vec<TableKey> = keys.iter().map(|key| TableKey::clone(key)).collect();
         if self.committed.is_empty() {
-            self.steps.tables.insert(key.clone(), (together, why.clone()));
+            let steps = tables.iter().map(|key| (key.clone(), (together, why.clone())));
+            self.steps.tables.extend(steps);
             self.steps.fresh = true;
         }
-        Error::Surprise { table: key.clone(), why, together }
+        Error::Surprise { tables, why, together }
     }
 
     /// Must the window be applied at this place?

@@ -25,7 +25,8 @@ use holdfast_format::gtid::{Flavor as GtidFlavor, GtidSet};
 use holdfast_format::record::{Position, SourceKind};
 use holdfast_mysql::{Conn, Flavor};
 use holdfast_replay::checkpoint::{self, Applied};
-use holdfast_replay::{net, scan, serial};
+use holdfast_replay::net::{self, SteppedDown};
+use holdfast_replay::{scan, serial};
 
 use crate::catalog::{Catalog, count_rows};
 use crate::error::{Error, Foreign, Result};
@@ -159,7 +160,7 @@ pub fn run(request: &Request<'_>) -> Result<Restored> {
     let how = Taking { going_on: request.going_on, over: request.over };
     let space = Space { base: request.base.bytes(), needed: request.plan.space_needed };
     let (target, found) = layout::Target::take(request.folder, &marker, space, how)?;
-    let done = carry_out(request, &target, found, marker, began);
+    let done = carry_out_stepping_down(request, &target, found, &marker, began);
     done.map_err(|error| ended(request, target.folder(), error))
 }
 
@@ -181,12 +182,42 @@ fn ended(request: &Request<'_>, folder: &Path, error: Error) -> Error {
     layout::full(folder, error)
 }
 
+/// How often the base is laid out again so that tables that net change did not fit are replayed in order. Each time
+/// others do; after that, the log is replayed one by one, where nothing can surprise.
+const STEPS_MAX: usize = 3;
+
+/// Carries the plan out. Where net change turns out not to fit a table after a part of it was applied, the
+/// copy is of no use any more: the base is laid out again, and what is as it should be stays.
+fn carry_out_stepping_down(
+    request: &Request<'_>,
+    target: &layout::Target,
+    mut found: Found,
+    marker: &Marker,
+    began: Instant,
+) -> Result<Restored> {
+    let mut stepped: Vec<SteppedDown> = Vec::new();
+    loop {
+        let mode = if stepped.len() > STEPS_MAX { net::Mode::Serial } else { request.mode };
+        match carry_out(request, target, found, marker.clone(), began, (mode, &stepped)) {
+            Err(Error::Replay(holdfast_replay::Error::Surprise { tables, why, together })) => {
+                holdfast_engine::kill_server_on(target.folder())?;
+                // From here on the same command, too, begins with the base.
+                Progress::remove(target.folder())?;
+                stepped.push(SteppedDown { tables, why, together });
+                found = Found::Nothing;
+            }
+            done => return done,
+        }
+    }
+}
+
 fn carry_out(
     request: &Request<'_>,
     target: &layout::Target,
     found: Found,
     mut marker: Marker,
     began: Instant,
+    (mode, stepped): (net::Mode, &[SteppedDown]),
 ) -> Result<Restored> {
     let mut report = Report {
         server: request.server.to_owned(),
@@ -233,7 +264,8 @@ fn carry_out(
     if let Some(version) = request.plan.version.as_deref() {
         programs.check(&holdfast_mysql::ServerVersion::parse(version))?;
     }
-    let mut restore = Restore { request, programs, target, folder: target.folder(), report: &mut report };
+    let folder = target.folder();
+    let mut restore = Restore { request, programs, target, folder, mode, stepped, report: &mut report };
     let exact = restore.recover_replay_and_prove(found, laid_out, &marker, began)?;
     let starting = Instant::now();
     let (server, conn) = restore.hand_over()?;
@@ -295,6 +327,9 @@ struct Restore<'a, 'r> {
     programs: &'a Programs,
     target: &'a layout::Target,
     folder: &'a Path,
+    mode: net::Mode,
+    /// Tables that net change did not fit, on an earlier copy of the base.
+    stepped: &'a [SteppedDown],
     report: &'r mut Report,
 }
 
@@ -593,7 +628,10 @@ impl<'a> Restore<'a, '_> {
             done: progress.done,
         };
         let connect = || server.connect().map_err(|error| Box::new(error) as Foreign);
-        let how = net::Options { mode: self.request.mode, ..net::Options::default() };
+        let how = net::Options { mode: self.mode, ..net::Options::default() };
+        if !self.stepped.is_empty() {
+            net::step_down(conn, &options, self.stepped)?;
+        }
         let outcome = net::run(conn, &connect, log, &options, &how, summary, &mut |progress| {
             self.request.watch.step(Step::Replay {
                 transactions: progress.transactions,
@@ -606,6 +644,13 @@ impl<'a> Restore<'a, '_> {
         let in_order = outcome.classes.iter().filter(|(_, class)| **class != net::Class::Net);
         self.report.replayed_in_order = in_order.map(|(table, class)| format!("{table}: {class}")).collect();
         self.report.remarks = remarks(summary, &outcome.prepared);
+        self.report.remarks.extend(self.stepped.iter().map(|SteppedDown { tables, why, .. }| {
+            let names: Vec<String> = tables.iter().map(ToString::to_string).collect();
+            format!(
+                "the base was laid out again, to replay {} in order, after a part of a net change was applied: {why}",
+                names.join(", ")
+            )
+        }));
         // On record before the checkpoint in the server goes.
         (progress.done, progress.phase) = (outcome.summary.transactions, Phase::Replayed);
         progress.write(self.folder)?;

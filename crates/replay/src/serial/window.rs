@@ -150,10 +150,7 @@ impl Lead<'_> {
             return diverged(refused.source);
         }
         let why = format!("the server refused its net change: {}", refused.source);
-        let mut surprise = None;
-        for table in plan.tables_of(refused.chunk) {
-            surprise = Some(net.surprise(&table, why.clone(), false));
-        }
-        surprise.unwrap_or_else(|| diverged(refused.source))
+        let tables = plan.tables_of(refused.chunk);
+        net.surprise(&tables, why, false)
     }
 }

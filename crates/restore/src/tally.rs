@@ -102,6 +102,8 @@ pub struct Tally<'c> {
     by_statement: bool,
     /// Rows that the statement under way deleted, in tables to which cascades lead back.
     deleted: HashSet<(TableKey, Vec<u8>)>,
+    /// Tables by whether cascades lead back to them.
+    circles: BTreeMap<TableKey, bool>,
     scratch: Vec<u8>,
 }
 
@@ -126,6 +128,7 @@ impl<'c> Tally<'c> {
             touched: BTreeSet::new(),
             by_statement: false,
             deleted: HashSet::new(),
+            circles: BTreeMap::new(),
             scratch: Vec::new(),
         }
     }
@@ -282,19 +285,21 @@ impl<'c> Tally<'c> {
     }
 
     /// Do cascades lead from a table back to it?
-    fn leads_back(&self, table: &TableKey) -> bool {
-        let (mut reached, mut open) = (BTreeSet::new(), vec![table]);
-        while let Some(parent) = open.pop() {
+    fn leads_back(&mut self, table: &TableKey) -> bool {
+        if let Some(known) = self.circles.get(table) {
+            return *known;
+        }
+        let (mut reached, mut open, mut back) = (BTreeSet::new(), vec![table], false);
+        while let Some(parent) = open.pop().filter(|_| !back) {
             for cascade in self.cascades().filter(|cascade| cascade.parent == *parent) {
-                if cascade.child == *table {
-                    return true;
-                }
+                back |= cascade.child == *table;
                 if reached.insert(&cascade.child) {
                     open.push(&cascade.child);
                 }
             }
         }
-        false
+        self.circles.insert(table.clone(), back);
+        back
     }
 
     /// Sets of columns of `parent` that children refer to and follow when they change. A column

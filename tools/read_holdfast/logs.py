@@ -367,11 +367,19 @@ def write_archived_file(archived: ArchivedFile, write: Callable[[bytes], object]
 def describe_log_meta(plain: bytes, name: str, place: str) -> str:
     cur = Cursor(plain, name, place)
     cur.version()
-    kind = cur.choice({1: "format description", 2: "start of a transaction"}, "kind of note")
+    kinds = {1: "format description", 2: "start of a transaction", 3: "completeness", 4: "zero loss"}
+    kind = cur.choice(kinds, "kind of note")
     if kind == "format description":
         text = f"format description of {len(cur.blob(1024, 'event'))} bytes"
-    else:
+    elif kind == "start of a transaction":
         text = f"begins inside the transaction that starts at {cur.u64()}"
+    elif kind == "completeness":
+        text = f"complete up to {cur.i64()} us since the epoch"
+    else:
+        begin, end = cur.i64(), cur.i64()
+        if end < begin:
+            raise cur.bad("an interval ends before it begins")
+        text = f"nothing can have been lost from {begin} to {end} us since the epoch"
     cur.end()
     return text
 

@@ -89,7 +89,8 @@ fn run(arguments: Arguments) -> Result<(), Failed> {
     let mib = arguments.mib.unwrap_or(if arguments.full { 256 } else { 32 });
     let pages = mib * 16;
     let bench = Bench { arguments, work: top.join("generations"), pages };
-    let parts: [(Part, fn(&Bench) -> Result<Table, Failed>); 5] = [
+    type Measure = fn(&Bench) -> Result<Table, Failed>;
+    let parts: [(Part, Measure); 5] = [
         (Part::Depth, Bench::depth),
         (Part::Rebase, Bench::rebase),
         (Part::Rival, Bench::rival),

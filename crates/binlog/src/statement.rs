@@ -288,7 +288,7 @@ fn head(tokens: &mut Tokens<'_>, action: Action) -> Statement {
     out
 }
 
-/// Takes IF [NOT] EXISTS, then gives what follows.
+/// Takes `IF [NOT] EXISTS`, then gives what follows.
 fn conditional(tokens: &mut Tokens<'_>, out: &mut Statement) {
     let mark = tokens.clone();
     if tokens.word().is_some_and(|w| is(w, "IF")) {

@@ -224,6 +224,7 @@ fn unseen(daemon: &Daemon, name: &str, why: &str) -> ServerBoard {
             backups: Vec::new(),
             spans: Vec::new(),
             gaps: Vec::new(),
+            zero_loss: Vec::new(),
         }),
         flags: Arc::default(),
     }

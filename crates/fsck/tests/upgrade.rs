@@ -1,7 +1,7 @@
 //! What an earlier version wrote lives on under this one: each golden repository is opened, backed up to, forgotten from,
 //! pruned, and every backup that is left restores to the byte; the second reader finds nothing wrong. A version that can't
 //! be opened any more is refused by name.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests, where a panic is the report")]
+#![expect(clippy::unwrap_used, reason = "tests, where a panic is the report")]
 
 mod common;
 

@@ -1,5 +1,5 @@
 //! What can be restored to: windows of whole backups and log without a hole; and a planted hole of each kind is named.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests, where a panic is the report")]
+#![expect(clippy::unwrap_used, reason = "tests, where a panic is the report")]
 
 mod common;
 
@@ -76,8 +76,14 @@ impl World {
     }
 }
 
+/// From and until.
+type Window = (String, String);
+
+/// After what, before what, and why.
+type Hole = (String, String, String);
+
 /// `from`, `to` of windows and of holes, and why.
-fn summary(report: &Report) -> (Vec<(String, String)>, Vec<(String, String, String)>) {
+fn summary(report: &Report) -> (Vec<Window>, Vec<Hole>) {
     let windows = report.windows.iter().map(|w| (w.from.clone(), w.to.clone())).collect();
     let holes = report.holes.iter().map(|h| (h.from.clone(), h.to.clone(), h.why.clone())).collect();
     (windows, holes)

@@ -345,7 +345,7 @@ impl BinlogStream {
         body.extend_from_slice(file.as_bytes());
         let mut frames = Vec::with_capacity(body.len() + 4);
         packet::encode(&body, 0, &mut frames);
-        self.conn.transport.to_send(frames, DOING)
+        self.conn.transport.carry(frames, DOING)
     }
 
     /// Gives an event's memory back for the next one.

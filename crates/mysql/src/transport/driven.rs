@@ -85,7 +85,7 @@ impl Transport {
     }
 
     /// The bytes that carry `plain` over the socket, and what TLS has to say besides. Short messages only: TLS holds 64 KiB.
-    pub(crate) fn to_send(&mut self, plain: Vec<u8>, doing: &'static str) -> Result<Vec<u8>> {
+    pub(crate) fn carry(&mut self, plain: Vec<u8>, doing: &'static str) -> Result<Vec<u8>> {
         use std::io::Write as _;
         let Some(tls) = self.tls.as_mut() else { return Ok(plain) };
         let fail = |source| Error::Io { endpoint: self.endpoint.clone(), doing, source };

@@ -2,30 +2,19 @@
 //! and commits that wait for the archive beside commits that wait for a stock replica. Both in one run.
 
 use std::error::Error;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
 use holdfast_benches::rig::archive::Rig;
-use holdfast_benches::rig::dataset::{self, FULL, SMALL, Servers};
+use holdfast_benches::rig::dataset::{self, Place};
 
 /// What the archive receives a second, and what a commit costs that waits for it.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
-    /// Folder for data sets, kept between runs
-    #[arg(long, value_name = "DIR")]
-    data: PathBuf,
-    /// Folder of an unpacked MySQL
-    #[arg(long, value_name = "DIR")]
-    mysql: PathBuf,
-    /// Folder of an unpacked sysbench
-    #[arg(long, value_name = "DIR")]
-    sysbench: PathBuf,
-    /// A tenth of the data, to check the rig
-    #[arg(long)]
-    small: bool,
+    #[command(flatten)]
+    place: Place,
     /// How often all take turns
     #[arg(long, default_value_t = 3)]
     rounds: u32,
@@ -45,11 +34,7 @@ fn main() -> ExitCode {
 }
 
 fn measure(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
-    std::fs::create_dir_all(&arguments.data)?;
-    let top = arguments.data.canonicalize()?;
-    let scale = if arguments.small { SMALL } else { FULL };
-    let servers =
-        Servers { mysql: arguments.mysql.canonicalize()?, sysbench: arguments.sysbench.canonicalize()? };
+    let (top, servers, scale) = (arguments.place.top()?, arguments.place.servers()?, arguments.place.scale());
     let data = dataset::get(&top, scale, &servers)?;
     println!("{}", data.story);
     let rig = || Rig::new(data.clone(), top.join(scale.name), top.join("archive"), &servers);

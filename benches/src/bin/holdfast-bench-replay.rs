@@ -2,29 +2,18 @@
 //! server's own parallel applier and `mysqlbinlog | mysql`, in one run.
 
 use std::error::Error;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use holdfast_benches::rig::dataset::{self, FULL, SMALL, Servers, UNIFORM};
+use holdfast_benches::rig::dataset::{self, Place, UNIFORM};
 use holdfast_benches::rig::replay::{Rig, Sample, net};
 
 /// Replay of the same log from the same folder, side by side.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
-    /// Folder for data sets, kept between runs
-    #[arg(long, value_name = "DIR")]
-    data: PathBuf,
-    /// Folder of an unpacked MySQL
-    #[arg(long, value_name = "DIR")]
-    mysql: PathBuf,
-    /// Folder of an unpacked sysbench
-    #[arg(long, value_name = "DIR")]
-    sysbench: PathBuf,
-    /// A tenth of the data, to check the rig
-    #[arg(long)]
-    small: bool,
+    #[command(flatten)]
+    place: Place,
     /// Uniform keys instead of sysbench's default distribution
     #[arg(long, conflicts_with = "small")]
     uniform: bool,
@@ -56,15 +45,8 @@ fn main() -> ExitCode {
 }
 
 fn measure(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
-    std::fs::create_dir_all(&arguments.data)?;
-    let top = arguments.data.canonicalize()?;
-    let scale = match (arguments.small, arguments.uniform) {
-        (true, _) => SMALL,
-        (_, true) => UNIFORM,
-        _ => FULL,
-    };
-    let servers =
-        Servers { mysql: arguments.mysql.canonicalize()?, sysbench: arguments.sysbench.canonicalize()? };
+    let (top, servers) = (arguments.place.top()?, arguments.place.servers()?);
+    let scale = if arguments.uniform { UNIFORM } else { arguments.place.scale() };
     let data = dataset::get(&top, scale, &servers)?;
     println!("{}", data.story);
     let rig = Rig::new(data, top.join(scale.name), top.join("replay"), &servers)?;

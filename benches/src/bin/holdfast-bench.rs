@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
-use holdfast_benches::rig::dataset::{self, FULL, SMALL, Servers};
+use holdfast_benches::rig::dataset::{self, Place};
 use holdfast_benches::rig::folder::bytes_below;
 use holdfast_benches::rig::machine::Machine;
 use holdfast_benches::rig::measure::drop_caches;
@@ -18,15 +18,8 @@ use holdfast_benches::rig::tools::{Borg, Copy, Holdfast, Restic, Rustic, Tool};
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
-    /// Folder for data sets, kept between runs, and for repositories, removed after each
-    #[arg(long, value_name = "DIR")]
-    data: PathBuf,
-    /// Folder of an unpacked MySQL
-    #[arg(long, value_name = "DIR")]
-    mysql: PathBuf,
-    /// Folder of an unpacked sysbench
-    #[arg(long, value_name = "DIR")]
-    sysbench: PathBuf,
+    #[command(flatten)]
+    place: Place,
     /// The holdfast program
     #[arg(long, value_name = "FILE")]
     holdfast: Option<PathBuf>,
@@ -39,9 +32,6 @@ struct Arguments {
     /// The borg program
     #[arg(long, value_name = "FILE")]
     borg: Option<PathBuf>,
-    /// A tenth of the data, to check the rig
-    #[arg(long)]
-    small: bool,
     /// How often everything is done; the medians are shown
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=99))]
     rounds: u32,
@@ -61,12 +51,8 @@ fn main() -> ExitCode {
 }
 
 fn measure(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
-    std::fs::create_dir_all(&arguments.data)?;
-    let top = arguments.data.canonicalize()?;
-    let scale = if arguments.small { SMALL } else { FULL };
+    let (top, servers, scale) = (arguments.place.top()?, arguments.place.servers()?, arguments.place.scale());
     eprintln!("data set '{}': made now unless it is there", scale.name);
-    let servers =
-        Servers { mysql: arguments.mysql.canonicalize()?, sysbench: arguments.sysbench.canonicalize()? };
     let data = dataset::get(&top, scale, &servers)?;
     eprintln!("{}", data.story);
     let setting = Setting {
@@ -76,7 +62,7 @@ fn measure(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         data_bytes: (bytes_below(&data.gen0)?, bytes_below(&data.gen1)?),
         rounds: arguments.rounds,
         cold: drop_caches().is_ok(),
-        small: arguments.small,
+        small: arguments.place.small,
     };
     let plan = Plan { data, work: top.join("work"), rounds: arguments.rounds, cold: setting.cold };
     let courses = compare(&plan, &tools(arguments)?, |line| eprintln!("{line}"))?;

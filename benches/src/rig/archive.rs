@@ -19,7 +19,7 @@ use holdfast_io::{Directory, Objects, RealDisk};
 use holdfast_mysql::{Conn, ConnectOptions, Endpoint};
 use holdfast_store::{Argon2Cost, Clock, CreateOptions, FixedClock, OpenOptions, Repository, Secret};
 
-use super::dataset::{DataSet, Servers};
+use super::dataset::{DataSet, Servers, copy_for_a_server};
 use super::error::{Error, Result, at};
 use super::folder::{bytes_below, remove};
 use super::measure::{own_seconds, to_its_end};
@@ -99,11 +99,7 @@ impl Rig {
 
     fn start(&self, from: &Path, name: &str, binlog: &Path, more: &[&str]) -> Result<PrivateServer> {
         let folder = self.work.join(name);
-        remove(&folder)?;
-        to_its_end(Command::new("cp").arg("-a").arg(from).arg(&folder), &self.work.join("cp.log"))?;
-        let _ = fs::remove_file(folder.join("auto.cnf"));
-        let redo = folder.join("#innodb_redo");
-        at("make", &redo, fs::create_dir_all(&redo))?;
+        copy_for_a_server(from, &folder, &self.work.join("cp.log"))?;
         let port =
             at("take a port", &folder, TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()))?.port();
         let mut options = StartOptions::new(self.programs.clone(), &folder);

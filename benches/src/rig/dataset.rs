@@ -72,6 +72,62 @@ pub struct Servers {
     pub sysbench: PathBuf,
 }
 
+/// Where data sets are made, of which size, and with which programs: what each program of this package asks for.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Place {
+    /// Folder for data sets, kept between runs, and for repositories and copies, removed after each
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+    /// Folder of an unpacked MySQL
+    #[arg(long, value_name = "DIR")]
+    pub mysql: PathBuf,
+    /// Folder of an unpacked sysbench
+    #[arg(long, value_name = "DIR")]
+    pub sysbench: PathBuf,
+    /// A tenth of the data, to check the rig
+    #[arg(long)]
+    pub small: bool,
+}
+
+impl Place {
+    /// The data folder, made if it is not there.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn top(&self) -> Result<PathBuf> {
+        at("make", &self.data, fs::create_dir_all(&self.data))?;
+        at("look at", &self.data, self.data.canonicalize())
+    }
+
+    /// The programs.
+    ///
+    /// # Errors
+    /// They are not there.
+    pub fn servers(&self) -> Result<Servers> {
+        let there = |path: &Path| at("look at", path, path.canonicalize());
+        Ok(Servers { mysql: there(&self.mysql)?, sysbench: there(&self.sysbench)? })
+    }
+
+    /// The size that was asked for.
+    #[must_use]
+    pub fn scale(&self) -> Scale {
+        if self.small { SMALL } else { FULL }
+    }
+}
+
+/// A copy of a generation at `to` on which a server of its own can start: without the source's identity, and with room for
+/// the new redo log that the server then makes.
+///
+/// # Errors
+/// Those of the file system.
+pub fn copy_for_a_server(generation: &Path, to: &Path, log: &Path) -> Result<()> {
+    remove(to)?;
+    to_its_end(Command::new("cp").arg("-a").arg(generation).arg(to), log)?;
+    leave_out(&to.join("auto.cnf"))?;
+    let redo = to.join("#innodb_redo");
+    at("make", &redo, fs::create_dir_all(&redo))
+}
+
 /// The data set of `scale` below `top`, made now unless an earlier run has.
 ///
 /// # Errors

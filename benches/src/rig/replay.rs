@@ -19,7 +19,7 @@ use holdfast_replay::net::{Mode, Options};
 use holdfast_replay::serial::{self, server_args};
 use holdfast_replay::{EventPlace, Log, LogReader, log::BoxError, scan::scan};
 
-use super::dataset::{DataSet, Servers};
+use super::dataset::{DataSet, Servers, copy_for_a_server};
 use super::error::{Error, Result, at};
 use super::folder::remove;
 use super::measure::to_its_end;
@@ -157,12 +157,7 @@ impl Rig {
 
     fn copy(&self, from: &Path, name: &str) -> Result<PathBuf> {
         let to = self.work.join(name);
-        remove(&to)?;
-        to_its_end(Command::new("cp").arg("-a").arg(from).arg(&to), &self.work.join("cp.log"))?;
-        let _ = fs::remove_file(to.join("auto.cnf"));
-        // The server makes a new redo log where the folder for it is there and empty.
-        let redo = to.join("#innodb_redo");
-        at("make", &redo, fs::create_dir_all(&redo))?;
+        copy_for_a_server(from, &to, &self.work.join("cp.log"))?;
         Ok(to)
     }
 

@@ -3,7 +3,7 @@
 //! After each kill the repository opens, fsck finds nothing wrong, and what was acknowledged is
 //! there: a backup that was printed is listed, and a transaction that the server acknowledged more
 //! than a second before the archive died is restored. `HOLDFAST_TEST_KILLS` sets the kills of each
-//! kind (4 unless set).
+//! kind (3 unless set).
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -57,7 +57,7 @@ fn a_second_archive_is_refused_while_the_first_is_idle() {
 }
 
 fn kills_of_each_kind() -> u64 {
-    std::env::var("HOLDFAST_TEST_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(4)
+    std::env::var("HOLDFAST_TEST_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(3)
 }
 
 struct Campaign {

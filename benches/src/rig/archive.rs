@@ -20,7 +20,7 @@ use holdfast_mysql::{Conn, ConnectOptions, Endpoint};
 use holdfast_store::{Argon2Cost, Clock, CreateOptions, FixedClock, OpenOptions, Repository, Secret};
 
 use super::dataset::{DataSet, Servers, copy_for_a_server};
-use super::error::{Error, Result, at};
+use super::error::{Error, Result, at, sql};
 use super::folder::{bytes_below, remove};
 use super::measure::{own_seconds, to_its_end};
 
@@ -80,10 +80,6 @@ pub struct Rig {
     work: PathBuf,
     mysql: PathBuf,
     programs: Programs,
-}
-
-fn sql<T, E: std::fmt::Display>(result: std::result::Result<T, E>) -> Result<T> {
-    result.map_err(|error| Error::Server(error.to_string()))
 }
 
 impl Rig {

@@ -57,3 +57,8 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub(crate) fn at<T>(what: &'static str, path: &Path, result: std::io::Result<T>) -> Result<T> {
     result.map_err(|source| Error::Io { what, path: path.to_path_buf(), source })
 }
+
+/// An error of a server, or of what works with one, in its own words.
+pub(crate) fn sql<T, E: std::fmt::Display>(result: std::result::Result<T, E>) -> Result<T> {
+    result.map_err(|error| Error::Server(error.to_string()))
+}

@@ -20,7 +20,7 @@ use holdfast_replay::serial::{self, server_args};
 use holdfast_replay::{EventPlace, Log, LogReader, log::BoxError, scan::scan};
 
 use super::dataset::{DataSet, Servers, copy_for_a_server};
-use super::error::{Error, Result, at};
+use super::error::{Error, Result, at, sql};
 use super::folder::remove;
 use super::measure::to_its_end;
 
@@ -131,10 +131,6 @@ pub struct Rig {
     pub programs: Programs,
     /// What each table must be at the end.
     pub wanted: Vec<String>,
-}
-
-fn sql<T, E: std::fmt::Display>(result: std::result::Result<T, E>) -> Result<T> {
-    result.map_err(|error| Error::Server(error.to_string()))
 }
 
 impl Rig {

@@ -229,9 +229,8 @@ impl<'a> Follower<'a> {
             let (connect, halted) = (self.options.connect.clone(), Arc::clone(&halted));
             std::thread::spawn(move || ask_again(connect, semi_sync, ask, halted));
         }
-        let (durable, words) = words();
-        let words = semi_sync.then_some(words);
-        (self.taken, self.durable) = (0, semi_sync.then_some(durable));
+        let (durable, words) = semi_sync.then(words).unzip();
+        (self.taken, self.durable) = (0, durable);
         let halt = &*halted;
         std::thread::scope(|scope| {
             let (outbox, inbox) = channel(BATCHES);

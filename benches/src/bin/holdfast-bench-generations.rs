@@ -16,7 +16,7 @@ use holdfast_benches::generations::tables::Tables;
 use holdfast_benches::rig::figures::Spread;
 use holdfast_benches::rig::machine::Machine;
 use holdfast_benches::rig::measure::to_its_end;
-use holdfast_benches::rig::tools::{Holdfast, Rustic, Tool};
+use holdfast_benches::rig::tools::{Holdfast, Rustic, Tool, Verified};
 use holdfast_benches::rows::Churn;
 
 /// One folder over many backups.
@@ -250,8 +250,10 @@ impl Bench {
             return Err("the bytes beside rustic need --holdfast and --rustic".into());
         };
         for (churn, name) in CHURNS {
-            let tools: [Box<dyn Tool>; 2] =
-                [Box::new(Holdfast(holdfast.canonicalize()?)), Box::new(Rustic(rustic.canonicalize()?))];
+            let tools: [Box<dyn Tool>; 2] = [
+                Box::new(Holdfast(holdfast.canonicalize()?, Verified::Full)),
+                Box::new(Rustic(rustic.canonicalize()?)),
+            ];
             let mut rest = Vec::new();
             for tool in &tools {
                 let added = added(tool.as_ref(), &self.work, self.tables(), GENERATIONS, 10, churn)?;

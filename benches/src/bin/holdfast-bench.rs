@@ -12,7 +12,7 @@ use holdfast_benches::rig::machine::Machine;
 use holdfast_benches::rig::measure::drop_caches;
 use holdfast_benches::rig::report::{Setting, page};
 use holdfast_benches::rig::scenario::{Plan, compare};
-use holdfast_benches::rig::tools::{Borg, Copy, Holdfast, Restic, Rustic, Tool};
+use holdfast_benches::rig::tools::{Borg, Copy, Holdfast, Restic, Rustic, Tool, Verified};
 
 /// Holdfast beside other tools: the same work in one run.
 #[derive(Debug, Parser)]
@@ -79,7 +79,8 @@ fn tools(arguments: &Arguments) -> Result<Vec<Box<dyn Tool>>, Box<dyn Error>> {
     let program = |path: &Option<PathBuf>| path.as_ref().map(|p| p.canonicalize()).transpose();
     let mut tools: Vec<Box<dyn Tool>> = Vec::new();
     if let Some(path) = program(&arguments.holdfast)? {
-        tools.push(Box::new(Holdfast(path)));
+        tools.push(Box::new(Holdfast(path.clone(), Verified::Full)));
+        tools.push(Box::new(Holdfast(path, Verified::Sample)));
     }
     if let Some(path) = program(&arguments.rustic)? {
         tools.push(Box::new(Rustic(path)));

@@ -98,6 +98,16 @@ pub fn figures(courses: &[Course]) -> Vec<Figure> {
         faster(Step::Unchanged, 1.0);
         faster(Step::Touched, 1.0);
         faster(Step::Restore, 2.0);
+        if let (Some(theirs), Some(ours)) =
+            (rustic.seconds(Step::Full), course("holdfast, sampled").and_then(|c| c.seconds(Step::Full)))
+        {
+            found.push(Figure {
+                what: "full backup with --verify-write=sample, speed against rustic".to_owned(),
+                asked: "at least 4.0x".to_owned(),
+                measured: format!("{:.2}x", theirs / ours),
+                reached: theirs / ours >= 4.0,
+            });
+        }
         let mut smaller = |step: Step, share: f64| {
             if let (Some(theirs), Some(ours)) = (rustic.added(step), own.added(step)) {
                 found.push(Figure {
@@ -119,6 +129,14 @@ pub fn figures(courses: &[Course]) -> Vec<Figure> {
             asked: "at least 1.0x".to_owned(),
             measured: format!("{:.2}x", theirs / ours),
             reached: ours <= theirs,
+        });
+    }
+    if let (Some(check), Some(restore)) = (own.seconds(Step::Check), own.seconds(Step::Restore)) {
+        found.push(Figure {
+            what: "full check of four backups, speed against the restore of one".to_owned(),
+            asked: "at least 1.0x".to_owned(),
+            measured: format!("{:.2}x", restore / check),
+            reached: check <= restore,
         });
     }
     if let Some(open) = own.seconds(Step::Open) {

@@ -151,7 +151,7 @@ fn memory(out: &mut String, courses: &[Course]) -> std::fmt::Result {
 
 fn ratios(out: &mut String, courses: &[Course]) -> std::fmt::Result {
     let Some(own) = courses.iter().find(|c| c.tool == "holdfast") else { return Ok(()) };
-    let others: Vec<_> = courses.iter().filter(|c| c.tool != own.tool).cloned().collect();
+    let others: Vec<_> = courses.iter().filter(|c| !c.tool.starts_with(own.tool)).cloned().collect();
     table(out, "How many times faster Holdfast is", &others, &Step::ALL, |course, step| {
         Some(format!("{:.2}x", course.seconds(step)? / own.seconds(step)?))
     })?;

@@ -31,12 +31,21 @@ pub enum Step {
     Restore,
     /// Listing the four backups.
     Open,
+    /// Reading back and checking every byte that the repository stores.
+    Check,
 }
 
 impl Step {
     /// All, in the order in which they are done.
-    pub const ALL: [Self; 6] =
-        [Self::Full, Self::Incremental, Self::Unchanged, Self::Touched, Self::Restore, Self::Open];
+    pub const ALL: [Self; 7] = [
+        Self::Full,
+        Self::Incremental,
+        Self::Unchanged,
+        Self::Touched,
+        Self::Restore,
+        Self::Open,
+        Self::Check,
+    ];
 
     /// As the table names it.
     pub fn name(self) -> &'static str {
@@ -47,6 +56,7 @@ impl Step {
             Self::Touched => "only times touched",
             Self::Restore => "restore",
             Self::Open => "open and list",
+            Self::Check => "full check",
         }
     }
 }
@@ -113,7 +123,7 @@ pub fn compare(plan: &Plan, tools: &[Box<dyn Tool>], mut tell: impl FnMut(&str))
         for (tool, course) in tools.iter().zip(&mut courses) {
             let turn = calm_turn(plan, tool.as_ref(), &mut |sample| {
                 tell(&format!(
-                    "round {round}  {:<8}  {:<18}  {:>7.2} s  cpu {:>6.2} s  others {:>5.2} s  {:>6.1} MiB  +{:>6.1} MB",
+                    "round {round}  {:<17}  {:<18}  {:>7.2} s  cpu {:>6.2} s  others {:>5.2} s  {:>6.1} MiB  +{:>6.1} MB",
                     course.tool,
                     sample.step.name(),
                     sample.run.seconds,
@@ -189,16 +199,19 @@ impl<'a> Turn<'a> {
             self.backup(Step::Full, 1, tell)?;
         }
         let gen1 = Shown::at(&self.plan.data.gen1, &self.plan.data.place)?;
-        if self.tool.keeps_generations() {
-            self.backup(Step::Incremental, 2, tell)?;
-            self.backup(Step::Unchanged, 3, tell)?;
-            touch_all(gen1.place())?;
-            self.backup(Step::Touched, 4, tell)?;
-        }
-        self.restore(tell)?;
-        if let Some(command) = self.tool.open(&self.place) {
-            let place = self.place.repo.clone();
-            self.step(Step::Open, command, &place, tell)?;
+        for step in self.tool.steps() {
+            match step {
+                Step::Full => {}
+                Step::Incremental => self.backup(Step::Incremental, 2, tell)?,
+                Step::Unchanged => self.backup(Step::Unchanged, 3, tell)?,
+                Step::Touched => {
+                    touch_all(gen1.place())?;
+                    self.backup(Step::Touched, 4, tell)?;
+                }
+                Step::Restore => self.restore(tell)?,
+                Step::Open => self.read(Step::Open, self.tool.open(&self.place), tell)?,
+                Step::Check => self.read(Step::Check, self.tool.check(&self.place), tell)?,
+            }
         }
         drop(gen1);
         Ok(())
@@ -208,6 +221,17 @@ impl<'a> Turn<'a> {
         let command = self.tool.backup(&self.place, number);
         let parent = self.plan.work.clone();
         self.step(step, command, &parent, tell)
+    }
+
+    /// A step that looks at the repository only.
+    fn read(
+        &mut self,
+        step: Step,
+        command: Option<std::process::Command>,
+        tell: &mut impl FnMut(&Sample),
+    ) -> Result<()> {
+        let place = self.place.repo.clone();
+        command.map_or(Ok(()), |command| self.step(step, command, &place, tell))
     }
 
     fn restore(&mut self, tell: &mut impl FnMut(&Sample)) -> Result<()> {

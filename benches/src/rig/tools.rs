@@ -8,7 +8,7 @@ mod rustic;
 
 pub use borg::Borg;
 pub use copy::Copy;
-pub use holdfast::Holdfast;
+pub use holdfast::{Holdfast, Verified};
 pub use restic::Restic;
 pub use rustic::Rustic;
 
@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::error::{Result, at};
+use super::scenario::Step;
 
 /// The passphrase of every repository that the rig makes.
 const PASSPHRASE: &str = "side by side";
@@ -92,9 +93,14 @@ pub trait Tool {
     /// Lists the backups: the price of opening the repository.
     fn open(&self, place: &Place) -> Option<Command>;
 
-    /// Whether it keeps several generations; a plain copy does not.
-    fn keeps_generations(&self) -> bool {
-        true
+    /// Reads every byte that the repository stores back and checks it against its ids, where the tool can.
+    fn check(&self, _place: &Place) -> Option<Command> {
+        None
+    }
+
+    /// What is measured of it, in the order of [`Step::ALL`].
+    fn steps(&self) -> &'static [Step] {
+        &Step::ALL
     }
 
     /// Bytes of parity among the stored ones, if the tool stores any.

@@ -55,4 +55,8 @@ impl Tool for Borg {
     fn open(&self, place: &Place) -> Option<Command> {
         Some(self.call(place, &["list", "--short"]))
     }
+
+    fn check(&self, place: &Place) -> Option<Command> {
+        Some(self.call(place, &["check", "--verify-data"]))
+    }
 }

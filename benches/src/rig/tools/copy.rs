@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use super::{Place, Tool};
+use super::{Place, Step, Tool};
 
 /// A plain copy.
 #[derive(Debug)]
@@ -48,7 +48,7 @@ impl Tool for Copy {
         None
     }
 
-    fn keeps_generations(&self) -> bool {
-        false
+    fn steps(&self) -> &'static [Step] {
+        &[Step::Full, Step::Restore]
     }
 }

@@ -8,15 +8,24 @@ use std::process::Command;
 use holdfast_format::names::SEGMENTS;
 use holdfast_format::segment::{PAGE_BYTES, Trailer};
 
-use super::{Place, Result, Tool, at};
+use super::{Place, Result, Step, Tool, at};
 use crate::rig::folder::files_below;
 
 /// The name that the folder is protected under.
 const NAME: &str = "bench";
 
-/// Holdfast, with its defaults.
+/// How much of what it writes Holdfast decodes again before a backup counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verified {
+    /// All, its default.
+    Full,
+    /// One block of 16; only the first backup is measured, since no other step differs.
+    Sample,
+}
+
+/// Holdfast, with its defaults but for what it decodes again.
 #[derive(Debug)]
-pub struct Holdfast(pub PathBuf);
+pub struct Holdfast(pub PathBuf, pub Verified);
 
 impl Holdfast {
     fn call(&self, place: &Place, arguments: &[&str]) -> Command {
@@ -30,11 +39,17 @@ impl Holdfast {
 
 impl Tool for Holdfast {
     fn name(&self) -> &'static str {
-        "holdfast"
+        match self.1 {
+            Verified::Full => "holdfast",
+            Verified::Sample => "holdfast, sampled",
+        }
     }
 
     fn setting(&self) -> &'static str {
-        "defaults (zstd 1, AES-256-GCM)"
+        match self.1 {
+            Verified::Full => "defaults (zstd 1, AES-256-GCM)",
+            Verified::Sample => "--verify-write=sample",
+        }
     }
 
     fn version(&self, place: &Place) -> Command {
@@ -52,7 +67,11 @@ impl Tool for Holdfast {
     }
 
     fn backup(&self, place: &Place, _number: u32) -> Command {
-        self.call(place, &["backup", NAME])
+        let mut command = self.call(place, &["backup", NAME]);
+        if self.1 == Verified::Sample {
+            command.arg("--verify-write=sample");
+        }
+        command
     }
 
     fn restore(&self, place: &Place, _number: u32) -> Command {
@@ -63,6 +82,17 @@ impl Tool for Holdfast {
 
     fn open(&self, place: &Place) -> Option<Command> {
         Some(self.call(place, &["list"]))
+    }
+
+    fn check(&self, place: &Place) -> Option<Command> {
+        Some(self.call(place, &["fsck", "--full"]))
+    }
+
+    fn steps(&self) -> &'static [Step] {
+        match self.1 {
+            Verified::Full => &Step::ALL,
+            Verified::Sample => &[Step::Full],
+        }
     }
 
     fn parity_bytes(&self, place: &Place) -> Result<u64> {

@@ -58,4 +58,8 @@ impl Tool for Restic {
     fn open(&self, place: &Place) -> Option<Command> {
         Some(self.call(place, &["snapshots"]))
     }
+
+    fn check(&self, place: &Place) -> Option<Command> {
+        Some(self.call(place, &["check", "--read-data"]))
+    }
 }

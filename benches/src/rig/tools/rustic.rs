@@ -53,4 +53,8 @@ impl Tool for Rustic {
     fn open(&self, place: &Place) -> Option<Command> {
         Some(self.call(place, &["snapshots"]))
     }
+
+    fn check(&self, place: &Place) -> Option<Command> {
+        Some(self.call(place, &["check", "--read-data"]))
+    }
 }

@@ -2,11 +2,9 @@
 //!
 //! `tables` is the folder and its churn, `aged` a repository that is driven through the store's
 //! own calls, `rebase` a model of the rules by which a block could be stored whole again, `rival`
-//! the same generations through the programs of Holdfast and rustic, `page` the section of
-//! RESULTS.md. The program `holdfast-bench-generations` runs them; `tools/bench generations` calls it.
+//! the same generations through the programs of Holdfast and rustic. The program `holdfast-bench-generations` runs them; `tools/bench generations` calls it.
 
 pub mod aged;
-pub mod page;
 pub mod rebase;
 pub mod rival;
 pub mod tables;

@@ -5,9 +5,12 @@
 //! `rig` makes real data sets with MySQL and sysbench, runs each tool through the same work,
 //! and writes the table of ratios; the program `holdfast-bench` drives it, and `tools/bench`
 //! sets everything up and calls that. Start reading at `rig/scenario.rs`.
-//! `generations` ages one folder over many backups; `tools/bench generations` runs it.
+//! `replay` makes several loads and replays the log of each, Holdfast beside the servers' own ways; `tools/bench replay` runs it.
+//! `generations` ages one folder over many backups; `tools/bench generations` runs it. `section` is how both write their part of RESULTS.md.
 
 pub mod generations;
 pub mod log;
+pub mod replay;
 pub mod rig;
 pub mod rows;
+pub mod section;

@@ -7,7 +7,6 @@ pub mod figures;
 pub mod folder;
 pub mod machine;
 pub mod measure;
-pub mod replay;
 pub mod report;
 pub mod scenario;
 pub mod tools;

@@ -9,7 +9,6 @@ use std::time::Instant;
 use clap::{Parser, ValueEnum};
 use holdfast_benches::generations::Failed;
 use holdfast_benches::generations::aged::{Aged, Cost};
-use holdfast_benches::generations::page::{Table, put_into, section};
 use holdfast_benches::generations::rebase::{Model, Rule};
 use holdfast_benches::generations::rival::added;
 use holdfast_benches::generations::tables::Tables;
@@ -18,6 +17,7 @@ use holdfast_benches::rig::machine::Machine;
 use holdfast_benches::rig::measure::to_its_end;
 use holdfast_benches::rig::tools::{Holdfast, Rustic, Tool, Verified};
 use holdfast_benches::rows::Churn;
+use holdfast_benches::section::{GENERATIONS, Table};
 
 /// One folder over many backups.
 #[derive(Debug, Parser)]
@@ -124,7 +124,7 @@ fn run(arguments: Arguments) -> Result<(), Failed> {
             mib,
         );
         let page = std::fs::read_to_string(out).unwrap_or_default();
-        std::fs::write(out, put_into(&page, &section(&preface, &tables)))?;
+        std::fs::write(out, GENERATIONS.put_into(&page, &GENERATIONS.text(&preface, &tables)))?;
     }
     Ok(())
 }

@@ -37,9 +37,6 @@ pub struct Scale {
 /// The data set of the published figures: 785,000 row changes, what two cores do in a minute.
 pub const FULL: Scale = Scale { name: "full", rows: 500_000, transactions: 196_250, distribution: "special" };
 
-/// The same work without hot rows.
-pub const UNIFORM: Scale = Scale { name: "uniform", distribution: "uniform", ..FULL };
-
 /// A tenth of it, to check the rig itself.
 pub const SMALL: Scale = Scale { name: "small", rows: 50_000, transactions: 19_625, ..FULL };
 
@@ -128,6 +125,14 @@ pub fn copy_for_a_server(generation: &Path, to: &Path, log: &Path) -> Result<()>
     at("make", &redo, fs::create_dir_all(&redo))
 }
 
+/// Removes the redo log and temporary tablespaces from the folder of a stopped server.
+///
+/// # Errors
+/// Those of the file system.
+pub fn leave_out_what_no_backup_carries(folder: &Path) -> Result<()> {
+    LEFT_OUT.iter().try_for_each(|name| leave_out(&folder.join(name)))
+}
+
 /// The data set of `scale` below `top`, made now unless an earlier run has.
 ///
 /// # Errors
@@ -172,9 +177,7 @@ impl Maker<'_> {
         self.on_server(&live, |socket| self.sysbench(socket, "run"))?;
         at("move", &live, fs::rename(&live, &set.gen1))?;
         for generation in [&set.gen0, &set.gen1] {
-            for name in LEFT_OUT {
-                leave_out(&generation.join(name))?;
-            }
+            leave_out_what_no_backup_carries(generation)?;
         }
         self.story()
     }

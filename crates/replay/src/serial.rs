@@ -98,6 +98,8 @@ pub struct Outcome {
     pub gtids: GtidSet,
     /// MariaDB: the same by domain and server.
     pub binlog_state: MariaDbBinlogState,
+    /// Rows that this call handed to the server: fewer than there are in the log where net change was applied.
+    pub written: u64,
     /// What was in the range.
     pub summary: Summary,
     /// How each table was replayed; empty after a serial replay.

@@ -3,7 +3,7 @@
 //! The plan is a pure function of the window, so that a call after a kill makes the same
 //! chunks again and leaves out those that were committed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -172,6 +172,12 @@ impl Plan {
     /// Bytes of a chunk, for the choice of what comes next.
     pub(crate) fn bytes(&self, chunk: usize) -> usize {
         self.chunks.get(chunk).map_or(0, |chunk| chunk.bytes)
+    }
+
+    /// Rows of net change in chunks that are not committed yet; those of lanes are not counted.
+    pub(crate) fn rows_left(&self, committed: &HashSet<u32>) -> u64 {
+        let left = self.chunks.iter().enumerate().filter(|(at, _)| !committed.contains(&(*at as u32)));
+        left.map(|(_, chunk)| chunk.rows as u64).sum()
     }
 
     /// The tables of a chunk.

@@ -35,6 +35,8 @@ pub(crate) struct Window {
     /// Lanes with rows of the statement under way.
     open: BTreeSet<usize>,
     bytes: usize,
+    /// Rows in the lanes.
+    lane_rows: u64,
     scratch: Vec<u8>,
 }
 
@@ -47,6 +49,11 @@ impl Window {
     /// Memory that it takes, about.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Rows that its lanes hold: all of the log's.
+    pub(crate) fn lane_rows(&self) -> u64 {
+        self.lane_rows
     }
 
     /// A new window behind this one: the statement under way goes on.
@@ -121,6 +128,8 @@ impl Window {
                 self.bytes = self.bytes.saturating_add_signed(taken?);
             }
             Way::Lane(at, apart) => {
+                let inflated = rows.inflated(&mut self.scratch)?;
+                self.lane_rows += plan.rows(inflated.data).count() as u64;
                 let ways = &self.ways;
                 let Some(lane) = self.lanes.get_mut(at) else { return Ok(()) };
                 if lane.wants_maps() {

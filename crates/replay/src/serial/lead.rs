@@ -15,7 +15,7 @@ use holdfast_binlog::query::{Query, StatusVars};
 use holdfast_binlog::rows::Rows;
 use holdfast_binlog::statement::{Statement, Verb};
 use holdfast_binlog::tables::{TableCache, TableKey};
-use holdfast_binlog::transaction::{Assembler, Pushed, Transaction};
+use holdfast_binlog::transaction::{Assembler, Pushed, RowCounts, Transaction};
 use holdfast_binlog::{FormatDescription, Walker, encode};
 use holdfast_format::gtid::{Gtid, GtidSet, MariaDbBinlogState};
 use holdfast_mysql::Conn;
@@ -110,6 +110,8 @@ pub(crate) struct Lead<'a> {
     pub(super) seen: u64,
     pub(super) applied: u64,
     pub(super) in_base: u64,
+    /// Rows handed to the server.
+    pub(super) written: u64,
     pub(super) gtids: GtidSet,
     pub(super) binlog_state: MariaDbBinlogState,
     pub(super) summary: Summary,
@@ -168,6 +170,7 @@ impl<'a> Lead<'a> {
             seen: 0,
             applied: 0,
             in_base: 0,
+            written: 0,
             gtids: options.base.clone(),
             binlog_state,
             summary: Summary::default(),
@@ -240,6 +243,7 @@ impl<'a> Lead<'a> {
             applied: self.applied,
             resumed_after: self.checkpoint.done,
             in_base: self.in_base,
+            written: self.written,
             gtids: self.gtids,
             binlog_state: self.binlog_state,
             summary: self.summary,
@@ -522,6 +526,7 @@ impl<'a> Lead<'a> {
         self.seen += 1;
         let here = self.net.is_none() || !current.to_window();
         if !current.skip && !current.noted && here {
+            self.written += transaction.tables.values().map(RowCounts::total).sum::<u64>();
             self.group.0 += 1;
             let (transactions, bytes) = self.group;
             if current.ctas {

@@ -67,8 +67,10 @@ impl Lead<'_> {
         let next = net.window.next();
         let mut window = std::mem::replace(&mut net.window, next);
         let place = &self.place;
+        let lane_rows = window.lane_rows();
         window.finish(place).map_err(|flaw| Error::Encode { place: place.clone(), flaw })?;
         let plan = Plan::new(window, net.options.chunk_bytes);
+        let rows = plan.rows_left(&net.committed) + lane_rows;
         let note = WindowNote {
             until: self.seen,
             inside,
@@ -81,7 +83,9 @@ impl Lead<'_> {
         }
         net.raise_counters(&plan.counters)?;
         if plan.chunks.len() <= 1 && resumed.is_none() {
-            return self.apply_at_once(&plan, &note);
+            self.apply_at_once(&plan, &note)?;
+            self.written += rows;
+            return Ok(());
         }
         if resumed.is_none() {
             checkpoint::note_window(self.conn, &note)?;
@@ -108,6 +112,7 @@ impl Lead<'_> {
         self.conn.execute(checkpoint::advance_inside(note.until, note.inside)).map_err(doing())?;
         self.conn.execute(checkpoint::forget_chunks()).map_err(doing())?;
         self.conn.execute("COMMIT").map_err(doing())?;
+        self.written += rows;
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! What the command line and the daemon both call.
 //!
 //! Owns the user's configuration, the catalogue of servers, and jobs: backup, archive,
-//! doctor, list, status, timeline, find, restore. Refuses to know terminals and HTTP.
+//! doctor, list, status, timeline, find, restore, export. Refuses to know terminals and HTTP.
 //! Start reading at `lib.rs`'s modules, one per verb.
 
 pub mod archive;
@@ -9,6 +9,7 @@ pub mod backup;
 pub mod catalogue;
 pub mod doctor;
 pub mod error;
+pub mod export;
 pub mod find;
 pub mod init;
 mod intake;

@@ -180,7 +180,8 @@ fn zero_loss(catalogue: &Catalogue, server: &ServerRecord, log: &ServerLog<'_>) 
     Ok(intervals.into_iter().map(|(from, until)| ZeroLossView { from, until }).collect())
 }
 
-fn gaps(log: &ServerLog<'_>) -> Vec<GapView> {
+/// The holes in a server's log.
+pub(crate) fn gaps(log: &ServerLog<'_>) -> Vec<GapView> {
     let view = |hole: Break| GapView {
         after: position_words(&hole.after),
         noticed: hole.noticed_us,

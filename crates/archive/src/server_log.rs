@@ -12,9 +12,11 @@ use crate::mark::{self, FileMark};
 use crate::storage::{LogStore, Stretch};
 
 mod coverage;
+mod files;
 mod resolve;
 
 pub use coverage::{Break, Interval};
+pub use files::{ArchivedFile, between};
 pub use resolve::{Cut, Hole, Target};
 
 /// Bits of a place that hold the offset: files of 1 TiB.

@@ -130,6 +130,12 @@ pub enum Verb {
     #[command(args_conflicts_with_subcommands = true)]
     Restore(RestoreCommand),
 
+    /// Give out what the repository holds in a form that needs nothing of ours
+    ///
+    /// The original binlog files (--binlogs), or a data directory as of any moment, restored and proved as `restore` does,
+    /// on which a server of the same series starts (--datadir, --tar).
+    Export(Box<Export>),
+
     /// Say that a backup is not wanted any more
     ///
     /// It is gone from lists at once; its blocks go with the next `holdfast prune`, as far as no other backup needs
@@ -501,6 +507,51 @@ pub struct Restore {
     pub dry_run: bool,
 }
 
+/// What to export, and where to.
+#[derive(Args, Debug)]
+#[command(group = clap::ArgGroup::new("what").required(true).args(["binlogs", "datadir", "tar"]))]
+#[command(group = clap::ArgGroup::new("moment").args(["to", "before", "after"]).conflicts_with("binlogs"))]
+pub struct Export {
+    /// The server's name
+    pub name: String,
+    /// The original binlog files, byte for byte
+    #[arg(long, requires = "into")]
+    pub binlogs: bool,
+    /// Folder for the binlog files; it must be empty or absent
+    #[arg(long, value_name = "DIR", requires = "binlogs")]
+    pub into: Option<PathBuf>,
+    /// Only binlog files that hold a transaction of this time or later (RFC 3339 with a zone, or an age such as -10m)
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, requires = "binlogs")]
+    pub since: Option<String>,
+    /// Only binlog files that hold a transaction of this time or earlier
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, requires = "binlogs")]
+    pub until: Option<String>,
+    /// A data directory in this folder, which must be empty or absent
+    #[arg(long, value_name = "DIR", requires = "moment")]
+    pub datadir: Option<PathBuf>,
+    /// A data directory as a tar archive in this new file; - for standard output
+    #[arg(long, value_name = "FILE", requires = "moment")]
+    pub tar: Option<PathBuf>,
+    /// Folder in which the server for --tar is restored, empty or absent; it is removed again. FILE.d without it
+    #[arg(long, value_name = "DIR", requires = "tar")]
+    pub scratch: Option<PathBuf>,
+    /// latest, fastest (the newest backup as it is, without replay), a TIME, gtid:GTID, or pos:FILE:OFFSET, as in `restore`
+    #[arg(long, value_name = "TARGET")]
+    pub to: Option<String>,
+    /// Everything before this transaction (an ID from find, or gtid:GTID)
+    #[arg(long, value_name = "ID")]
+    pub before: Option<String>,
+    /// Everything up to and with this transaction
+    #[arg(long, value_name = "ID")]
+    pub after: Option<String>,
+    /// Folder with the server programs to use
+    #[arg(long, value_name = "DIR", env = "HOLDFAST_ENGINE_DIR")]
+    pub engine_dir: Option<PathBuf>,
+    /// How much to prove before anything is given out
+    #[arg(long, value_enum, default_value_t = Prove::Standard)]
+    pub prove: Prove,
+}
+
 /// `--mode`.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum Mode {
@@ -551,6 +602,26 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn an_export_is_of_one_thing_and_a_data_directory_of_one_moment() {
+        let parse = |line: &str| Cli::try_parse_from(line.split_whitespace());
+        assert!(parse("holdfast export shop --binlogs --into d --since -1h").is_ok());
+        assert!(parse("holdfast export shop --datadir d --before gtid:x").is_ok());
+        assert!(parse("holdfast export shop --tar - --to latest --scratch s").is_ok());
+        for wrong in [
+            "holdfast export shop",
+            "holdfast export shop --into d",
+            "holdfast export shop --binlogs",
+            "holdfast export shop --binlogs --into d --to latest",
+            "holdfast export shop --datadir d",
+            "holdfast export shop --datadir d --to latest --after x",
+            "holdfast export shop --datadir d --tar f --to latest",
+            "holdfast export shop --datadir d --to latest --since -1h",
+        ] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

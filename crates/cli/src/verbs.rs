@@ -2,6 +2,7 @@
 
 mod check;
 mod daemon;
+mod export;
 mod jobs;
 mod keep;
 mod key;
@@ -74,6 +75,7 @@ pub fn run(cli: Cli) -> std::result::Result<ExitCode, Stop> {
         Verb::Timeline { name } => look::timeline(&common, output, &name),
         Verb::Find(find) => look::find(&common, output, &find),
         Verb::Restore(command) => jobs::restore(&common, output, command),
+        Verb::Export(wanted) => export::export(&common, output, &wanted),
         Verb::Forget { backup, reason, dry_run } => keep::forget(&common, output, &backup, &reason, dry_run),
         Verb::Expire(expire) => keep::expire(&common, output, &expire),
         Verb::Lock { backup, until } => keep::lock(&common, output, &backup, &until),

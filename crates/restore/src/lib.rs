@@ -27,5 +27,5 @@ pub use error::{Error, Result};
 pub use layout::Over;
 pub use plan::{Plan, plan};
 pub use report::{Prove, Report};
-pub use run::{Request, Restored, Step, Watch, run};
+pub use run::{Request, Restored, Step, Watch, run, source_settings};
 pub use seam::{Base, Border, Gap, LaidOut, LayingOut, Log, LogSize, Place, Side, Target, TransactionFacts};

@@ -713,9 +713,9 @@ fn lacking(kind: SourceKind, before: &Catalog, named: &[String]) -> Vec<String> 
     missing.filter(|(key, _)| !known(key)).map(sentence).collect()
 }
 
-/// What a server must be given to open the copy, from the source's own settings. Paths are not
-/// among them: everything lies in the one folder now.
-fn settings(base: &dyn Base, flavor: Flavor) -> Vec<String> {
+/// What a server must be given to open the copy as the source did, from the source's own settings (`fact` looks one up).
+/// Paths are not among them: everything lies in the one folder now.
+pub fn source_settings<'f>(fact: impl Fn(&str) -> Option<&'f str>, flavor: Flavor) -> Vec<String> {
     let mut names = vec![
         "innodb_page_size",
         "innodb_data_file_path",
@@ -728,9 +728,13 @@ fn settings(base: &dyn Base, flavor: Flavor) -> Vec<String> {
         Flavor::MySql => names.extend(["gtid_mode", "enforce_gtid_consistency"]),
         Flavor::MariaDb => names.push("innodb_undo_tablespaces"),
     }
-    let given = names.into_iter().filter_map(|name| base.fact(name).map(|value| (name, value)));
-    let mut args: Vec<String> =
-        given.map(|(name, value)| format!("--{}={value}", name.replace('_', "-"))).collect();
+    let given = names.into_iter().filter_map(|name| fact(name).map(|value| (name, value)));
+    given.map(|(name, value)| format!("--{}={value}", name.replace('_', "-"))).collect()
+}
+
+/// The settings of the private server.
+fn settings(base: &dyn Base, flavor: Flavor) -> Vec<String> {
+    let mut args = source_settings(|name| base.fact(name), flavor);
     args.push(format!("--innodb-buffer-pool-size={}", buffer_pool(base.bytes())));
     // An identity of its own: two servers with one number must never meet in one topology.
     let mut id = [0_u8; 4];

@@ -101,7 +101,7 @@ pub(super) fn restore(
 }
 
 fn restore_to(common: &Common, output: Output, wanted: &Restore) -> std::result::Result<u8, Stop> {
-    let target = target(wanted)?;
+    let target = target([&wanted.to, &wanted.before, &wanted.after])?;
     let into = std::path::absolute(&wanted.into)
         .map_err(|e| Error::usage(format!("The folder {} can't be used: {e}.", wanted.into.display())))?;
     let options = Options {
@@ -112,11 +112,7 @@ fn restore_to(common: &Common, output: Output, wanted: &Restore) -> std::result:
         going_on: wanted.going_on,
         delta: wanted.delta.then(|| Delta { confirm: wanted.confirm.clone() }),
         port: wanted.port,
-        prove: match wanted.prove {
-            Prove::Quick => ProveLevel::Quick,
-            Prove::Standard => ProveLevel::Standard,
-            Prove::Full => ProveLevel::Full,
-        },
+        prove: level(wanted.prove),
         mode: match wanted.mode {
             Mode::Serial => ReplayMode::Serial,
             Mode::Ordered => ReplayMode::Ordered,
@@ -142,12 +138,21 @@ fn restore_to(common: &Common, output: Output, wanted: &Restore) -> std::result:
     Ok(if view.report.lacking.is_empty() { DONE } else { DONE_WITH_WARNINGS })
 }
 
-fn target(wanted: &Restore) -> Result<Target> {
-    match (&wanted.to, &wanted.before, &wanted.after) {
-        (Some(to), _, _) => Target::parse(to),
-        (None, Some(id), _) => Ok(Target::before(id)),
-        (None, None, Some(id)) => Ok(Target::after(id)),
-        (None, None, None) => Err(Error::usage("Restore to which moment?")
+pub(super) fn level(wanted: Prove) -> ProveLevel {
+    match wanted {
+        Prove::Quick => ProveLevel::Quick,
+        Prove::Standard => ProveLevel::Standard,
+        Prove::Full => ProveLevel::Full,
+    }
+}
+
+/// The moment that `--to`, `--before` and `--after` name.
+pub(super) fn target(wanted: [&Option<String>; 3]) -> Result<Target> {
+    match wanted {
+        [Some(to), _, _] => Target::parse(to),
+        [None, Some(id), _] => Ok(Target::before(id)),
+        [None, None, Some(id)] => Ok(Target::after(id)),
+        [None, None, None] => Err(Error::usage("Restore to which moment?")
             .with_next("use --to latest, --to TIME, --before ID or --after ID")),
     }
 }
@@ -220,6 +225,20 @@ fn at(place: &str) -> String {
 
 fn show_restored(out: &mut dyn Write, view: &RestoredView) -> io::Result<()> {
     writeln!(out, "Restored '{}' to {} in {}.", view.server, view.reached, view.into)?;
+    show_evidence(out, view)?;
+    match (&view.socket, view.port) {
+        (Some(socket), Some(port)) => {
+            writeln!(out, "  listens on   127.0.0.1:{port} and {socket}, read-only")?;
+        }
+        _ if view.start_with.is_some() => writeln!(out, "  the server is stopped")?,
+        // A folder that is no server's is whole as it lies there.
+        _ => return Ok(()),
+    }
+    writeln!(out, "next: holdfast restore finish {}", view.into)
+}
+
+/// What was proved, what was not looked at, and what is missing.
+pub(super) fn show_evidence(out: &mut dyn Write, view: &RestoredView) -> io::Result<()> {
     if let Some(done) = view.report.went_on_after {
         writeln!(out, "  went on      where an earlier run stopped, behind {done} transactions of the log")?;
     }
@@ -240,16 +259,7 @@ fn show_restored(out: &mut dyn Write, view: &RestoredView) -> io::Result<()> {
     }
     let times: Vec<String> =
         view.phases.iter().map(|p| format!("{} {}", p.name, duration(p.micros))).collect();
-    writeln!(out, "  took         {}", times.join(", "))?;
-    match (&view.socket, view.port) {
-        (Some(socket), Some(port)) => {
-            writeln!(out, "  listens on   127.0.0.1:{port} and {socket}, read-only")?;
-        }
-        _ if view.start_with.is_some() => writeln!(out, "  the server is stopped")?,
-        // A folder that is no server's is whole as it lies there.
-        _ => return Ok(()),
-    }
-    writeln!(out, "next: holdfast restore finish {}", view.into)
+    writeln!(out, "  took         {}", times.join(", "))
 }
 
 pub(super) fn fsck(common: &Common, args: &FsckArgs, output: Output) -> std::result::Result<ExitCode, Stop> {

@@ -361,3 +361,88 @@ fn rows_that_refer_to_themselves_or_in_a_circle_go_as_on_the_source() {
         }
     }
 }
+
+/// Changes of tables without a primary key: equal rows, rows that come and go, values that go round a unique key.
+fn keyless(source: &holdfast_tests::TestServer) {
+    source.run(&[
+        "CREATE TABLE app.log (at DATETIME(3), who INT, f FLOAT, b BLOB, d DECIMAL(9,3), bits BIT(9), e ENUM('x','y'), KEY (who))",
+        "INSERT INTO app.log VALUES ('2020-01-01 00:00:00.125', 1, -0.0, 'a', 1.5, b'1', 'x'), (NULL, 1, 0.1, NULL, NULL, NULL, NULL), \
+         (NULL, 1, 0.1, NULL, NULL, NULL, NULL), (NULL, NULL, NULL, NULL, NULL, NULL, NULL)",
+        "INSERT INTO app.log SELECT * FROM app.log",
+        "CREATE TABLE app.ring (u INT, v VARCHAR(9), UNIQUE KEY (u))",
+        "INSERT INTO app.ring VALUES (1, 'a'), (2, 'b'), (3, 'c'), (NULL, 'd'), (NULL, 'd')",
+        "CREATE TABLE app.ticket (n INT AUTO_INCREMENT, v INT, KEY (n))",
+        "INSERT INTO app.ticket (v) VALUES (1), (2)",
+        "CREATE TABLE app.computed (a INT, b INT AS (a + 1) VIRTUAL)",
+        "INSERT INTO app.computed (a) VALUES (1), (1), (2)",
+        // Everything above is in a window of its own.
+        "CREATE TABLE app.border (id INT PRIMARY KEY)",
+        "UPDATE app.log SET who = who + 1 WHERE b IS NULL LIMIT 1",
+        "UPDATE app.log SET who = who + 1",
+        "DELETE FROM app.log WHERE who IS NULL LIMIT 1",
+        "INSERT INTO app.log (who, b) VALUES (7, REPEAT('long', 9000)), (7, REPEAT('long', 9000)), (8, 'once')",
+        "UPDATE app.log SET bits = b'101' WHERE who = 7 LIMIT 1",
+        "DELETE FROM app.log WHERE who = 8",
+        "INSERT INTO app.log (who) VALUES (9)",
+        "UPDATE app.log SET who = 10 WHERE who = 9",
+        "UPDATE app.log SET who = 9 WHERE who = 10",
+        "UPDATE app.ring SET u = 9 WHERE u = 1",
+        "UPDATE app.ring SET u = 1 WHERE u = 2",
+        "UPDATE app.ring SET u = 2 WHERE u = 3",
+        "UPDATE app.ring SET u = 3 WHERE u = 9",
+        "DELETE FROM app.ring WHERE v = 'd' LIMIT 1",
+        "UPDATE app.ring SET v = 'D' WHERE v = 'd'",
+        "INSERT INTO app.ticket (v) VALUES (3), (4)",
+        "DELETE FROM app.ticket WHERE v >= 3",
+        "UPDATE app.computed SET a = a + 1",
+    ]);
+}
+
+#[test]
+fn rows_without_a_primary_key_are_told_by_their_images() {
+    for engine in Engine::ALL {
+        let bed = Bed::make(engine, &[], SCHEMA, keyless);
+        let sizes: &[(usize, usize, usize)] = match engine {
+            Engine::MySql => &[(4 << 20, 64 << 20, 2), (1, 64 << 20, 4), (200, 700, 3)],
+            Engine::MariaDb => &[(4 << 20, 64 << 20, 2)],
+        };
+        for &(chunk_bytes, memory_bytes, connections) in sizes {
+            let options = Options { mode: Mode::Net, connections, chunk_bytes, memory_bytes };
+            let what = format!("{engine:?} keyless {chunk_bytes} {memory_bytes} {connections}");
+            let server = bed.start(&bed.copy(&what.replace(' ', "_")));
+            let outcome = attempt(&bed, &server, &options, &mut go_on).unwrap();
+            bed.compare(&server, &what);
+            for (table, by_image) in [("log", true), ("ring", true), ("ticket", true), ("computed", false)] {
+                let class = outcome.classes.iter().find(|(key, _)| key.table == table).unwrap().1;
+                // MariaDB reads the table once for each row whatever is done.
+                let net = by_image && engine == Engine::MySql;
+                assert_eq!(*class == Class::Net, net, "{what}: {table} is {class}");
+            }
+            let mut conn = server.connect().unwrap();
+            conn.execute("INSERT INTO app.ticket (v) VALUES (5)").unwrap();
+            let next = conn.query_text("SELECT MAX(n) FROM app.ticket").unwrap();
+            assert_eq!(next.as_deref(), Some("5"), "{what}: numbers 3 and 4 were given");
+        }
+    }
+}
+
+#[test]
+fn a_row_without_a_key_that_is_not_as_the_log_says_is_found_out() {
+    let bed = Bed::make(
+        Engine::MySql,
+        &[],
+        &[
+            "CREATE DATABASE app",
+            "CREATE TABLE app.log (who INT, what VARCHAR(9))",
+            "INSERT INTO app.log VALUES (1, 'a'), (2, 'b')",
+        ],
+        |source| {
+            source.run(&["DELETE FROM app.log WHERE who = 2", "INSERT INTO app.log VALUES (3, 'c')"]);
+        },
+    );
+    let server = bed.start(&bed.copy("other"));
+    server.connect().unwrap().execute("UPDATE app.log SET what = 'B' WHERE who = 2").unwrap();
+    let error = attempt(&bed, &server, &net(Mode::Net), &mut go_on).unwrap_err();
+    assert!(matches!(error, Error::Diverged { .. }), "{error}");
+    assert!(error.to_string().contains("app.log"), "{error}");
+}

@@ -245,7 +245,7 @@ fn tell(watcher: &dyn Watcher, note: &Note<'_>) {
         }
         Note::Synced { transactions, last_us, caught_up, .. } => {
             watcher.synced(*last_us, *caught_up);
-            watcher.reading(Reading { phase: "archive", done: *transactions, total: None, bytes: false });
+            watcher.reading(Reading { phase: "archive", done: *transactions, total: None, bytes: false, limit: None });
         }
         // A stretch of notes only is no news.
         Note::Sealed(record) if record.transactions == 0 => {}

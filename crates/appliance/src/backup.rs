@@ -318,6 +318,7 @@ impl holdfast_source::Watch for Watch<'_> {
             done: now.bytes,
             total: now.bytes_expected,
             bytes: true,
+            limit: None,
         });
     }
 }

@@ -11,6 +11,8 @@ pub struct Reading {
     pub total: Option<u64>,
     /// Whether the units are bytes; transactions otherwise.
     pub bytes: bool,
+    /// What it waits for, where that is known: `the server applies net change`.
+    pub limit: Option<&'static str>,
 }
 
 /// Whoever wants to see progress, and may ask a job to stop.

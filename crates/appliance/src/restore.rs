@@ -255,7 +255,7 @@ pub fn restore(
         start: options.start.then(|| options.port.map_or_else(free_port, Ok)).transpose()?,
         going_on: options.going_on,
         over: over(catalogue, options)?,
-        watch: &Watch(watcher),
+        watch: &Watch { watcher, transactions: plan.log.map(|range| range.size.transactions) },
     };
     match holdfast_restore::run(&request) {
         Ok(restored) => {
@@ -601,22 +601,33 @@ fn restore_error(catalogue: &Catalogue, error: holdfast_restore::Error) -> Error
 }
 
 /// The restore's watcher, told in the job's words.
-struct Watch<'a>(&'a dyn Watcher);
+struct Watch<'a> {
+    watcher: &'a dyn Watcher,
+    /// Of the range that is replayed.
+    transactions: Option<u64>,
+}
 
 impl holdfast_restore::Watch for Watch<'_> {
     fn step(&self, step: Step) {
-        let reading = |phase, done, total, bytes| Reading { phase, done, total, bytes };
-        self.0.reading(match step {
+        let reading = |phase, done, total, bytes| Reading { phase, done, total, bytes, limit: None };
+        self.watcher.reading(match step {
             Step::LayOut(at) => reading("lay out", at.bytes, Some(at.bytes_total), true),
             Step::Recover => reading("recover", 0, None, false),
             Step::Inspect => reading("inspect", 0, None, false),
-            Step::Replay { transactions, .. } => reading("replay", transactions, None, false),
+            Step::Replay { transactions, limit, .. } => Reading {
+                limit: Some(limit.words()),
+                ..reading("replay", transactions, self.transactions, false)
+            },
             Step::Restart => reading("restart", 0, None, false),
             Step::Prove => reading("prove", 0, None, false),
         });
     }
 
+    fn note(&self, text: &str) {
+        self.watcher.note(text);
+    }
+
     fn cancelled(&self) -> bool {
-        self.0.cancelled()
+        self.watcher.cancelled()
     }
 }

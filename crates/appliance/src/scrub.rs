@@ -38,7 +38,13 @@ pub fn scrub(
 ) -> Result<ScrubView> {
     let options = ScrubOptions { bytes_per_second: rate, time_max };
     let done = catalogue.repository.scrub(options, &|at| {
-        watcher.reading(Reading { phase: "scrub", done: at.bytes, total: Some(at.total), bytes: true });
+        watcher.reading(Reading {
+            phase: "scrub",
+            done: at.bytes,
+            total: Some(at.total),
+            bytes: true,
+            limit: None,
+        });
         !watcher.cancelled()
     });
     let done = done.map_err(|e| catalogue.store_error(e))?;

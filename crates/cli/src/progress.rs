@@ -107,6 +107,9 @@ fn line(reading: Reading, elapsed: Duration) -> String {
             text.push_str(&format!("  eta {}", crate::output::duration(eta_us)));
         }
     }
+    if let Some(limit) = reading.limit {
+        text.push_str(&format!("  ({limit})"));
+    }
     text
 }
 
@@ -116,14 +119,23 @@ mod tests {
 
     #[test]
     fn a_line_has_phase_percentage_rate_and_eta() {
-        let reading = Reading { phase: "copy", done: 50 << 20, total: Some(100 << 20), bytes: true };
+        let reading =
+            Reading { phase: "copy", done: 50 << 20, total: Some(100 << 20), bytes: true, limit: None };
         let text = line(reading, Duration::from_secs(5));
         assert_eq!(text, "copy       50%  50.0 MiB of 100 MiB  10.0 MiB/s  eta 5.0 s");
     }
 
     #[test]
+    fn a_replay_says_what_it_waits_for() {
+        let limit = Some("the server applies rows in order");
+        let reading = Reading { phase: "replay", done: 10, total: Some(40), bytes: false, limit };
+        let text = line(reading, Duration::ZERO);
+        assert_eq!(text, "replay     25%  10 of 40  (the server applies rows in order)");
+    }
+
+    #[test]
     fn a_phase_of_unknown_length_shows_no_percentage() {
-        let reading = Reading { phase: "archive", done: 10, total: None, bytes: false };
+        let reading = Reading { phase: "archive", done: 10, total: None, bytes: false, limit: None };
         assert_eq!(line(reading, Duration::ZERO), "archive   10");
     }
 }

@@ -58,13 +58,14 @@ pub(crate) enum Stopped {
     Asked,
 }
 
-/// Applies what is left of the plan.
+/// Applies what is left of the plan. `tick` is given the rows of net change that were applied, and whether nothing but
+/// lanes is left.
 pub(crate) fn apply(
     appliers: &mut [Applier],
     plan: &Plan,
     done: &HashSet<u32>,
     packet_max: u64,
-    tick: &mut dyn FnMut(u64) -> ControlFlow<()>,
+    tick: &mut dyn FnMut(u64, bool) -> ControlFlow<()>,
 ) -> Result<(), Stopped> {
     let shared = Shared { state: Mutex::new(State::new(plan, done)), wake: Condvar::new() };
     std::thread::scope(|scope| {
@@ -75,9 +76,9 @@ pub(crate) fn apply(
         let mut state = shared.lock();
         while !state.is_over() {
             state = shared.wake.wait_timeout(state, TICK).unwrap_or_else(PoisonError::into_inner).0;
-            let rows = state.rows_done;
+            let (rows, in_order) = (state.rows_done, state.only_lanes());
             drop(state);
-            let asked = tick(rows).is_break();
+            let asked = tick(rows, in_order).is_break();
             state = shared.lock();
             if asked {
                 state.stopped.get_or_insert(Stopped::Asked);
@@ -165,6 +166,8 @@ struct StreamState {
     at_first: usize,
     at_then: usize,
     in_order: bool,
+    /// The source's events, not net change.
+    lane: bool,
     /// Bytes that nobody has taken yet.
     bytes: usize,
 }
@@ -176,7 +179,7 @@ impl StreamState {
         };
         let (first, then) = (left(&stream.first), left(&stream.then));
         let bytes = first.iter().chain(&then).map(|chunk| plan.bytes(*chunk)).sum();
-        Self { first, then, at_first: 0, at_then: 0, in_order: stream.in_order, bytes }
+        Self { first, then, at_first: 0, at_then: 0, in_order: stream.in_order, lane: stream.lane, bytes }
     }
 
     fn active(&self) -> usize {
@@ -210,6 +213,13 @@ impl<'p> State<'p> {
 
     fn nothing_left(&self) -> bool {
         self.streams.iter().all(|stream| stream.first.is_empty() && stream.then.is_empty())
+    }
+
+    fn only_lanes(&self) -> bool {
+        let at_work = |stream: &&StreamState| {
+            stream.active() > 0 || !stream.first.is_empty() || !stream.then.is_empty()
+        };
+        self.streams.iter().filter(at_work).all(|stream| stream.lane)
     }
 
     fn is_over(&self) -> bool {

@@ -27,6 +27,7 @@ use crate::scan::Summary;
 use crate::serial::{self, Lead, Outcome, Progress};
 use crate::session::Session;
 
+pub(crate) mod bag;
 pub(crate) mod catalogue;
 pub(crate) mod class;
 pub(crate) mod key;
@@ -219,6 +220,8 @@ pub(crate) struct Net<'a> {
     pub(crate) committed: HashSet<u32>,
     /// What each table was replayed as.
     pub(crate) classes: BTreeMap<TableKey, Class>,
+    /// Tables that are replayed in order, and why, as long as nobody was told.
+    pub(crate) news: Vec<String>,
     /// The log's format as a statement, and its number.
     pub(crate) format: (u64, String),
 }
@@ -257,6 +260,7 @@ impl<'a> Net<'a> {
             note: checkpoint.window,
             committed,
             classes: BTreeMap::new(),
+            news: Vec::new(),
             format: (0, String::new()),
         })
     }
@@ -321,7 +325,8 @@ impl<'a> Net<'a> {
         let apart = facts.primary.is_empty() && !facts.uniques.is_empty();
         let decision = Decision { class, lane, computed: facts.computed, apart, followed };
         let worst = self.classes.entry(TableKey::clone(key)).or_insert(Class::Net);
-        if decision.class != Class::Net {
+        if decision.class != Class::Net && *worst != decision.class {
+            self.news.push(format!("{key} is replayed {}", decision.class));
             worst.clone_from(&decision.class);
         }
         self.decisions.insert(Arc::clone(key), decision.clone());

@@ -72,8 +72,38 @@ pub fn server_args(flavor: Flavor) -> Vec<String> {
     args
 }
 
-/// How far a replay is.
+/// What a replay waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Limit {
+    /// The log is read, and its net change worked out.
+    #[default]
+    Log,
+    /// The server applies net change.
+    NetChange,
+    /// The server applies rows of tables for which net change is not exact, in order; nothing else is left in the window.
+    InOrder,
+    /// The server applies transactions one by one.
+    OneByOne,
+    /// The server runs a definition, or a statement about accounts.
+    Definition,
+}
+
+impl Limit {
+    /// For people.
+    #[must_use]
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Log => "reading the log",
+            Self::NetChange => "the server applies net change",
+            Self::InOrder => "the server applies rows in order",
+            Self::OneByOne => "the server applies transactions one by one",
+            Self::Definition => "the server runs a definition",
+        }
+    }
+}
+
+/// How far a replay is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Progress {
     /// Transactions of the log that are behind us; the last few hundred may not be committed yet.
     pub transactions: u64,
@@ -83,6 +113,12 @@ pub struct Progress {
     pub bytes: u64,
     /// The copy is as the source was at this commit time, microseconds of Unix time.
     pub consistent_through_micros: u64,
+    /// Rows handed to the server so far: fewer than `rows` where net change is applied.
+    pub written: u64,
+    /// What is waited for now.
+    pub limit: Limit,
+    /// Tables that are replayed in order, and why: those of which it was found out since the last call.
+    pub in_order: Vec<String>,
 }
 
 /// What a replay did.

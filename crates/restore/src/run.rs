@@ -70,6 +70,8 @@ pub enum Step {
         bytes: u64,
         /// The copy is as the source was at this time, microseconds since the Unix epoch.
         through_us: u64,
+        /// What it waits for now.
+        limit: serial::Limit,
     },
     /// The server is shut down and started again.
     Restart,
@@ -81,6 +83,8 @@ pub enum Step {
 pub trait Watch: Sync {
     /// Called at each step, and many times a second while files are written or the log is replayed.
     fn step(&self, step: Step);
+    /// A sentence worth showing at once: a table that is replayed in order, and why.
+    fn note(&self, _text: &str) {}
     /// True when the restore is to be called off.
     fn cancelled(&self) -> bool;
 }
@@ -633,10 +637,12 @@ impl<'a> Restore<'a, '_> {
             net::step_down(conn, &options, self.stepped)?;
         }
         let outcome = net::run(conn, &connect, log, &options, &how, summary, &mut |progress| {
+            progress.in_order.iter().for_each(|table| self.request.watch.note(table));
             self.request.watch.step(Step::Replay {
                 transactions: progress.transactions,
                 bytes: progress.bytes,
                 through_us: progress.consistent_through_micros,
+                limit: progress.limit,
             });
             if self.request.watch.cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;

@@ -138,6 +138,7 @@ fn wait(client: &Client, id: u64, quiet: bool) -> Result<Value> {
                 done: number(&job, "/progress/done"),
                 total: job.pointer("/progress/total").and_then(Value::as_u64),
                 bytes: job.pointer("/progress/bytes").and_then(Value::as_bool).unwrap_or(false),
+                limit: None,
             });
         }
         std::thread::sleep(LOOK_EVERY);

@@ -39,6 +39,9 @@ pub(crate) struct TableFacts {
     pub(crate) uniques: Vec<UniqueKey>,
     /// Something in it is computed or checked, so that the session of a change may count.
     pub(crate) computed: bool,
+    /// It has no primary key, and what can be known of a row is what its image says: the server finds all rows
+    /// of an event in one look through the table (MySQL), and images of equal rows are equal byte by byte.
+    pub(crate) by_image: bool,
 }
 
 /// A foreign key.
@@ -109,12 +112,14 @@ fn doing() -> impl FnOnce(holdfast_mysql::Error) -> Error {
 
 fn read(conn: &mut Conn, filter: &str, into: &mut HashMap<TableKey, TableFacts>) -> Result<(), Error> {
     let own = format!("TABLE_SCHEMA NOT IN ({OWN_SCHEMAS}){filter}");
+    let mysql = conn.server().flavor == Flavor::MySql;
     let mut fresh: HashMap<TableKey, TableFacts> = HashMap::new();
     let tables =
         format!("SELECT TABLE_SCHEMA, TABLE_NAME, TABLE_TYPE FROM information_schema.TABLES WHERE {own}");
     each(conn, &tables, |row| {
         if text(row, 2) != "VIEW" {
-            fresh.insert(key(row), TableFacts { kind: text(row, 2), ..TableFacts::default() });
+            let facts = TableFacts { kind: text(row, 2), by_image: mysql, ..TableFacts::default() };
+            fresh.insert(key(row), facts);
         }
     })?;
     let columns = format!(
@@ -123,6 +128,7 @@ fn read(conn: &mut Conn, filter: &str, into: &mut HashMap<TableKey, TableFacts>)
     );
     each(conn, &columns, |row| {
         let Some(table) = fresh.get_mut(&key(row)) else { return };
+        table.by_image &= text(row, 5).is_empty() && !text(row, 3).eq_ignore_ascii_case("json");
         let (kind, extra) = (text(row, 3).to_ascii_lowercase(), text(row, 4).to_ascii_lowercase());
         let generated = !text(row, 5).is_empty();
         table.computed |= generated;
@@ -149,6 +155,7 @@ fn read(conn: &mut Conn, filter: &str, into: &mut HashMap<TableKey, TableFacts>)
             plain.then_some(at as u16)
         });
         if text(row, 2).eq_ignore_ascii_case("PRIMARY") {
+            table.by_image = false;
             match column {
                 Some(column) => table.primary.push(column),
                 // A computed primary key is none to us: see `class.rs`.

@@ -50,7 +50,7 @@ pub(crate) fn against_net(facts: Option<&TableFacts>, shape: RowShape) -> Option
     let why = match facts.kind.as_str() {
         "SYSTEM VERSIONED" => "it keeps the history of its rows",
         "SEQUENCE" => "it is a sequence",
-        _ if facts.primary.is_empty() => "it has no primary key",
+        _ if facts.primary.is_empty() && !facts.by_image => "it has no primary key",
         _ if facts.primary.contains(&u16::MAX) => "its primary key is computed",
         _ if facts.primary.iter().any(float) => "its primary key is a floating-point number",
         _ if shape.partial_json => "the log holds partial updates of its JSON columns",
@@ -134,6 +134,9 @@ mod tests {
         assert!(against_net(Some(&facts), RowShape::default()).unwrap().contains("floating"));
         facts.primary.clear();
         assert!(against_net(Some(&facts), RowShape::default()).unwrap().contains("no primary key"));
+        facts.by_image = true;
+        assert_eq!(against_net(Some(&facts), RowShape::default()), None);
+        assert!(against_net(Some(&facts), partial).unwrap().contains("binlog_row_image"));
         assert!(against_net(None, RowShape::default()).is_some());
     }
 

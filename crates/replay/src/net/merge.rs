@@ -14,6 +14,9 @@
 //! it was before or of what it will be, so no unique key is ever held twice, whatever the
 //! order, the collation, or the cycle in which values were passed on.
 //!
+//! Of a table without a primary key, rows are told by their whole image: what counts is how many rows
+//! of each image come and go (`bag.rs`). An update is a delete and an insert there, too.
+//!
 //! Memory holds one image a row, however often the row changed.
 
 use std::collections::HashMap;
@@ -27,13 +30,14 @@ use holdfast_binlog::kind::RowChange;
 use holdfast_binlog::rows::{FLAG_USE_SQL_FOREIGN_KEY, KeyPlan, Row, RowPlan, Rows};
 use holdfast_binlog::tables::{Table, TableKey};
 
+use super::bag::Bag;
 use super::catalogue::{TableFacts, UniqueKey};
 use super::key::{Key, Order, counted};
 use crate::survey::cascades_are_unlogged;
 
 /// What an entry costs beside its bytes: the slot in the map at its usual fill, the
 /// allocation of the image.
-const ENTRY_BYTES: usize = 112;
+pub(super) const ENTRY_BYTES: usize = 112;
 
 /// Why a row could not be taken.
 #[derive(Debug, PartialEq, Eq)]
@@ -119,6 +123,8 @@ pub(crate) struct Merge {
     pub(crate) frame: Frame,
     pub(crate) order: Order,
     pub(crate) changes: HashMap<Key, Change>,
+    /// In place of `changes`: rows by their images.
+    pub(crate) bag: Option<Bag>,
     pub(crate) has_unique: bool,
     key: Vec<u16>,
     unique: Unique,
@@ -142,7 +148,8 @@ impl Merge {
         followed: Vec<u16>,
     ) -> Option<Self> {
         let columns = table.columns.list();
-        if columns.len() != facts.columns.len() || facts.primary.is_empty() {
+        let by_image = facts.primary.is_empty() && facts.by_image;
+        if columns.len() != facts.columns.len() || facts.primary.is_empty() && !by_image {
             return None;
         }
         let mut key = facts.primary.clone();
@@ -151,7 +158,8 @@ impl Merge {
         let typed: Vec<(Column, bool)> =
             columns.iter().copied().zip(facts.columns.iter().map(|c| c.unsigned)).collect();
         let mut key_bits = vec![0u8; columns.len().div_ceil(8)];
-        for column in &key {
+        let all: Vec<u16> = (0..columns.len() as u16).collect();
+        for column in if by_image { &all } else { &key } {
             *key_bits.get_mut(usize::from(*column) / 8)? |= 1 << (column % 8);
         }
         let present = rows.present_after.unwrap_or(rows.present);
@@ -181,6 +189,7 @@ impl Merge {
             },
             order: Order::new(&typed, &facts.primary, &key),
             changes: HashMap::new(),
+            bag: by_image.then(Bag::default),
             has_unique: !facts.uniques.is_empty(),
             key,
             unique: unique(&facts.uniques),
@@ -204,6 +213,9 @@ impl Merge {
     /// The highest number that a row came with, if that row does not raise the counter itself.
     pub(crate) fn counter(&self) -> Option<u64> {
         let counter = self.counter.as_ref().filter(|counter| counter.highest > 0)?;
+        if let Some(bag) = &self.bag {
+            return (!bag.holds(&counter.row)).then_some(counter.highest);
+        }
         let stays = self.key.contains(&counter.column) && self.changes.contains_key(counter.row.as_slice());
         (!stays).then_some(counter.highest)
     }
@@ -217,6 +229,12 @@ impl Merge {
             } else if self.frame.present != present {
                 return Err(Stop::Surprise("images carry other columns than before".to_owned()));
             }
+        }
+        let whole = |present: &[u8]| {
+            present.iter().map(|byte| byte.count_ones()).sum::<u32>() >= u32::from(rows.width)
+        };
+        if self.bag.is_some() && !(whole(rows.present) && rows.present_after.is_none_or(whole)) {
+            return Err(Stop::Surprise("an image does not carry the whole row".to_owned()));
         }
         let at = self.plans(plan)?;
         let Some(plans) = self.plans.get_mut(at) else { return Ok(0) };
@@ -249,8 +267,10 @@ impl Merge {
         let incomplete = || Stop::Surprise("an image does not carry the primary key".to_owned());
         let after_plan = plan.after_plan();
         let has_before = plan.change() != RowChange::Insert;
-        let before = if has_before { Some(plan.first.key(&self.key).ok_or_else(incomplete)?) } else { None };
-        let after = match after_plan {
+        let keyed = self.bag.is_none();
+        let before =
+            if has_before && keyed { Some(plan.first.key(&self.key).ok_or_else(incomplete)?) } else { None };
+        let after = match after_plan.filter(|_| keyed) {
             Some(after) => Some(after.key(&self.key).ok_or_else(incomplete)?),
             None => None,
         };
@@ -266,6 +286,9 @@ impl Merge {
         let no_key = || Stop::Surprise("a primary key is NULL".to_owned());
         if row.partial {
             return Err(Stop::Surprise("an image holds differences of JSON".to_owned()));
+        }
+        if self.bag.is_some() {
+            return self.image(plans, row, watch);
         }
         let (mut before_key, mut after_key) =
             (std::mem::take(&mut self.before), std::mem::take(&mut self.after));
@@ -290,10 +313,7 @@ impl Merge {
             (Some(before), Some(after)) => {
                 let after_plan = plans.plan.after_plan().unwrap_or(&plans.plan.first);
                 if watch && plans.plan.first.differ(before, after_plan, after, &self.followed) {
-                    Err(Stop::Cascade(format!(
-                        "the source's engine followed a changed key of {}, unlogged",
-                        self.table
-                    )))
+                    Err(self.followed_key())
                 } else if before_key == after_key {
                     let touched = match &self.unique {
                         Unique::None => false,
@@ -313,6 +333,26 @@ impl Merge {
         };
         (self.before, self.after) = (before_key, after_key);
         done
+    }
+
+    fn followed_key(&self) -> Stop {
+        Stop::Cascade(format!("the source's engine followed a changed key of {}, unlogged", self.table))
+    }
+
+    /// Takes a row that its image tells.
+    fn image(&mut self, plans: &Plans, row: &Row<'_>, watch: bool) -> Result<isize, Stop> {
+        if let (true, Some(before), Some(after)) = (watch, row.before, row.after) {
+            let after_plan = plans.plan.after_plan().unwrap_or(&plans.plan.first);
+            if plans.plan.first.differ(before, after_plan, after, &self.followed) {
+                return Err(self.followed_key());
+            }
+        }
+        if let Some(after) = row.after {
+            self.count(plans, after, after);
+        }
+        let Some(bag) = &mut self.bag else { return Ok(0) };
+        let gone = row.before.map_or(0, |before| bag.take(before));
+        Ok(gone + row.after.map_or(0, |after| bag.put(after)))
     }
 
     fn count(&mut self, plans: &Plans, after: &[u8], row: &[u8]) {

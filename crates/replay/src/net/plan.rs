@@ -43,6 +43,8 @@ pub(crate) struct TablePlan {
     frame: Frame,
     deletes: Vec<Key>,
     puts: Vec<Put>,
+    /// Each chunk of deletes is a look through the whole table, which two appliers must not take at once.
+    deletes_in_order: bool,
 }
 
 /// A piece of a chunk.
@@ -68,8 +70,10 @@ pub(crate) struct Stream {
     pub(crate) first: Vec<usize>,
     /// Chunks that come when the first are committed.
     pub(crate) then: Vec<usize>,
-    /// One at a time, in order.
+    /// Those that come first one at a time, in order.
     pub(crate) in_order: bool,
+    /// The source's events, not net change.
+    pub(crate) lane: bool,
 }
 
 /// The plan.
@@ -123,8 +127,9 @@ impl Plan {
                 }
                 continue;
             }
+            let in_order = table.deletes_in_order;
             let (first, then) = (self.number(deletes), self.number(puts));
-            self.streams.push(Stream { first, then, in_order: false });
+            self.streams.push(Stream { first, then, in_order, lane: false });
         }
         self.pack(&mut pack);
         for lane in 0..self.lanes.len() {
@@ -135,7 +140,7 @@ impl Plan {
             };
             let chunks = (0..runs).map(chunk).collect();
             let first = self.number(chunks);
-            self.streams.push(Stream { first, then: Vec::new(), in_order: true });
+            self.streams.push(Stream { first, then: Vec::new(), in_order: true, lane: true });
         }
     }
 
@@ -248,6 +253,17 @@ impl Plan {
 
 impl TablePlan {
     fn new(merge: Merge) -> Self {
+        if let Some(bag) = merge.bag {
+            let (going, coming) = bag.into_rows();
+            let put = |after| Put { key: Key::new(&[]), update: false, after };
+            return Self {
+                table: merge.table,
+                frame: merge.frame,
+                deletes: going.iter().map(|image| Key::new(image)).collect(),
+                puts: coming.into_iter().map(put).collect(),
+                deletes_in_order: true,
+            };
+        }
         let mut rows: Vec<(u128, Key, super::merge::Change)> = merge
             .changes
             .into_iter()
@@ -268,7 +284,7 @@ impl TablePlan {
                 }
             }
         }
-        Self { table: merge.table, frame: merge.frame, deletes, puts }
+        Self { table: merge.table, frame: merge.frame, deletes, puts, deletes_in_order: false }
     }
 
     fn cut_deletes(&self, table: usize, chunk_bytes: usize) -> Vec<Chunk> {
@@ -313,7 +329,8 @@ impl TablePlan {
         Ok(())
     }
 
-    /// An image of the primary key alone: the server finds the row by it and needs no more.
+    /// An image of the primary key alone: the server finds the row by it and needs no more. A key that is the whole
+    /// image has its own NULL bits.
     fn key_image(&self, key: &Key, out: &mut Vec<u8>) {
         out.resize(out.len() + self.frame.key_cells.div_ceil(8), 0);
         out.extend_from_slice(key.bytes());

@@ -6,6 +6,7 @@ use holdfast_binlog::query::Query;
 use holdfast_binlog::statement::{Action, Object, Statement, Verb};
 use holdfast_binlog::tables::TableKey;
 
+use super::Limit;
 use super::lead::Lead;
 use crate::checkpoint::{self, Intent};
 use crate::ddl;
@@ -51,6 +52,9 @@ impl Lead<'_> {
         if event.header.flags & FLAG_SUPPRESS_USE == 0 {
             self.session.use_database(self.conn, query.database)?;
         }
+        self.report.limit = Limit::Definition;
+        // Whoever wants to stop is asked again behind it.
+        let _ = self.tell();
         let rewritten = self.mariadb.then(|| ddl::with_admin(text, statement, query.vars.invoker)).flatten();
         if let Err(source) = self.conn.execute(rewritten.as_deref().unwrap_or(text)) {
             self.failed(text, statement, resumed.is_some(), source)?;

@@ -25,7 +25,7 @@ use super::change::Given;
 use super::kinds::Kinds;
 use super::sender::{SendError, Sender};
 use super::temporary::Temporaries;
-use super::{Options, Outcome, Progress, give_format, prepare};
+use super::{Limit, Options, Outcome, Progress, give_format, prepare};
 use crate::batch::{Batch, statement as binlog_statement};
 use crate::checkpoint::{self, Checkpoint, Intent};
 use crate::ddl;
@@ -219,7 +219,7 @@ impl<'a> Lead<'a> {
                 self.report.transactions = self.seen;
                 self.report.rows = self.summary.rows;
                 self.report.consistent_through_micros = transaction.commit_micros;
-                if (self.progress)(&self.report).is_break() {
+                if self.tell().is_break() {
                     // A window is not worth applying for somebody who wants to stop.
                     if self.net.is_none() {
                         self.commit_group()?;
@@ -229,6 +229,13 @@ impl<'a> Lead<'a> {
             }
         }
         self.outcome()
+    }
+
+    /// Tells whoever waits how far it is.
+    pub(super) fn tell(&mut self) -> ControlFlow<()> {
+        self.report.written = self.written;
+        self.report.in_order = self.net.as_mut().map(|net| std::mem::take(&mut net.news)).unwrap_or_default();
+        (self.progress)(&self.report)
     }
 
     fn outcome(mut self) -> Result<Outcome, Error> {
@@ -525,6 +532,7 @@ impl<'a> Lead<'a> {
         }
         self.seen += 1;
         let here = self.net.is_none() || !current.to_window();
+        self.report.limit = if here && !current.skip { Limit::OneByOne } else { Limit::Log };
         if !current.skip && !current.noted && here {
             self.written += transaction.tables.values().map(RowCounts::total).sum::<u64>();
             self.group.0 += 1;

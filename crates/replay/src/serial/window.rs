@@ -5,6 +5,7 @@ use std::sync::Arc;
 use holdfast_binlog::event::{Event, Header};
 use holdfast_binlog::rows::Rows;
 
+use super::Limit;
 use super::lead::Lead;
 use crate::appliers::{self, Refused, Stopped};
 use crate::checkpoint::{self, WindowNote};
@@ -93,10 +94,16 @@ impl Lead<'_> {
         let mut session = plan.session.clone();
         let session = session.get_or_insert_with(|| session::rows_text(&Default::default(), self.mariadb));
         net.ready(plan.chunks.len(), session)?;
-        let (progress, report) = (&mut self.progress, &self.report);
-        let applied = appliers::apply(&mut net.appliers, &plan, &net.committed, self.packet_max, &mut |_| {
-            progress(report)
-        });
+        let (progress, report, written) = (&mut self.progress, &mut self.report, self.written);
+        report.in_order = std::mem::take(&mut net.news);
+        let mut tick = |rows: u64, in_order: bool| {
+            report.written = written + rows;
+            report.limit = if in_order { Limit::InOrder } else { Limit::NetChange };
+            let told = progress(report);
+            report.in_order.clear();
+            told
+        };
+        let applied = appliers::apply(&mut net.appliers, &plan, &net.committed, self.packet_max, &mut tick);
         match applied {
             Ok(()) => {}
             Err(Stopped::Asked) => return Err(Error::Stopped(self.seen)),

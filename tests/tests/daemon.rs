@@ -46,7 +46,8 @@ impl Bed {
         let text = format!(
             "repository = {:?}\npassphrase_file = {:?}\nlogins = {:?}\nstate = {:?}\nsocket = {:?}\nspool = {:?}\n\
              restore_into = [{:?}]\n[engines]\nmysql = {:?}\nmariadb = {:?}\n[log]\nformat = 'json'\n\
-             [policy.default]\nretry = {{ interval = '5s' }}\n",
+             [policy.default]\nretry = {{ interval = '5s' }}\ndrill = 0\n[prune]\nevery = '2s'\n\
+             [drills]\ninto = {:?}\nprove = 'quick'\n",
             self.user.repository(),
             at("passphrase"),
             at("home/.config/holdfast/holdfast.toml"),
@@ -56,6 +57,7 @@ impl Bed {
             at("restored"),
             Engine::MySql.dir(),
             Engine::MariaDb.dir(),
+            at("drills"),
         );
         std::fs::write(at("holdfastd.toml"), text).unwrap();
     }
@@ -159,6 +161,7 @@ fn a_daemon_that_is_killed_again_and_again_loses_nothing_and_does_nothing_twice(
     bed.start();
     // The first bases come by themselves, and then the streams.
     bed.until_following();
+    a_reload_leaves_the_streams_alone(&mut bed);
 
     let mut asked: Vec<(Value, String)> = Vec::new();
     for kill in 0..kills {
@@ -224,6 +227,11 @@ fn a_daemon_that_is_killed_again_and_again_loses_nothing_and_does_nothing_twice(
     assert_eq!(status, 202, "{job}");
     let job = bed.until_ended(&job["id"]);
     assert_eq!((&job["standing"], &job["result"]["proved"]), (&json!("done"), &json!(true)), "{job}");
+    let (status, job) = bed.ask("POST", "/servers/crm/drills", None).unwrap();
+    assert_eq!(status, 202, "{job}");
+    let job = bed.until_ended(&job["id"]);
+    assert_eq!((&job["standing"], &job["result"]["proved"]), (&json!("done"), &json!(true)), "{job}");
+    assert_eq!(std::fs::read_dir(bed.dir.path().join("drills")).unwrap().count(), 0, "{job}");
     let (_, job) = bed.ask("POST", "/checks", None).unwrap();
     let job = bed.until_ended(&job["id"]);
     assert_eq!((&job["standing"], &job["result"]["clean"]), (&json!("done"), &json!(true)), "{job}");
@@ -242,6 +250,27 @@ fn a_daemon_that_is_killed_again_and_again_loses_nothing_and_does_nothing_twice(
     assert!(!bed.socket().exists(), "the socket is left behind");
     let _ = bed.user.fsck().ok();
     nothing_secret_is_written(bed.dir.path());
+}
+
+/// SIGHUP: another configuration holds, and each stream is the one that it was.
+fn a_reload_leaves_the_streams_alone(bed: &mut Bed) {
+    let config = bed.dir.path().join("holdfastd.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replace("[policy.default]", "[policy.default]\nwindow = '9d'")).unwrap();
+    let begun = |bed: &Bed| {
+        let log = std::fs::read_to_string(bed.dir.path().join(format!("log-{}", bed.starts))).unwrap();
+        log.matches("stream: following").count()
+    };
+    let before = begun(bed);
+    let pid = rustix::process::Pid::from_child(bed.daemon.as_ref().unwrap());
+    rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+    bed.until("the new window", |bed| {
+        bed.ask("GET", "/status", None).is_some_and(|(_, status)| {
+            status["servers"].as_array().is_some_and(|all| all.iter().all(|s| s["window"] == "9d"))
+        })
+    });
+    bed.until_following();
+    assert_eq!((before, begun(bed)), (2, 2), "a stream was begun anew");
 }
 
 fn the_command_line_asks_the_daemon(bed: &Bed) {

@@ -1,13 +1,14 @@
 //! What the command line and the daemon both call.
 //!
 //! Owns the user's configuration, the catalogue of servers, and jobs: backup, archive,
-//! doctor, list, status, timeline, find, restore, export. Refuses to know terminals and HTTP.
+//! doctor, list, status, timeline, find, restore, drill, export. Refuses to know terminals and HTTP.
 //! Start reading at `lib.rs`'s modules, one per verb.
 
 pub mod archive;
 pub mod backup;
 pub mod catalogue;
 pub mod doctor;
+pub mod drill;
 pub mod error;
 pub mod export;
 pub mod find;
@@ -17,6 +18,7 @@ pub mod keep;
 pub mod key;
 pub mod list;
 pub mod login;
+pub mod measured;
 pub mod policy;
 pub mod progress;
 pub mod prune;

@@ -20,6 +20,7 @@ pub use schedule::{Next, ScheduleFacts, Taken, Why, next_base};
 pub use units::{Bytes, Span};
 
 use crate::error::{Error, Result};
+use crate::time::Micros;
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
@@ -50,6 +51,8 @@ pub struct Policy {
     pub keep: Keep,
     /// How long a shorter window or a smaller `keep` waits before anything goes because of it.
     pub grace: Span,
+    /// A random moment of the window is restored and proved so often; 0: never.
+    pub drill: Span,
 }
 
 /// What follows a base that failed.
@@ -97,6 +100,7 @@ impl Default for Policy {
             window: Span::hours(7 * 24),
             keep: Keep::default(),
             grace: DAY,
+            drill: Span::hours(7 * 24),
         }
     }
 }
@@ -112,6 +116,12 @@ impl Policy {
     #[must_use]
     pub fn lead(&self) -> Span {
         Span(Span::hours(1).0.min(self.max_age.0 / 8))
+    }
+
+    /// Whether `now` lies in one of its blackouts.
+    #[must_use]
+    pub fn is_blackout(&self, now: Micros) -> bool {
+        blackout::around(&self.blackout, &self.zone(), now).is_some()
     }
 
     /// The zone; UTC when the name is unknown, which [`Policy::check`] refuses.

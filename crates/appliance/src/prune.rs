@@ -4,6 +4,7 @@ use crate::archive::archive_error;
 use crate::catalogue::{Catalogue, sentence};
 use crate::error::{Error, Result};
 use crate::policy::Span;
+use crate::progress::{Reading, Watcher};
 use holdfast_archive::{CopyFacts, ServerLog};
 use holdfast_format::ids::SegmentId;
 use holdfast_format::record::{BackupRecord, Coordinates, ServerRecord};
@@ -45,6 +46,8 @@ pub struct PruneView {
     pub before: SpaceView,
     /// After.
     pub after: SpaceView,
+    /// It was stopped before its end; the next one goes on.
+    pub stopped: bool,
     /// Segments that were left alone because they are damaged.
     pub damaged: Vec<String>,
 }
@@ -77,7 +80,7 @@ pub fn prune(
     catalogue: &Catalogue,
     options: Options,
     dry_run: bool,
-    progress: &dyn Fn(u64, u64),
+    watcher: &dyn Watcher,
 ) -> Result<PruneView> {
     let told = |e| catalogue.store_error(e);
     let options = PruneOptions {
@@ -90,7 +93,12 @@ pub fn prune(
         let freed = plan.bytes_gone().saturating_sub(plan.carry.iter().map(|c| c.live_bytes).sum());
         return Ok(shown(&plan, None, freed));
     }
-    let report = catalogue.repository.prune(&options, progress).map_err(told)?;
+    let go_on = |done, total| {
+        watcher.reading(Reading { phase: "compact", done, total: Some(total), bytes: true });
+        !watcher.cancelled()
+    };
+    watcher.reading(Reading { phase: "mark", ..Reading::default() });
+    let report = catalogue.repository.prune_while(&options, &go_on).map_err(told)?;
     let unfit = |e: holdfast_io::Error| Error::failed(sentence(&e.to_string()));
     // Temporary files of processes that died; they are no objects.
     let directory = Directory::open(RealDisk::shared(), &catalogue.place).map_err(unfit)?;
@@ -123,6 +131,7 @@ fn shown(plan: &PrunePlan, report: Option<&PruneReport>, freed_bytes: u64) -> Pr
         freed_bytes,
         before: space(plan.before),
         after: space(report.map_or(plan.after, |r| r.after)),
+        stopped: report.is_some_and(|r| r.stopped),
         damaged: report.map_or_else(Vec::new, |r| r.damaged.clone()),
     }
 }

@@ -10,6 +10,7 @@ use crate::archive::{archive_error, drain, wait_for_archive};
 use crate::catalogue::{Catalogue, sentence};
 use crate::error::{Code, Error, Result};
 use crate::list::learned;
+use crate::measured::{EstimateView, estimate, measured};
 use crate::progress::{Reading, Watcher};
 use crate::time::{Micros, now, show_time};
 use base::StoredBase;
@@ -17,13 +18,17 @@ use holdfast_archive::ServerLog;
 use holdfast_engine::Programs;
 use holdfast_format::record::{BackupRecord, Record, ReportRecord, ServerKind, ServerRecord};
 use holdfast_mysql::{Flavor, ServerVersion};
+pub use holdfast_restore::Plan;
 use holdfast_restore::marker::{Marker, State};
 use holdfast_restore::report::Verdict;
-use holdfast_restore::{Base, Over, Plan, Prove, Report, Request, Restored, Step};
+use holdfast_restore::{Base, Over, Prove, Report, Request, Restored, Step};
 use log::ArchivedLog;
 use serde::Serialize;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+
+/// The kind of a restore's report in the repository.
+const KIND: &str = "restore";
 
 /// How much is proved at the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +86,8 @@ pub struct PlanView {
     /// With `--delta`, what laying the base out would do to the folder.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delta: Option<DeltaView>,
+    /// How long it will take, by the restores that were measured; none was: `null`.
+    pub estimate: Option<EstimateView>,
 }
 
 /// What a restore over an existing folder would do to it. Paths are below the folder.
@@ -206,7 +213,9 @@ fn plan_of(catalogue: &Catalogue, server: &ServerRecord, options: &Options) -> R
         Some(Err(error)) => format!("MISSING: {}", error.message),
     };
     let delta = difference(catalogue, bases.get(index), options)?;
-    Ok(PlanView { plan, into: options.into.display().to_string(), engine, delta })
+    let log_bytes = plan.log.map_or(0, |log| log.size.bytes);
+    let estimate = estimate(&measured(catalogue, server), plan.bytes, log_bytes);
+    Ok(PlanView { plan, into: options.into.display().to_string(), engine, delta, estimate })
 }
 
 /// The same for somebody who only looks: `latest` is the end of what is archived now, and nothing is fetched.
@@ -226,6 +235,17 @@ pub fn restore(
     name: &str,
     options: &Options,
     watcher: &dyn Watcher,
+) -> Result<RestoredView> {
+    restore_as(catalogue, name, options, watcher, KIND)
+}
+
+/// The same, the report kept under another kind.
+pub(crate) fn restore_as(
+    catalogue: &Catalogue,
+    name: &str,
+    options: &Options,
+    watcher: &dyn Watcher,
+    kind: &str,
 ) -> Result<RestoredView> {
     let server = catalogue.server(name)?;
     bring_up_to_date(catalogue, &server, options, watcher);
@@ -259,11 +279,11 @@ pub fn restore(
     };
     match holdfast_restore::run(&request) {
         Ok(restored) => {
-            keep(catalogue, &base.record, &restored)?;
+            keep(catalogue, &base.record, &restored, kind)?;
             Ok(view(&restored))
         }
         Err(holdfast_restore::Error::NotProved { failures, report }) => {
-            keep_report(catalogue, &base.record, &report)?;
+            keep_report(catalogue, &base.record, &report, kind)?;
             Err(restore_error(catalogue, holdfast_restore::Error::NotProved { failures, report }))
         }
         Err(error) => Err(restore_error(catalogue, error)),
@@ -284,7 +304,7 @@ pub fn proved_into(
     catalogue.repository.refresh().map_err(|e| catalogue.store_error(e))?;
     let records = catalogue.repository.records();
     Ok(records.iter().rev().find_map(|stamped| match &stamped.record {
-        Record::Report(report) if report.kind == "restore" && report.at_us >= since => {
+        Record::Report(report) if report.kind == KIND && report.at_us >= since => {
             let json: serde_json::Value = serde_json::from_slice(&report.json).ok()?;
             let is = |key: &str, value: &str| json.get(key).and_then(|v| v.as_str()) == Some(value);
             let proved = json.get("proved").and_then(serde_json::Value::as_bool) == Some(true);
@@ -510,8 +530,8 @@ fn free_port() -> Result<u16> {
 }
 
 /// Keeps the report, and where the backup stands exactly if that was learned.
-fn keep(catalogue: &Catalogue, backup: &BackupRecord, restored: &Restored) -> Result<()> {
-    keep_report(catalogue, backup, &restored.report)?;
+fn keep(catalogue: &Catalogue, backup: &BackupRecord, restored: &Restored, kind: &str) -> Result<()> {
+    keep_report(catalogue, backup, &restored.report, kind)?;
     if let Some(position) = &restored.exact {
         let learned = Record::CoordinatesLearned { backup: backup.id, position: position.clone() };
         catalogue.repository.append(learned).map_err(|e| catalogue.store_error(e))?;
@@ -519,11 +539,10 @@ fn keep(catalogue: &Catalogue, backup: &BackupRecord, restored: &Restored) -> Re
     Ok(())
 }
 
-fn keep_report(catalogue: &Catalogue, backup: &BackupRecord, report: &Report) -> Result<()> {
+fn keep_report(catalogue: &Catalogue, backup: &BackupRecord, report: &Report, kind: &str) -> Result<()> {
     let json = serde_json::to_vec(report)
         .map_err(|error| Error::failed(format!("The report can't be written: {error}.")))?;
-    let record =
-        Record::Report(ReportRecord { backup: backup.id, kind: "restore".into(), at_us: now(), json });
+    let record = Record::Report(ReportRecord { backup: backup.id, kind: kind.into(), at_us: now(), json });
     catalogue.repository.append(record).map_err(|e| catalogue.store_error(e))?;
     Ok(())
 }

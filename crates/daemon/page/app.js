@@ -5,6 +5,8 @@ const main = document.getElementById("main");
 const live = document.getElementById("live");
 let token = sessionStorage.getItem("token") || "";
 let drawn = 0;
+/** Called with each event: its kind and its data. */
+const watchers = new Set();
 
 /** An element with attributes, `text`, and children. */
 function el(name, attributes = {}, ...children) {
@@ -65,6 +67,13 @@ function login(trouble) {
 
 const word = { green: "safe", amber: "look", red: "not safe" };
 
+/** What drills have shown, in a few words. */
+function drillWords(drill) {
+  if (!drill.last) return drill.due ? `first drill ${show(drill.due)}` : "no drills";
+  const { at, proved, total_seconds: took, target } = drill.last;
+  return `last drill ${show(at)}: ${target} ${proved ? "proved" : "NOT proved"} in ${span(took)}`;
+}
+
 function serverCard(server) {
   const lag = server.stream.lag_seconds;
   const facts = [
@@ -72,6 +81,8 @@ function serverCard(server) {
     server.stream.state === "following" ? `log ${lag === null ? "catching up" : `${lag.toFixed(1)} s behind`}` : `log: ${server.stream.state}`,
     server.last_backup ? `last backup ${show(server.last_backup.completed)}` : "no backup",
     server.next_base.at ? `next ${show(server.next_base.at)}` : "none due",
+    drillWords(server.drill),
+    ...(server.estimate ? [`a restore takes ${estimateWords(server.estimate)}`] : []),
   ];
   return el("li", { class: `card ${server.level}` },
     el("h2", {}, el("a", { href: `#/server/${encodeURIComponent(server.server)}`, text: server.server }), el("span", { class: "word", text: word[server.level] })),
@@ -109,10 +120,10 @@ function jobTable(jobs) {
       action.append(button);
     }
     const outcome = job.failure ? `${job.failure.message}${job.failure.next ? ` Next: ${job.failure.next}.` : ""}` : "";
-    return el("tr", {},
+    return el("tr", { "data-job": String(job.id) },
       el("td", { text: String(job.id) }), el("td", { text: job.kind }), el("td", { text: job.server || "-" }),
       el("td", { text: job.by }), el("td", { text: show(job.started || job.created) }),
-      el("td", {}, standing(job), ...(outcome ? [el("div", { class: "trouble", text: outcome })] : [])), action);
+      el("td", { class: "standing" }, standing(job), ...(outcome ? [el("div", { class: "trouble", text: outcome })] : [])), action);
   });
   const head = ["Job", "Kind", "Server", "By", "Begun", "Standing", ""].map((text) => el("th", { scope: "col", text }));
   return el("div", { class: "wide" }, el("table", {}, el("thead", {}, el("tr", {}, ...head)), el("tbody", {}, ...rows)));
@@ -135,13 +146,15 @@ async function jobsPage() {
 
 const transaction = (facts) => (facts ? Object.values(facts).filter((v) => v !== null && typeof v !== "object").join("  ") : "-");
 
-function cutView(host, server, plan, target) {
+function cutView(host, server, plan, target, query) {
   const card = (title, text) => el("section", {}, el("h3", { text: title }), el("div", { class: "mono", text }));
   host.replaceChildren(el("div", { class: "cut" },
     card("Last transaction kept", plan.last_kept ? transaction(plan.last_kept) : "none after the backup"),
     card("First left out", plan.first_left_out ? transaction(plan.first_left_out) : "none"),
     card("From", `backup ${plan.base}, ${size(plan.bytes)}${plan.log ? `; ${plan.log.size.transactions} transactions of log, ${size(plan.log.size.bytes)}` : ""}`),
-    card("On the command line", `holdfast restore ${server} ${target} --into DIR`)));
+    card("A restore takes", estimateWords(plan.estimate)),
+    card("On the command line", `holdfast restore ${server} ${target} --into DIR`)),
+    el("div", { class: "row" }, el("a", { class: "button", href: restoreLink(server, query), text: "Restore to here…" })));
 }
 
 async function serverPage(name) {
@@ -157,6 +170,8 @@ async function serverPage(name) {
   content.push(el("div", { class: "row" },
     button("Back up now", () => act(`${path}/backups`, { method: "POST", body: "{}" }, "The backup is queued.")),
     button(server.paused ? "Resume" : "Pause", () => act(`${path}/${server.paused ? "resume" : "pause"}`, { method: "POST" }, server.paused ? "Resumed." : "Paused.")),
+    el("a", { class: "button", href: restoreLink(name), text: "Restore…" }),
+    button("Drill now", () => act(`${path}/drills`, { method: "POST" }, "The drill is queued.")),
     button("Doctor", async () => {
       findings.replaceChildren(el("p", { text: "Looking…" }));
       try {
@@ -176,10 +191,11 @@ async function serverPage(name) {
   drawTimeline(host, history, async (at, before) => {
     const turn = ++newest;
     const time = new Date(at).toISOString();
-    const query = before ? `before=${encodeURIComponent(before)}` : `to=${encodeURIComponent(time)}`;
+    const [key, value] = before ? ["before", before] : ["to", time];
+    const query = `${key}=${encodeURIComponent(value)}`;
     try {
       const plan = await ask(`${path}/at?${query}`);
-      if (turn === newest) cutView(cut, name, plan, before ? `--before ${before}` : `--to ${time}`);
+      if (turn === newest) cutView(cut, name, plan, `--${key} ${value}`, `${key}=${value}`);
     } catch (error) {
       if (turn === newest) cut.replaceChildren(el("p", { class: "trouble", text: error.message }));
     }
@@ -202,10 +218,13 @@ async function storagePage() {
     ["Place", r.place], ["Id", r.id], ["Free", `${size(r.free_bytes)} of ${size(r.total_bytes)}`], ["Backups", String(r.backups)],
     ["Files in them", size(r.data_bytes)], ["Stored for them", size(r.stored_bytes)],
     ["Last whole check", r.checked ? `${show(r.checked)}: ${r.clean ? "clean" : "damage found"}` : "none yet"], ["Next", r.check_due ? show(r.check_due) : "never"],
+    ["Last prune", r.pruned ? `${show(r.pruned)}: ${size(r.pruned_bytes)} given back` : "none yet"],
   ];
   const check = el("button", { type: "button", text: "Check now" });
   check.addEventListener("click", () => act("/checks", { method: "POST" }, "The check is queued."));
-  return [el("h1", { text: "Storage" }), el("div", { class: "wide" }, el("table", {}, el("tbody", {}, ...facts.map(([a, b]) => el("tr", {}, el("th", { scope: "row", text: a }), el("td", { text: b })))))), el("div", { class: "row" }, check)];
+  const prune = el("button", { type: "button", text: "Prune now" });
+  prune.addEventListener("click", () => act("/prunes", { method: "POST" }, "The prune is queued."));
+  return [el("h1", { text: "Storage" }), el("div", { class: "wide" }, el("table", {}, el("tbody", {}, ...facts.map(([a, b]) => el("tr", {}, el("th", { scope: "row", text: a }), el("td", { text: b })))))), el("div", { class: "row" }, check, prune)];
 }
 
 async function auditPage() {
@@ -219,7 +238,7 @@ async function auditPage() {
 async function draw(moved = true) {
   const turn = ++drawn;
   const parts = location.hash.replace(/^#\/?/, "").split("/").map(decodeURIComponent);
-  const page = parts[0] === "server" ? serverPage(parts[1]) : parts[0] === "jobs" ? jobsPage() : parts[0] === "storage" ? storagePage() : parts[0] === "audit" ? auditPage() : dashboard();
+  const page = parts[0] === "server" ? serverPage(parts[1]) : parts[0] === "restore" ? restorePage(parts[1], parts[2]) : parts[0] === "jobs" ? jobsPage() : parts[0] === "storage" ? storagePage() : parts[0] === "audit" ? auditPage() : dashboard();
   for (const link of document.querySelectorAll("nav a")) {
     const here = link.getAttribute("href") === (location.hash || "#/");
     here ? link.setAttribute("aria-current", "page") : link.removeAttribute("aria-current");
@@ -236,6 +255,24 @@ async function draw(moved = true) {
   if (moved) main.focus();
 }
 
+/** Tells an event to whoever watches; true if the page is to look again because of it. */
+function told(piece) {
+  const line = (name) => piece.split("\n").find((l) => l.startsWith(`${name}: `))?.slice(name.length + 2);
+  const kind = line("event");
+  if (!kind) return false;
+  let data = {};
+  try {
+    data = JSON.parse(line("data"));
+  } catch {
+    // What can't be read is a reason to look again.
+  }
+  for (const watcher of [...watchers]) watcher(kind, data);
+  if (kind !== "progress") return true;
+  const place = main.querySelector(`[data-job="${Number(data.id)}"] .standing`);
+  place?.firstChild?.replaceWith(standing({ id: data.id, standing: "running", progress: data.progress }));
+  return false;
+}
+
 /** Events say when to look again; the server page is left alone while somebody moves its slider. */
 async function listen() {
   for (;;) {
@@ -248,8 +285,8 @@ async function listen() {
         if (done) break;
         const pieces = (rest + value).split("\n\n");
         rest = pieces.pop();
-        const heard = pieces.some((piece) => piece.includes("event:"));
-        if (heard && !location.hash.startsWith("#/server/") && !main.contains(document.activeElement?.closest("button, input"))) await draw(false);
+        const heard = pieces.filter(told).length > 0;
+        if (heard && !/^#\/(server|restore)\//.test(location.hash) && !main.contains(document.activeElement?.closest("button, input"))) await draw(false);
       }
     } catch {
       live.textContent = "The daemon does not answer; trying again.";

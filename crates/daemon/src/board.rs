@@ -2,11 +2,13 @@
 //! answered at once.
 
 use crate::daemon::Daemon;
+use crate::drills::{self, DrillBoard};
 use crate::scheduler::{asked, fsck_due};
 use crate::state::Checked;
 use crate::streams::StreamView;
 use holdfast_appliance::error::Result;
 use holdfast_appliance::find::{Wanted, find};
+use holdfast_appliance::measured::{EstimateView, estimate, measured};
 use holdfast_appliance::policy::{Next, Why};
 use holdfast_appliance::server::has_log;
 use holdfast_appliance::status::{status_of, timeline};
@@ -63,6 +65,11 @@ pub struct RepositoryBoard {
     /// When the next one is due.
     #[serde(serialize_with = "holdfast_appliance::views::maybe_time")]
     pub check_due: Option<Micros>,
+    /// When the last prune ended, and the bytes that it gave back.
+    #[serde(serialize_with = "holdfast_appliance::views::maybe_time")]
+    pub pruned: Option<Micros>,
+    /// Bytes that it gave back.
+    pub pruned_bytes: Option<u64>,
 }
 
 /// How much is to worry about.
@@ -103,6 +110,10 @@ pub struct ServerBoard {
     pub log_bytes: u64,
     /// Its stream.
     pub stream: StreamView,
+    /// How its drills stand.
+    pub drill: DrillBoard,
+    /// How long a restore to the last moment would take; no restore was proved yet: `null`.
+    pub estimate: Option<EstimateView>,
     /// Its history.
     #[serde(skip)]
     pub timeline: Arc<TimelineView>,
@@ -182,8 +193,13 @@ fn look_at(daemon: &Daemon, name: &str, has_log: bool) -> Result<ServerBoard> {
         Vec::new()
     };
     let (facts, next) = asked(daemon, name)?;
-    let (policy, terms) = daemon.config.policy_of(name);
+    let config = daemon.config();
+    let (policy, terms) = config.policy_of(name);
     let stream = daemon.streams.view(name, has_log, facts.paused);
+    let reports = measured(&daemon.catalogue, &daemon.catalogue.server(name)?);
+    let last = status.last_backup.as_ref();
+    let estimate = last.and_then(|b| estimate(&reports, b.data_bytes, facts.log_bytes));
+    let drill = drills::board(daemon, name, &terms, &reports);
     let mut board = ServerBoard {
         level: Level::Green,
         headline: String::new(),
@@ -195,6 +211,8 @@ fn look_at(daemon: &Daemon, name: &str, has_log: bool) -> Result<ServerBoard> {
         log_bytes: facts.log_bytes,
         next_base: next,
         stream,
+        drill,
+        estimate,
         timeline: Arc::new(timeline),
         flags: Arc::new(flags),
         status,
@@ -206,7 +224,8 @@ fn look_at(daemon: &Daemon, name: &str, has_log: bool) -> Result<ServerBoard> {
 
 /// A server that could not be looked at even once.
 fn unseen(daemon: &Daemon, name: &str, why: &str) -> ServerBoard {
-    let (policy, terms) = daemon.config.policy_of(name);
+    let config = daemon.config();
+    let (policy, terms) = config.policy_of(name);
     ServerBoard {
         status: StatusView::unknown(name, why),
         level: Level::Red,
@@ -219,6 +238,8 @@ fn unseen(daemon: &Daemon, name: &str, why: &str) -> ServerBoard {
         failed_tries: 0,
         log_bytes: 0,
         stream: StreamView::default(),
+        drill: DrillBoard::default(),
+        estimate: None,
         timeline: Arc::new(TimelineView {
             server: name.to_owned(),
             backups: Vec::new(),
@@ -262,6 +283,13 @@ fn judge(board: &mut ServerBoard, window: Micros, max_age: Micros, now: Micros) 
     if last.proof.as_deref() == Some("failed") {
         worry(Level::Red, "the last backup could not be proved".to_owned());
     }
+    match (&board.drill.last, &board.drill.trouble) {
+        (Some(drill), _) if !drill.proved => {
+            worry(Level::Red, format!("the last drill, of {}, could not be proved", show_time(drill.at)));
+        }
+        (_, Some(trouble)) => worry(Level::Amber, format!("the last drill failed: {trouble}")),
+        _ => {}
+    }
     for gap in status.gaps.iter().filter(|gap| gap.noticed.is_none_or(|at| at >= window)) {
         worry(Level::Amber, format!("a hole after {}: {}", gap.after, gap.reason));
     }
@@ -288,13 +316,16 @@ fn judge(board: &mut ServerBoard, window: Micros, max_age: Micros, now: Micros) 
 fn repository(daemon: &Daemon) -> RepositoryBoard {
     let repository = &daemon.catalogue.repository;
     let backups = repository.backups();
-    let space = rustix::fs::statvfs(&daemon.config.repository).ok();
+    let space = rustix::fs::statvfs(&daemon.config().repository).ok();
     let bytes = |blocks: fn(&rustix::fs::StatVfs) -> u64| {
         space.as_ref().map_or(0, |s| blocks(s).saturating_mul(s.f_frsize))
     };
     let checked: Option<Checked> = daemon.state.read(|content| content.fsck.clone());
+    let pruned = daemon.state.read(|content| content.prune.clone());
     RepositoryBoard {
-        place: daemon.config.repository.display().to_string(),
+        pruned: pruned.as_ref().map(|p| p.at),
+        pruned_bytes: pruned.map(|p| p.freed_bytes),
+        place: daemon.config().repository.display().to_string(),
         id: repository.id().to_string(),
         damage: repository.damage(),
         free_bytes: bytes(|s| s.f_bavail),

@@ -11,9 +11,12 @@ use std::path::{Path, PathBuf};
 pub const DEFAULT_POLICY: &str = "default";
 
 /// The configuration.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    /// The file that it was read from.
+    #[serde(skip)]
+    pub file: PathBuf,
     /// The repository's folder.
     pub repository: PathBuf,
     /// File whose first line is its passphrase.
@@ -54,6 +57,12 @@ pub struct Config {
     /// What is checked by itself.
     #[serde(default)]
     pub checks: Checks,
+    /// What gives space back by itself.
+    #[serde(default)]
+    pub prune: Prune,
+    /// Where drills are made.
+    #[serde(default)]
+    pub drills: Drills,
     /// Policies by name; `default` is there even when it is not written.
     #[serde(default, rename = "policy")]
     pub policies: BTreeMap<String, Policy>,
@@ -63,7 +72,7 @@ pub struct Config {
 }
 
 /// Where the server programs are.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Engines {
     /// Of MySQL.
@@ -73,7 +82,7 @@ pub struct Engines {
 }
 
 /// How much is logged, in which form.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
     /// `text` or `json`.
@@ -99,7 +108,7 @@ pub enum LogFormat {
 }
 
 /// The API over the network: TLS and tokens only.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Listen {
     /// Address and port.
@@ -116,7 +125,7 @@ pub struct Listen {
 }
 
 /// What is checked by itself.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Checks {
     /// The whole repository is read by the second reader so often; 0: never.
@@ -140,8 +149,46 @@ impl Default for Checks {
     }
 }
 
+/// What gives space back by itself.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Prune {
+    /// What nobody needs goes so often at least; 0: only when a person asks.
+    pub every: Span,
+    /// It goes on any day on which it is this share of what is stored, percent.
+    pub share: u8,
+    /// Segments are compacted until at most this share of what stays is dead, percent.
+    pub max_dead: u8,
+    /// A backup that was forgotten keeps its blocks for so long.
+    pub grace: Span,
+}
+
+impl Default for Prune {
+    fn default() -> Self {
+        Self { every: Span::hours(7 * 24), share: 20, max_dead: 10, grace: Span::hours(24) }
+    }
+}
+
+/// Where drills are made, and how much they prove.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Drills {
+    /// The folder below which each drill has one of its own while it runs. None: no drills.
+    pub into: Option<PathBuf>,
+    /// `quick`, `standard`, `full`.
+    pub prove: String,
+    /// A drill that needs more than this is refused; 0: what is free there.
+    pub space: Bytes,
+}
+
+impl Default for Drills {
+    fn default() -> Self {
+        Self { into: None, prove: "standard".to_owned(), space: Bytes(0) }
+    }
+}
+
 /// What differs for one server.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Server {
     /// Its name in the repository.
@@ -234,6 +281,7 @@ impl Config {
         let mut config: Self = toml::from_str(&text).map_err(|error| {
             Error::usage(format!("The configuration {} is not valid: {error}", file.display()))
         })?;
+        config.file = file.to_path_buf();
         config.policies.entry(default_policy()).or_default();
         config.check()?;
         Ok(config)
@@ -253,7 +301,8 @@ impl Config {
                 .with_next(format!("write a section [policy.{}], or name another one", server.policy)));
             }
         }
-        for path in [&self.repository, &self.state, &self.socket].into_iter().chain(&self.restore_into) {
+        let own = [&self.repository, &self.state, &self.socket].into_iter();
+        for path in own.chain(&self.restore_into).chain(&self.drills.into) {
             if !path.is_absolute() {
                 return Err(Error::usage(format!("The path {} is not absolute.", path.display()))
                     .with_next("a daemon has no folder of its own to count from; write the whole path"));
@@ -261,6 +310,13 @@ impl Config {
         }
         if self.jobs == 0 || self.connections == 0 || self.connections > 32 {
             return Err(Error::usage("jobs must be 1 or more, and connections 1 to 32."));
+        }
+        if self.prune.share > 100 || self.prune.max_dead > 100 {
+            return Err(Error::usage("prune.share and prune.max_dead are percent: at most 100."));
+        }
+        if !["quick", "standard", "full"].contains(&self.drills.prove.as_str()) {
+            return Err(Error::usage(format!("drills.prove is '{}'.", self.drills.prove))
+                .with_next("use quick, standard or full"));
         }
         self.socket_mode()?;
         if !["error", "warn", "info", "debug"].contains(&self.log.level.as_str()) {
@@ -346,10 +402,26 @@ mod tests {
             ("[[server]]\nname = 'shop'\npolicy = 'prod'\n", "prod"),
             ("[policy.prod]\nmax_age = '1s'\n", "prod"),
             ("[log]\nlevel = 'loud'\n", "loud"),
+            ("[prune]\nshare = 101\n", "prune.share"),
+            ("[drills]\nprove = 'much'\n", "much"),
+            ("[drills]\ninto = 'here'\n", "here"),
         ] {
             let error = load(&format!("{LEAST}{more}")).unwrap_err();
             assert!(error.message.contains(named), "{more}: {}", error.message);
         }
+    }
+
+    /// Every line of the file that is shipped shows a key that is read.
+    #[test]
+    fn the_file_that_is_shipped_can_be_used_with_every_line_of_it() {
+        let shipped = include_str!("../../../tools/packaging/holdfast.toml");
+        load(shipped).unwrap();
+        let shows_a_key = |line: &&str| line.strip_prefix('#').is_some_and(|l| !l.starts_with(' '));
+        assert!(shipped.lines().filter(shows_a_key).count() > 40);
+        let all: Vec<&str> = shipped.lines().map(|l| if shows_a_key(&l) { &l[1..] } else { l }).collect();
+        let config = load(&all.join("\n")).unwrap();
+        assert_eq!(config.policies["default"], Policy::default());
+        assert_eq!((config.prune, config.checks), (Prune::default(), Checks::default()));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use holdfast_appliance::time::{Micros, now};
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -29,8 +29,8 @@ const STOP_WAIT: Duration = Duration::from_secs(80);
 /// What all parts of the daemon share.
 #[derive(Debug)]
 pub struct Daemon {
-    /// What a person wrote.
-    pub config: Config,
+    /// What a person wrote, as it was read last.
+    config: RwLock<Arc<Config>>,
     /// The repository.
     pub catalogue: Catalogue,
     /// The daemon's own state.
@@ -42,7 +42,7 @@ pub struct Daemon {
     /// Who asked for what.
     pub audit: Audit,
     /// Who may ask for what over the network.
-    pub tokens: Tokens,
+    tokens: RwLock<Arc<Tokens>>,
     /// The last look at all servers.
     pub board: RwLock<Arc<Board>>,
     /// Something ended that the board does not show yet.
@@ -57,6 +57,10 @@ pub struct Daemon {
     pub scheduler_alive: AtomicI64,
     /// When the API's threads were last alive.
     pub api_alive: AtomicI64,
+    /// Somebody asked for the configuration to be read again: SIGHUP.
+    pub hangup: Arc<AtomicBool>,
+    /// How that went.
+    pub reloads: Reloads,
     /// Held for as long as the daemon lives.
     _only_one: File,
 }
@@ -88,14 +92,34 @@ impl Daemon {
             counters: Counters::new()?,
             scheduler_alive: AtomicI64::new(now()),
             api_alive: AtomicI64::new(now()),
+            hangup: Arc::default(),
+            reloads: Reloads::begun(now()),
             _only_one: only_one,
-            config,
+            config: RwLock::new(Arc::new(config)),
             catalogue,
             state,
             events,
-            tokens,
+            tokens: RwLock::new(Arc::new(tokens)),
             stopping,
         })
+    }
+
+    /// The configuration that holds now. Whoever does one thing asks once.
+    #[must_use]
+    pub fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The tokens that hold now.
+    #[must_use]
+    pub fn tokens(&self) -> Arc<Tokens> {
+        Arc::clone(&self.tokens.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts others in their place.
+    pub(crate) fn replace(&self, config: Arc<Config>, tokens: Arc<Tokens>) {
+        *self.config.write().unwrap_or_else(PoisonError::into_inner) = config;
+        *self.tokens.write().unwrap_or_else(PoisonError::into_inner) = tokens;
     }
 
     /// Whether the daemon ends.
@@ -135,6 +159,32 @@ impl Daemon {
     }
 }
 
+/// How the last reading of the configuration went.
+#[derive(Debug)]
+pub struct Reloads {
+    ok: AtomicBool,
+    last_good: AtomicI64,
+}
+
+impl Reloads {
+    fn begun(now: Micros) -> Self {
+        Self { ok: AtomicBool::new(true), last_good: AtomicI64::new(now) }
+    }
+
+    pub(crate) fn note(&self, ok: bool, now: Micros) {
+        self.ok.store(ok, Ordering::Relaxed);
+        if ok {
+            self.last_good.store(now, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the last one went well, and when one last did.
+    #[must_use]
+    pub fn last(&self) -> (bool, Micros) {
+        (self.ok.load(Ordering::Relaxed), self.last_good.load(Ordering::Relaxed))
+    }
+}
+
 /// The lock that keeps a second daemon off this state.
 fn only_one(state: &std::path::Path) -> Result<File> {
     let path: PathBuf = state.join("lock");
@@ -148,6 +198,21 @@ fn only_one(state: &std::path::Path) -> Result<File> {
         )
         .with_next("stop it first, or give this one a state of its own")),
     }
+}
+
+/// Reads the configuration again and says how that went.
+fn read_again(daemon: &Daemon) {
+    notify::reloading();
+    match daemon.reload() {
+        Ok(waiting) if waiting.is_empty() => tracing::info!("the configuration was read again"),
+        Ok(waiting) => tracing::warn!(
+            "the configuration was read again; these keys wait for the next start: {}",
+            waiting.join(", ")
+        ),
+        Err(error) => tracing::error!("the configuration stays as it was: {}", error.message),
+    }
+    daemon.look_again.store(true, Ordering::Relaxed);
+    notify::notify("READY=1");
 }
 
 /// Runs until `stop` is set; then ends everything at its next safe point.
@@ -168,12 +233,12 @@ pub fn run(daemon: &Arc<Daemon>, stop: &AtomicBool) -> Result<()> {
     start("board".into(), keep_board)?;
     start("scheduler".into(), scheduler::run)?;
     start("streams".into(), keep_streams)?;
-    for slot in 0..daemon.config.jobs {
+    for slot in 0..daemon.config().jobs {
         start(format!("job-{slot}"), runner::run)?;
     }
     tracing::info!(
-        repository = %daemon.config.repository.display(),
-        socket = %daemon.config.socket.display(),
+        repository = %daemon.config().repository.display(),
+        socket = %daemon.config().socket.display(),
         "holdfastd {} is ready",
         env!("CARGO_PKG_VERSION")
     );
@@ -185,6 +250,9 @@ pub fn run(daemon: &Arc<Daemon>, stop: &AtomicBool) -> Result<()> {
         if watchdog.is_some_and(|every| fed.elapsed() >= every) && daemon.is_alive() {
             notify::notify("WATCHDOG=1");
             fed = Instant::now();
+        }
+        if daemon.hangup.swap(false, Ordering::Relaxed) {
+            read_again(daemon);
         }
         if let Some((name, _)) = parts.iter().find(|(_, thread)| thread.is_finished()) {
             tracing::error!(part = %name, "a part of the daemon has ended by itself; all end, to begin anew");
@@ -210,6 +278,6 @@ pub fn run(daemon: &Arc<Daemon>, stop: &AtomicBool) -> Result<()> {
         }
     }
     // Last: until here, another daemon finds the address taken.
-    let _ = std::fs::remove_file(&daemon.config.socket);
+    let _ = std::fs::remove_file(&daemon.config().socket);
     if died { Err(Error::failed("A part of the daemon died; the log says which one.")) } else { Ok(()) }
 }

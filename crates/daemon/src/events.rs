@@ -12,7 +12,7 @@ const BEHIND_MAX: usize = 256;
 pub struct Event {
     /// Rises from 1.
     pub number: u64,
-    /// `job`, `server`.
+    /// `job`, `progress` (each second, of the running jobs), `board`.
     pub kind: &'static str,
     /// JSON on one line.
     pub data: String,
@@ -38,6 +38,12 @@ impl Events {
         let number = self.number.fetch_add(1, Ordering::Relaxed) + 1;
         // Nobody listens: nobody is to be told.
         let _ = self.sender.send(Event { number, kind, data });
+    }
+
+    /// Whether anybody listens.
+    #[must_use]
+    pub fn is_heard(&self) -> bool {
+        self.sender.receiver_count() > 0
     }
 
     /// Listens from here on.

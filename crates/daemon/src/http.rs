@@ -90,7 +90,8 @@ pub fn serve(daemon: &Arc<Daemon>) -> Result<Api> {
 
 /// The socket, with its permissions from the first moment that somebody can connect.
 fn unix_listener(daemon: &Daemon) -> Result<UnixListener> {
-    let path = &daemon.config.socket;
+    let config = daemon.config();
+    let path = &config.socket;
     let failed = |error: std::io::Error| {
         Error::failed(format!("The socket {} can't be offered: {error}.", path.display()))
             .with_next("name another one with 'socket', or make its folder")
@@ -103,7 +104,7 @@ fn unix_listener(daemon: &Daemon) -> Result<UnixListener> {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
         _ => {}
     }
-    let mode = daemon.config.socket_mode()?;
+    let mode = config.socket_mode()?;
     // Under another name until its permissions are what they are to be.
     let door = path.with_extension("new");
     let _ = std::fs::remove_file(&door);
@@ -115,7 +116,8 @@ fn unix_listener(daemon: &Daemon) -> Result<UnixListener> {
 }
 
 fn network_listener(daemon: &Daemon) -> Result<Option<(TcpListener, tokio_rustls::TlsAcceptor)>> {
-    let Some(listen) = &daemon.config.listen else { return Ok(None) };
+    let config = daemon.config();
+    let Some(listen) = &config.listen else { return Ok(None) };
     let wrong = |what: &std::path::Path, why: &dyn std::fmt::Display| {
         Error::usage(format!("{} can't be used for TLS: {why}.", what.display()))
     };
@@ -204,7 +206,8 @@ async fn answer_network(
 }
 
 fn allowed(daemon: &Daemon, from: IpAddr) -> bool {
-    let Some(listen) = &daemon.config.listen else { return false };
+    let config = daemon.config();
+    let Some(listen) = &config.listen else { return false };
     listen.allow.is_empty() || listen.allow.iter().any(|network| network.holds(from))
 }
 

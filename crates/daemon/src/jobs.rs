@@ -46,6 +46,19 @@ pub enum Work {
     Fsck {},
     /// Some more of it is read again, and healed from parity.
     Scrub {},
+    /// What nobody needs any more goes.
+    Prune {
+        /// Not only when it is much, or when it is time.
+        #[serde(default)]
+        now: bool,
+    },
+    /// A moment is restored into a scratch folder, proved and thrown away.
+    Drill {
+        /// The server's name.
+        server: String,
+        /// The moment, as a restore takes it.
+        at: String,
+    },
 }
 
 /// The moment of a restore: one of the three.
@@ -76,8 +89,10 @@ impl Work {
     #[must_use]
     pub fn server(&self) -> Option<&str> {
         match self {
-            Self::Backup { server, .. } | Self::Restore { server, .. } => Some(server),
-            Self::Fsck {} | Self::Scrub {} => None,
+            Self::Backup { server, .. } | Self::Restore { server, .. } | Self::Drill { server, .. } => {
+                Some(server)
+            }
+            Self::Fsck {} | Self::Scrub {} | Self::Prune { .. } => None,
         }
     }
 
@@ -89,6 +104,8 @@ impl Work {
             Self::Restore { .. } => "restore",
             Self::Fsck {} => "fsck",
             Self::Scrub {} => "scrub",
+            Self::Prune { .. } => "prune",
+            Self::Drill { .. } => "drill",
         }
     }
 
@@ -99,7 +116,7 @@ impl Work {
             Self::Restore { .. } => 0,
             Self::Backup { why, .. } if why == "on_demand" => 1,
             Self::Backup { .. } => 2,
-            Self::Fsck {} | Self::Scrub {} => 3,
+            Self::Fsck {} | Self::Scrub {} | Self::Prune { .. } | Self::Drill { .. } => 3,
         }
     }
 
@@ -108,8 +125,8 @@ impl Work {
     pub fn limit(&self) -> Micros {
         const DAY: Micros = 86_400_000_000;
         match self {
-            Self::Backup { .. } | Self::Scrub {} => DAY,
-            Self::Restore { .. } | Self::Fsck {} => 7 * DAY,
+            Self::Backup { .. } | Self::Scrub {} | Self::Prune { .. } => DAY,
+            Self::Restore { .. } | Self::Fsck {} | Self::Drill { .. } => 7 * DAY,
         }
     }
 }

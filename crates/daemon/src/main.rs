@@ -6,7 +6,7 @@ use holdfast_daemon::config::Config;
 use holdfast_daemon::daemon::{Daemon, run};
 use holdfast_daemon::tokens::{Role, fresh};
 use holdfast_daemon::{logging, tokens};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -93,7 +93,9 @@ fn begin(arguments: Arguments) -> Result<ExitCode, Error> {
         Some(Verb::Token { name, role }) => {
             let (token, lines) = fresh(&name, role)?;
             println!("{}", token.as_str());
-            eprintln!("Add to the file of tokens, and restart holdfastd:\n{lines}");
+            eprintln!(
+                "Add to the file of tokens; holdfastd reads it when it is started or told to reload:\n{lines}"
+            );
             Ok(ExitCode::SUCCESS)
         }
         Some(Verb::Fsck { arguments }) => {
@@ -106,7 +108,11 @@ fn begin(arguments: Arguments) -> Result<ExitCode, Error> {
             let config = Config::load(&arguments.config)?;
             logging::begin(&config.log);
             let stop = stop_flag()?;
-            let daemon = Arc::new(Daemon::open(config)?);
+            let hangup = Arc::new(AtomicBool::new(false));
+            signal_hook::flag::register(SIGHUP, Arc::clone(&hangup)).map_err(|e| no_signals(&e))?;
+            let mut daemon = Daemon::open(config)?;
+            daemon.hangup = hangup;
+            let daemon = Arc::new(daemon);
             run(&daemon, &stop)?;
             Ok(ExitCode::SUCCESS)
         }
@@ -119,7 +125,11 @@ fn stop_flag() -> Result<Arc<AtomicBool>, Error> {
     for signal in [SIGINT, SIGTERM] {
         signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&stop))
             .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&stop)))
-            .map_err(|error| Error::failed(format!("Signals can't be handled: {error}.")))?;
+            .map_err(|error| no_signals(&error))?;
     }
     Ok(stop)
+}
+
+fn no_signals(error: &std::io::Error) -> Error {
+    Error::failed(format!("Signals can't be handled: {error}."))
 }

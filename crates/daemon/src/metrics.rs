@@ -187,6 +187,7 @@ pub fn page(daemon: &Daemon) -> String {
         "When the next base is due.",
         &each(&|s| s.next_base.at.map(seconds)),
     );
+    drills(&mut page, &board);
     repository(&mut page, daemon, &board);
     page.family("job_failures_total", "counter", "Jobs that failed since the start, by the error's code.");
     for (cause, count) in daemon.counters.failures.lock().unwrap_or_else(PoisonError::into_inner).iter() {
@@ -199,6 +200,15 @@ pub fn page(daemon: &Daemon) -> String {
     }
     page.summary("backup_seconds", "How long bases took since the start.", &daemon.counters.backups);
     page.summary("http_request_seconds", "How long answers of the API took.", &daemon.counters.requests);
+    let (ok, last_good) = daemon.reloads.last();
+    page.family(
+        "config_last_reload_successful",
+        "gauge",
+        "1 if the configuration could be used when it was last read.",
+    );
+    page.sample("config_last_reload_successful", &[], f64::from(u8::from(ok)));
+    page.family("config_last_reload_success_timestamp_seconds", "gauge", "When it last could be.");
+    page.sample("config_last_reload_success_timestamp_seconds", &[], seconds(last_good));
     page.family("scheduler_alive_timestamp_seconds", "gauge", "When the scheduler last asked its questions.");
     page.sample(
         "scheduler_alive_timestamp_seconds",
@@ -206,6 +216,46 @@ pub fn page(daemon: &Daemon) -> String {
         seconds(daemon.scheduler_alive.load(Ordering::Relaxed)),
     );
     page.0
+}
+
+fn drills(page: &mut Page, board: &crate::board::Board) {
+    let each = |of: &dyn Fn(&crate::board::ServerBoard) -> Option<f64>| -> Vec<(String, Option<f64>)> {
+        board.servers.iter().map(|s| (s.status.server.clone(), of(s))).collect()
+    };
+    let mut gauge = |name: &str, help: &str, values: Vec<(String, Option<f64>)>| {
+        let values: Vec<(&str, Option<f64>)> = values.iter().map(|(s, v)| (s.as_str(), *v)).collect();
+        page.gauge(name, help, &values);
+    };
+    gauge(
+        "drill_last_timestamp_seconds",
+        "When the last drill came to a verdict.",
+        each(&|s| s.drill.last.as_ref().map(|d| d.at as f64 / 1e6)),
+    );
+    gauge(
+        "drill_proved",
+        "1 if the last drill was proved, 0 if it was not.",
+        each(&|s| s.drill.last.as_ref().map(|d| f64::from(u8::from(d.proved)))),
+    );
+    gauge(
+        "drill_duration_seconds",
+        "How long the last drill took.",
+        each(&|s| s.drill.last.as_ref().map(|d| d.total_seconds)),
+    );
+    gauge(
+        "drill_due_timestamp_seconds",
+        "When the next drill is due.",
+        each(&|s| s.drill.due.map(|at| at as f64 / 1e6)),
+    );
+    gauge(
+        "restore_estimate_seconds",
+        "How long a restore to the last moment would take, by the restores that were measured.",
+        each(&|s| s.estimate.as_ref().map(|e| e.seconds)),
+    );
+    gauge(
+        "restore_estimate_max_seconds",
+        "The same by the slowest of them in each part.",
+        each(&|s| s.estimate.as_ref().map(|e| e.seconds_max)),
+    );
 }
 
 fn repository(page: &mut Page, daemon: &Daemon, board: &crate::board::Board) {
@@ -220,6 +270,10 @@ fn repository(page: &mut Page, daemon: &Daemon, board: &crate::board::Board) {
     if let (Some(at), Some(clean)) = (repository.checked, repository.clean) {
         one("fsck_last_timestamp_seconds", "When the last whole check ended.", at as f64 / 1e6);
         one("fsck_clean", "1 if it found nothing wrong.", f64::from(u8::from(clean)));
+    }
+    if let (Some(at), Some(bytes)) = (repository.pruned, repository.pruned_bytes) {
+        one("prune_last_timestamp_seconds", "When the last prune ended.", at as f64 / 1e6);
+        one("prune_last_freed_bytes", "Bytes that it gave back.", bytes as f64);
     }
     one("audit_entries_total", "Entries of the audit log.", daemon.audit.count() as f64);
     one("board_timestamp_seconds", "When these figures were computed.", board.at as f64 / 1e6);

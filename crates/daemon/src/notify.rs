@@ -21,6 +21,12 @@ pub fn notify(text: &str) {
     }
 }
 
+/// Says that the configuration is being read again; `READY=1` follows.
+pub fn reloading() {
+    let at = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    notify(&format!("RELOADING=1\nMONOTONIC_USEC={}", at.tv_sec * 1_000_000 + at.tv_nsec / 1000));
+}
+
 /// How often the watchdog wants to hear of us: half of what systemd allows. `None`: it does not watch.
 #[must_use]
 pub fn watchdog_interval() -> Option<Duration> {

@@ -30,7 +30,7 @@ pub struct Queue {
 pub struct JobView {
     /// Its number.
     pub id: u64,
-    /// `backup`, `restore`, `fsck`, `scrub`.
+    /// `backup`, `restore`, `fsck`, `scrub`, `prune`, `drill`.
     pub kind: &'static str,
     /// The server it is about.
     pub server: Option<String>,
@@ -86,7 +86,7 @@ impl Queue {
             key.as_ref().and_then(|key| content.jobs.iter().find(|j| j.key.as_ref() == Some(key)).cloned())
         });
         if let Some(job) = earlier {
-            if job.work != work || job.by != by {
+            if !is_same(&job.work, &work) || job.by != by {
                 return Err(Error::usage(format!(
                     "The idempotency key was used for another request, the job {}.",
                     job.id
@@ -255,6 +255,17 @@ impl Queue {
         self.state.read(|content| content.jobs.iter().any(|j| !j.standing.ended() && fits(&j.work)))
     }
 
+    /// Tells whoever listens how far the running jobs are.
+    pub fn tell_progress(&self) {
+        if !self.events.is_heard() {
+            return;
+        }
+        let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        for (id, face) in live.iter() {
+            self.events.send("progress", &serde_json::json!({ "id": id, "progress": face.at() }));
+        }
+    }
+
     /// Wakes everybody who waits for a job: the daemon ends.
     pub fn stop(&self) {
         self.wake.notify_all();
@@ -273,14 +284,32 @@ fn no_job(id: u64) -> Error {
     Error::usage(format!("There is no job {id}.")).with_next("see holdfast jobs")
 }
 
+/// Whether both were asked for by the same request: of a drill, the moment is not asked for.
+fn is_same(one: &Work, other: &Work) -> bool {
+    match (one, other) {
+        (Work::Drill { server: a, .. }, Work::Drill { server: b, .. }) => a == b,
+        _ => one == other,
+    }
+}
+
 /// Whether two jobs would do the same work, or into the same place.
 fn overlap(one: &Work, other: &Work) -> bool {
     match (one, other) {
         (Work::Backup { server: a, .. }, Work::Backup { server: b, .. }) => a == b,
         (Work::Restore { into: a, .. }, Work::Restore { into: b, .. }) => a == b,
-        (Work::Fsck {}, Work::Fsck {}) | (Work::Scrub {}, Work::Scrub {}) => true,
+        // Two drills would count the same free space.
+        (Work::Fsck {}, Work::Fsck {})
+        | (Work::Scrub {}, Work::Scrub {})
+        | (Work::Prune { .. }, Work::Prune { .. })
+        | (Work::Drill { .. }, Work::Drill { .. }) => true,
         _ => false,
     }
+}
+
+/// Whether one of them has to wait while the other runs: a check names all that a prune would take away.
+fn excludes(one: &Work, other: &Work) -> bool {
+    let pair = |a: &Work, b: &Work| matches!((a, b), (Work::Fsck {}, Work::Prune { .. }));
+    pair(one, other) || pair(other, one)
 }
 
 /// The job to begin next: the most urgent one, of the server with the fewest that run, the oldest.
@@ -290,6 +319,7 @@ fn next(jobs: &[Job]) -> Option<u64> {
     };
     jobs.iter()
         .filter(|job| job.standing == Standing::Queued)
+        .filter(|job| !jobs.iter().any(|j| j.standing == Standing::Running && excludes(&j.work, &job.work)))
         .min_by_key(|job| (job.work.urgency(), running(job.work.server()), job.id))
         .map(|job| job.id)
 }
@@ -359,6 +389,20 @@ mod tests {
         let other = queue.submit(backup("b", "on_demand"), "me", Some("k".into()));
         assert_eq!(other.unwrap_err().code, Code::Usage);
         assert_eq!(queue.submit(backup("a", "age"), "schedule", None).unwrap_err().code, Code::Locked);
+    }
+
+    #[test]
+    fn a_prune_waits_for_a_check_and_lets_others_pass() {
+        let dir = tempfile::tempdir().unwrap();
+        let (queue, _) = queue(dir.path());
+        let check = queue.submit(Work::Fsck {}, "schedule", None).unwrap().id;
+        let prune = queue.submit(Work::Prune { now: false }, "schedule", None).unwrap().id;
+        let scrub = queue.submit(Work::Scrub {}, "schedule", None).unwrap().id;
+        assert_eq!(queue.submit(Work::Prune { now: true }, "me", None).unwrap_err().code, Code::Locked);
+        assert_eq!(queue.take().unwrap().unwrap().0.id, check);
+        assert_eq!(queue.take().unwrap().unwrap().0.id, scrub);
+        queue.end(check, Ok(Value::Null)).unwrap();
+        assert_eq!(queue.take().unwrap().unwrap().0.id, prune);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use crate::daemon::Daemon;
 use crate::jobs::{Job, Live, Moment, Standing, Work};
 use crate::state::Checked;
-use crate::{expiry, http};
+use crate::{drills, expiry, http, prune};
 use holdfast_appliance::backup;
 use holdfast_appliance::error::{Code, Error, Result};
 use holdfast_appliance::progress::Watcher;
@@ -69,7 +69,7 @@ fn after_backup(daemon: &Daemon, server: &str, standing: Standing) -> Result<()>
             daemon.state.change(|content| {
                 content.servers.entry(server.to_owned()).or_default().failed.clear();
             })?;
-            let (_, policy) = daemon.config.policy_of(server);
+            let (_, policy) = daemon.config().policy_of(server);
             let expired = expiry::carried_out(&daemon.catalogue, &daemon.state, server, &policy, now())?;
             if !expired.forget.is_empty() {
                 tracing::info!(server = %server, forgotten = expired.forget.len(), "no promise needs them");
@@ -89,6 +89,8 @@ fn done(daemon: &Daemon, job: &Job, live: &Live) -> Result<Value> {
         }
         Work::Fsck {} => check(daemon, live),
         Work::Scrub {} => scrub(daemon, live),
+        Work::Prune { now } => prune::run(daemon, live, *now),
+        Work::Drill { server, at } => answer(&drills::run(daemon, job, live, server, at)?),
     }
 }
 
@@ -106,7 +108,7 @@ fn take_backup(daemon: &Daemon, job: &Job, live: &Live, server: &str, note: &str
     }
     let options = backup::Options {
         note: note.to_owned(),
-        jobs: daemon.config.connections,
+        jobs: daemon.config().connections,
         job: Some(name),
         ..backup::Options::default()
     };
@@ -143,7 +145,8 @@ pub(crate) fn restore_options(
         }
     };
     let engine = daemon.catalogue.server(server).map(|s| holdfast_appliance::server::is_mariadb(&s))?;
-    let engines = &daemon.config.engines;
+    let config = daemon.config();
+    let engines = &config.engines;
     let engine_dir = if engine { engines.mariadb.clone() } else { engines.mysql.clone() };
     Ok(Options {
         target,
@@ -160,7 +163,7 @@ pub(crate) fn restore_options(
 
 fn restore_it(daemon: &Daemon, job: &Job, live: &Live, server: &str, options: &Options) -> Result<Value> {
     // What was allowed when the job was accepted must be so still: a link may have come between.
-    http::restore_place(&daemon.config, &options.into)?;
+    http::restore_place(&daemon.config(), &options.into)?;
     if job.tries > 1
         && let Some(report) = restore::proved_into(&daemon.catalogue, server, &options.into, job.created)?
     {
@@ -172,7 +175,8 @@ fn restore_it(daemon: &Daemon, job: &Job, live: &Live, server: &str, options: &O
 
 /// Reads on where the last scrub stopped, for as long as the configuration says.
 fn scrub(daemon: &Daemon, live: &Live) -> Result<Value> {
-    let checks = &daemon.config.checks;
+    let config = daemon.config();
+    let checks = &config.checks;
     let rate = (checks.scrub_rate.0 > 0).then_some(checks.scrub_rate.0);
     let time = Duration::from_micros(checks.scrub_time.0.max(0) as u64);
     let view = holdfast_appliance::scrub::scrub(&daemon.catalogue, rate, Some(time), live)?;
@@ -186,20 +190,20 @@ fn scrub(daemon: &Daemon, live: &Live) -> Result<Value> {
         Code::Corruption,
         format!("{} segment(s) have more damage than their parity can heal.", view.lost.len()),
     )
-    .with_next(format!("run `holdfast-fsck --full {}`", daemon.config.repository.display())))
+    .with_next(format!("run `holdfast-fsck --full {}`", daemon.config().repository.display())))
 }
 
 /// The second reader in a process of its own: it can be stopped at any moment, and its memory goes with it.
 fn check(daemon: &Daemon, live: &Live) -> Result<Value> {
     let failed = |error: std::io::Error| Error::failed(format!("The check can't be run: {error}."));
     let program = std::env::current_exe().map_err(failed)?;
-    let report = daemon.config.state.join("fsck.json");
+    let report = daemon.config().state.join("fsck.json");
     let out = std::fs::File::create(&report).map_err(failed)?;
     let mut child = Command::new(program)
         .arg("fsck")
-        .arg(&daemon.config.repository)
+        .arg(&daemon.config().repository)
         .arg("--passphrase-file")
-        .arg(&daemon.config.passphrase_file)
+        .arg(&daemon.config().passphrase_file)
         .args(["--full", "--json", "--quiet"])
         .stdin(Stdio::null())
         .stdout(out)
@@ -235,7 +239,7 @@ fn check(daemon: &Daemon, live: &Live) -> Result<Value> {
     daemon.state.change(|content| content.fsck = Some(checked))?;
     if !clean {
         return Err(Error::new(Code::Corruption, format!("The check found {summary} in the repository."))
-            .with_next(format!("run `holdfast-fsck {}`", daemon.config.repository.display())));
+            .with_next(format!("run `holdfast-fsck {}`", daemon.config().repository.display())));
     }
     Ok(serde_json::json!({ "clean": true }))
 }

@@ -32,6 +32,8 @@ pub struct Content {
     pub servers: BTreeMap<String, ServerState>,
     /// The last whole check.
     pub fsck: Option<Checked>,
+    /// The last prune that went through.
+    pub prune: Option<Pruned>,
     /// When this state was begun.
     pub begun: Micros,
 }
@@ -59,6 +61,15 @@ pub struct Checked {
     pub clean: bool,
     /// What was, in a few words.
     pub summary: String,
+}
+
+/// A prune.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Pruned {
+    /// When it ended.
+    pub at: Micros,
+    /// Bytes that it gave back.
+    pub freed_bytes: u64,
 }
 
 /// The state and its file.

@@ -143,6 +143,7 @@ impl Watcher for Ear<'_> {
 
 struct Runner {
     stop: Arc<AtomicBool>,
+    semi_sync: bool,
     thread: JoinHandle<()>,
 }
 
@@ -151,8 +152,10 @@ pub(crate) fn keep_streams(daemon: &Arc<Daemon>) {
     let mut running: BTreeMap<String, Runner> = BTreeMap::new();
     while daemon.sleep(LOOK_EVERY) {
         let wanted = wanted(daemon);
+        let config = daemon.config();
         for (name, runner) in &running {
-            if !wanted.contains(name) {
+            // One that is to wait for commits now, or no longer, is begun anew; no other one is touched.
+            if !wanted.contains(name) || runner.semi_sync != config.is_semi_sync(name) {
                 runner.stop.store(true, Ordering::Relaxed);
             }
         }
@@ -168,13 +171,14 @@ pub(crate) fn keep_streams(daemon: &Arc<Daemon>) {
                 continue;
             }
             let stop = Arc::new(AtomicBool::new(false));
+            let semi_sync = config.is_semi_sync(&name);
             let (shared, flag, server) = (Arc::clone(daemon), Arc::clone(&stop), name.clone());
             let thread = std::thread::Builder::new()
                 .name(format!("stream {name}"))
-                .spawn(move || follow(&shared, &server, &flag));
+                .spawn(move || follow(&shared, &server, semi_sync, &flag));
             match thread {
                 Ok(thread) => {
-                    running.insert(name, Runner { stop, thread });
+                    running.insert(name, Runner { stop, semi_sync, thread });
                 }
                 Err(error) => tracing::error!(server = %name, %error, "no thread for the stream"),
             }
@@ -200,12 +204,12 @@ fn wanted(daemon: &Daemon) -> Vec<String> {
         .collect()
 }
 
-fn follow(daemon: &Daemon, server: &str, stop: &AtomicBool) {
+fn follow(daemon: &Daemon, server: &str, semi_sync: bool, stop: &AtomicBool) {
     let mut backoff = BACKOFF.0;
     let ear = Ear { daemon, server, stop };
     while !ear.cancelled() {
         let begun = Instant::now();
-        let ended = archive(&daemon.catalogue, server, daemon.config.is_semi_sync(server), &ear);
+        let ended = archive(&daemon.catalogue, server, semi_sync, &ear);
         if ear.cancelled() {
             return;
         }

@@ -32,6 +32,7 @@ struct Bed {
     dir: tempfile::TempDir,
     port: u16,
     tokens: Vec<(Role, String)>,
+    daemon: Arc<Daemon>,
     stop: Arc<AtomicBool>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
@@ -69,22 +70,23 @@ impl Bed {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let text = format!(
             "repository = {:?}\npassphrase_file = {:?}\nstate = {:?}\nsocket = {:?}\nrestore_into = [{:?}]\n\
-             [listen]\naddress = '127.0.0.1:{port}'\ncertificate = '{CERTIFICATE}'\nkey = '{KEY}'\ntokens = {:?}\n\
+             [drills]\ninto = {:?}\n[listen]\naddress = '127.0.0.1:{port}'\ncertificate = '{CERTIFICATE}'\nkey = '{KEY}'\ntokens = {:?}\n\
              allow = [{allow}]\n",
             at("repository"),
             at("passphrase"),
             at("state"),
             at("socket"),
             at("restored"),
+            at("drills"),
             at("tokens.toml"),
         );
         std::fs::write(at("holdfast.toml"), text).unwrap();
         let config = Config::load(&at("holdfast.toml")).unwrap();
         let daemon = Arc::new(Daemon::open(config).unwrap());
         let stop = Arc::new(AtomicBool::new(false));
-        let flag = Arc::clone(&stop);
-        let thread = std::thread::spawn(move || run(&daemon, &flag).unwrap());
-        let bed = Self { dir, port, tokens: tokens.into(), stop, thread: Some(thread) };
+        let (flag, shared) = (Arc::clone(&stop), Arc::clone(&daemon));
+        let thread = std::thread::spawn(move || run(&shared, &flag).unwrap());
+        let bed = Self { dir, port, tokens: tokens.into(), daemon, stop, thread: Some(thread) };
         bed.until("the board", || bed.local("GET", "/api/v1/status", None).0 == 200);
         bed
     }
@@ -207,7 +209,9 @@ fn roles_are_kept_over_tls_and_every_try_is_noted() {
         assert!(!std::fs::read_to_string(bed.at(file)).unwrap().contains(token), "{file}");
     }
     // The page and its kin need no token, and hold nothing.
-    for path in ["/", "/app.js", "/style.css", "/timeline.js", "/icon.svg", "/healthz", "/readyz"] {
+    for path in
+        ["/", "/app.js", "/style.css", "/timeline.js", "/restore.js", "/icon.svg", "/healthz", "/readyz"]
+    {
         assert_eq!(bed.network("GET", path, None, None).0, 200, "{path}");
     }
 }
@@ -249,6 +253,9 @@ fn a_backup_and_a_restore_are_jobs_and_what_cant_be_is_refused_with_the_reason()
     assert_eq!(job["standing"], "done", "{job}");
     assert_eq!(std::fs::read(into.join("file")).unwrap(), vec![7; 100_000]);
 
+    a_drill_is_proved_kept_and_cleared_away_and_gives_an_estimate(&bed);
+    a_prune_gives_space_back(&bed);
+
     let refused = |status: u16, code: &str, answer: (u16, Value)| {
         assert_eq!((answer.0, answer.1["code"].as_str().unwrap()), (status, code), "{}", answer.1);
         assert!(!answer.1["detail"].as_str().unwrap().is_empty());
@@ -275,6 +282,90 @@ fn a_backup_and_a_restore_are_jobs_and_what_cant_be_is_refused_with_the_reason()
     for name in ["last_success_age_seconds", "repo_free_bytes", "http_request_seconds_count", "build_info"] {
         assert!(metrics.as_str().unwrap().contains(&format!("\nholdfast_{name}")), "{name}");
     }
+}
+
+fn a_drill_is_proved_kept_and_cleared_away_and_gives_an_estimate(bed: &Bed) {
+    // What a drill that died left behind.
+    let id: Value = serde_json::from_slice(&std::fs::read(bed.at("state/state.json")).unwrap()).unwrap();
+    let left = bed.at(&format!("drills/drill-{}-0", id["id"].as_str().unwrap()));
+    let stranger = bed.at("drills/drill-other-0");
+    std::fs::create_dir_all(&left).unwrap();
+    std::fs::create_dir_all(&stranger).unwrap();
+    let (status, job) = bed.local("POST", "/api/v1/servers/files/drills", None);
+    assert_eq!(status, 202, "{job}");
+    let job = bed.ended(&job);
+    assert_eq!((&job["standing"], &job["result"]["proved"]), (&json!("done"), &json!(true)), "{job}");
+    let names = std::fs::read_dir(bed.at("drills")).unwrap().map(|e| e.unwrap().path());
+    assert_eq!(names.collect::<Vec<_>>(), [stranger], "only what is not ours stays");
+    let (_, answer) = bed.local("GET", "/api/v1/servers/files/drills", None);
+    assert_eq!((&answer["drills"][0]["proved"], &answer["drills"][0]["drill"]), (&json!(true), &json!(true)));
+    assert_eq!(answer["drills"][0]["bytes"], 100_000, "{answer}");
+    bed.until("the board shows the drill and the estimate", || {
+        let server = bed.local("GET", "/api/v1/servers/files", None).1;
+        server["drill"]["last"]["proved"] == true
+            && server["drill"]["due"].is_string()
+            && server["estimate"]["restores"].as_u64() >= Some(1)
+    });
+    let metrics = bed.local("GET", "/metrics", None).1;
+    assert!(metrics.as_str().unwrap().contains("holdfast_drill_proved{server=\"files\"} 1\n"));
+}
+
+fn a_prune_gives_space_back(bed: &Bed) {
+    let (status, job) = bed.local("POST", "/api/v1/prunes", None);
+    assert_eq!(status, 202, "{job}");
+    let job = bed.ended(&job);
+    assert_eq!((&job["standing"], &job["result"]["dry_run"]), (&json!("done"), &json!(false)), "{job}");
+    bed.until("the board shows it", || {
+        bed.local("GET", "/api/v1/status", None).1["repository"]["pruned"].is_string()
+    });
+}
+
+#[test]
+fn a_drill_without_room_is_refused_by_name() {
+    let bed = Bed::start("");
+    bed.until("the first base", || {
+        bed.local("GET", "/api/v1/backups?server=files", None).1["backups"].as_array().unwrap().len() == 1
+    });
+    let text = std::fs::read_to_string(bed.at("holdfast.toml")).unwrap();
+    let drill = || bed.local("POST", "/api/v1/servers/files/drills", None);
+    std::fs::write(bed.at("holdfast.toml"), text.replace("[drills]", "[drills]\nspace = '1KiB'")).unwrap();
+    assert!(bed.daemon.reload().unwrap().is_empty());
+    let job = bed.ended(&drill().1);
+    assert_eq!((&job["standing"], &job["failure"]["code"]), (&json!("failed"), &json!("usage")), "{job}");
+    let message = job["failure"]["message"].as_str().unwrap();
+    assert!(
+        message.contains("'files'") && message.contains("100000") && message.contains("1024"),
+        "{message}"
+    );
+    bed.until("the board says so", || {
+        let server = bed.local("GET", "/api/v1/servers/files", None).1;
+        server["level"] == "amber" && server["worries"].to_string().contains("the last drill failed")
+    });
+
+    // A file that can't be used changes nothing, and shows; one without drills takes them away.
+    std::fs::write(bed.at("holdfast.toml"), "nonsense").unwrap();
+    assert!(bed.daemon.reload().unwrap_err().message.contains("holdfast.toml"));
+    let metrics = || bed.local("GET", "/metrics", None).1.as_str().unwrap().to_owned();
+    assert!(metrics().contains("holdfast_config_last_reload_successful 0\n"));
+    assert_eq!(bed.ended(&drill().1)["failure"]["code"], "usage");
+    let (head, tail) = text.split_once("[drills]").unwrap();
+    let (_, tail) = tail.split_once("[listen]").unwrap();
+    std::fs::write(bed.at("holdfast.toml"), format!("jobs = 7\n{head}[listen]{tail}")).unwrap();
+    assert_eq!(bed.daemon.reload().unwrap(), ["jobs"]);
+    assert!(metrics().contains("holdfast_config_last_reload_successful 1\n"));
+    let (status, refused) = drill();
+    assert_eq!(status, 400, "{refused}");
+    assert!(refused["next"].as_str().unwrap().contains("[drills]"), "{refused}");
+    let (_, audit) = bed.local("GET", "/api/v1/audit", None);
+    let read: Vec<&str> = audit["entries"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|e| e["who"] == "SIGHUP")
+        .map(|e| e["outcome"].as_str().unwrap())
+        .collect();
+    assert_eq!(read.len(), 3, "{audit}");
+    assert_eq!(read.iter().filter(|o| **o == "refused").count(), 1, "{audit}");
 }
 
 #[test]

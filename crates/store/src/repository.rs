@@ -363,7 +363,20 @@ impl Repository {
     /// Removes what nobody needs and compacts what is half empty. Backups, restores and archives may run meanwhile.
     /// `progress` is told bytes copied, and bytes to copy. [`Error::PruneBusy`] while another prune works.
     pub fn prune(&self, options: &PruneOptions, progress: &dyn Fn(u64, u64)) -> Result<PruneReport> {
-        Prune::begin(&self.inner, options)?.run(progress)
+        self.prune_while(options, &|done, total| {
+            progress(done, total);
+            true
+        })
+    }
+
+    /// As [`Repository::prune`], but no further segment is compacted once `go_on` says false: what is condemned by then waits
+    /// for the next prune.
+    pub fn prune_while(
+        &self,
+        options: &PruneOptions,
+        go_on: &dyn Fn(u64, u64) -> bool,
+    ) -> Result<PruneReport> {
+        Prune::begin(&self.inner, options)?.run(go_on)
     }
 
     /// Begins a backup; blocks are first compared with those of `parent` at the same place.

@@ -6,6 +6,7 @@ use crate::output::{Output, duration, size};
 use crate::progress::Meter;
 use crate::signals::stop_flag;
 use holdfast_appliance::error::{Error, Result};
+use holdfast_appliance::measured::EstimateView;
 use holdfast_appliance::restore::{
     self, Delta, DeltaView, Options, PlanView, ProveLevel, ReplayMode, RestoredView, Target,
 };
@@ -185,6 +186,7 @@ fn show_plan(out: &mut dyn Write, view: &PlanView) -> io::Result<()> {
     if let Some(version) = &plan.version {
         writeln!(out, "         a server for {version}: {}", view.engine)?;
     }
+    show_estimate(out, view.estimate.as_ref())?;
     if let Some(delta) = &view.delta {
         show_delta(out, delta)?;
     }
@@ -195,6 +197,21 @@ fn show_plan(out: &mut dyn Write, view: &PlanView) -> io::Result<()> {
         writeln!(out, "Not used {line}")?;
     }
     Ok(())
+}
+
+fn show_estimate(out: &mut dyn Write, estimate: Option<&EstimateView>) -> io::Result<()> {
+    let Some(made) = estimate else {
+        return writeln!(out, "Takes    not known yet: no restore of this server was proved");
+    };
+    let words = |seconds: f64| duration((seconds * 1e6) as i64);
+    let (least, most) = (words(made.seconds_min), words(made.seconds_max));
+    writeln!(
+        out,
+        "Takes    about {} ({least} to {most}; {} restores measured)",
+        words(made.seconds),
+        made.restores
+    )?;
+    made.leaves_out.iter().try_for_each(|what| writeln!(out, "         without {what}"))
 }
 
 /// Names of a kind that are shown to people; JSON has all of them.

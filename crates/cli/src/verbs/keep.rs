@@ -5,6 +5,7 @@ use crate::args::{Common, Expire, Prune};
 use crate::output::{Output, size, table};
 use holdfast_appliance::keep::{self, Expired, Wanted};
 use holdfast_appliance::policy::{Keep, Reason};
+use holdfast_appliance::progress::Unwatched;
 use holdfast_appliance::prune::{self, Count, Options, PruneView};
 use holdfast_appliance::time::{parse_time, show_time};
 use std::io::{self, Write};
@@ -92,7 +93,7 @@ pub(super) fn lock(common: &Common, output: Output, backup: &str, until: &str) -
 pub(super) fn prune(common: &Common, output: Output, args: &Prune) -> Result<u8, Stop> {
     let catalogue = open(common)?;
     let options = Options { dead_percent_max: args.max_dead, grace: args.grace };
-    let view = prune::prune(&catalogue, options, args.dry_run, &|_, _| {})?;
+    let view = prune::prune(&catalogue, options, args.dry_run, &Unwatched)?;
     output.answer(&view, |out| say(out, &view))?;
     Ok(if view.waiting > 0 || !view.damaged.is_empty() { DONE_WITH_WARNINGS } else { DONE })
 }

@@ -8,16 +8,17 @@ use crate::config::Config;
 use crate::daemon::Daemon;
 use crate::jobs::{Moment, Work};
 use crate::tokens::{Caller, Role};
-use crate::{expiry, metrics, runner};
+use crate::{drills, expiry, metrics, runner};
 use holdfast_appliance::error::{Error, Result};
 use holdfast_appliance::find::{Wanted, find};
+use holdfast_appliance::measured::{EstimateView, measured};
 use holdfast_appliance::progress::Unwatched;
 use holdfast_appliance::time::{now, parse_time_or_age, show_time};
 use holdfast_appliance::{doctor as examine, list, restore};
 use hyper::StatusCode;
 use hyper::body::Bytes;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -109,7 +110,7 @@ pub(super) fn status(daemon: &Daemon, _: &Request) -> Outcome {
             "servers": board.servers,
             "repository": board.repository,
             "jobs": open.collect::<Vec<_>>(),
-            "restore_into": daemon.config.restore_into,
+            "restore_into": daemon.config().restore_into,
         }),
     )
 }
@@ -164,6 +165,14 @@ pub(super) fn transactions(daemon: &Daemon, asked: &Request) -> Outcome {
     json(StatusCode::OK, &serde_json::json!({ "found": found.found, "more": found.more }))
 }
 
+/// A point, and how long a restore to it would take.
+#[derive(Serialize)]
+struct Cut<'a> {
+    #[serde(flatten)]
+    plan: &'a restore::Plan,
+    estimate: Option<&'a EstimateView>,
+}
+
 /// The point that a moment means: what a restore would keep last and leave out first.
 pub(super) fn at(daemon: &Daemon, asked: &Request) -> Outcome {
     known(daemon, asked.part())?;
@@ -172,12 +181,13 @@ pub(super) fn at(daemon: &Daemon, asked: &Request) -> Outcome {
     let options = runner::restore_options(daemon, asked.part(), &moment, Path::new("/"), false, "standard")?;
     // `latest` would fetch from the source first: a look does not.
     let view = restore::look(&daemon.catalogue, asked.part(), &options)?;
-    json(StatusCode::OK, &view.plan)
+    json(StatusCode::OK, &Cut { plan: &view.plan, estimate: view.estimate.as_ref() })
 }
 
 pub(super) fn retention(daemon: &Daemon, asked: &Request) -> Outcome {
     known(daemon, asked.part())?;
-    let (name, policy) = daemon.config.policy_of(asked.part());
+    let config = daemon.config();
+    let (name, policy) = config.policy_of(asked.part());
     let view = expiry::shown(&daemon.catalogue, &daemon.state, asked.part(), &policy, now())?;
     json(StatusCode::OK, &serde_json::json!({ "policy": name, "terms": policy, "retention": view }))
 }
@@ -237,6 +247,27 @@ pub(super) fn take_backup(daemon: &Daemon, asked: &Request) -> Outcome {
 
 pub(super) fn begin_check(daemon: &Daemon, asked: &Request) -> Outcome {
     submit(daemon, asked, Work::Fsck {})
+}
+
+pub(super) fn begin_prune(daemon: &Daemon, asked: &Request) -> Outcome {
+    submit(daemon, asked, Work::Prune { now: true })
+}
+
+/// Drills of a server that came to a verdict, newest first, and how they stand.
+pub(super) fn drills(daemon: &Daemon, asked: &Request) -> Outcome {
+    known(daemon, asked.part())?;
+    let board = look(daemon)?;
+    let standing = on_board(&board, asked.part()).ok().map(|server| server.drill.clone());
+    let mut all = measured(&daemon.catalogue, &daemon.catalogue.server(asked.part())?);
+    all.retain(|m| m.drill);
+    all.truncate(ROWS_MAX as usize);
+    json(StatusCode::OK, &serde_json::json!({ "server": asked.part(), "standing": standing, "drills": all }))
+}
+
+pub(super) fn begin_drill(daemon: &Daemon, asked: &Request) -> Outcome {
+    known(daemon, asked.part())?;
+    let work = drills::work(daemon, asked.part())?;
+    submit(daemon, asked, work)
 }
 
 pub(super) fn pause(daemon: &Daemon, asked: &Request) -> Outcome {
@@ -313,7 +344,7 @@ pub(crate) fn restore_place(config: &Config, into: &Path) -> Result<()> {
 fn wanted_restore(daemon: &Daemon, asked: &Request) -> std::result::Result<RestoreAsked, Refusal> {
     let wanted: RestoreAsked = asked.read()?;
     known(daemon, &wanted.server)?;
-    restore_place(&daemon.config, &wanted.into)?;
+    restore_place(&daemon.config(), &wanted.into)?;
     Ok(wanted)
 }
 

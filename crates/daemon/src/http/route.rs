@@ -48,10 +48,13 @@ pub(super) const ROUTES: &[Route] = &[
     route("POST", "/servers/{server}/backups", Role::Operator, api::take_backup),
     route("POST", "/servers/{server}/pause", Role::Operator, api::pause),
     route("POST", "/servers/{server}/resume", Role::Operator, api::resume),
+    route("GET", "/servers/{server}/drills", Role::Viewer, api::drills),
+    route("POST", "/servers/{server}/drills", Role::Operator, api::begin_drill),
     route("GET", "/backups", Role::Viewer, api::backups),
     route("POST", "/restore-plans", Role::Restorer, api::plan_restore),
     route("POST", "/restores", Role::Restorer, api::begin_restore),
     route("POST", "/checks", Role::Operator, api::begin_check),
+    route("POST", "/prunes", Role::Admin, api::begin_prune),
     route("GET", "/jobs", Role::Viewer, api::jobs),
     route("GET", "/jobs/{job}", Role::Viewer, api::job),
     // Who may begin it may end it: the handler looks at the job.
@@ -141,7 +144,7 @@ fn caller(daemon: &Daemon, peer: &Peer, request: &Request<Incoming>) -> Result<C
         Peer::Network => {
             let header = request.headers().get(AUTHORIZATION).and_then(|v| v.to_str().ok());
             let token = header.and_then(|text| text.strip_prefix("Bearer ")).map(str::trim);
-            token.and_then(|token| daemon.tokens.caller(token)).ok_or(Refusal::Unauthorized)
+            token.and_then(|token| daemon.tokens().caller(token)).ok_or(Refusal::Unauthorized)
         }
     }
 }

@@ -52,8 +52,11 @@ pub struct PruneReport {
     pub carriers: u64,
     /// Bytes of those.
     pub carrier_bytes: u64,
-    /// Segments that stay condemned because somebody at work may still need them; the next prune goes on.
+    /// Segments that stay condemned because somebody at work may still need them, or because the prune was stopped; the next
+    /// one goes on.
     pub waiting: u64,
+    /// Whoever watched did not want it to go on.
+    pub stopped: bool,
     /// Segments that were left alone because they are damaged, and what is wrong.
     pub damaged: Vec<String>,
     /// Afterwards.
@@ -170,8 +173,8 @@ impl<'a> Prune<'a> {
         Ok(())
     }
 
-    /// Does it.
-    pub(crate) fn run(&self, progress: &dyn Fn(u64, u64)) -> Result<PruneReport> {
+    /// Does it. Where `go_on` says false, what is left waits as after a kill.
+    pub(crate) fn run(&self, go_on: &dyn Fn(u64, u64) -> bool) -> Result<PruneReport> {
         let session = self.inner.begin_session(SessionKind::Prune, Vec::new())?;
         let Looked { mut snapshot, live, objects, plan } = self.look(Some(session.id()))?;
         for (name, lock) in snapshot.dead.drain(..) {
@@ -223,7 +226,13 @@ impl<'a> Prune<'a> {
         let total: u64 = report.plan.carry.iter().map(|c| c.live_bytes).sum();
         let mut done = 0;
         for group in report.plan.carry.clone() {
-            progress(done, total);
+            if !go_on(done, total) {
+                report.stopped = true;
+            }
+            if report.stopped {
+                report.waiting += group.sources.len() as u64;
+                continue;
+            }
             done += group.live_bytes;
             let (now, later): (Vec<SegmentId>, Vec<SegmentId>) =
                 group.sources.iter().partition(|id| known(id));
@@ -263,7 +272,9 @@ impl<'a> Prune<'a> {
                 report.waiting += carried.sources.len() as u64;
             }
         }
-        progress(total, total);
+        if !report.stopped {
+            go_on(total, total);
+        }
         Ok(report)
     }
 

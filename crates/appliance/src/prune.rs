@@ -94,7 +94,13 @@ pub fn prune(
         return Ok(shown(&plan, None, freed));
     }
     let go_on = |done, total| {
-        watcher.reading(Reading { phase: "compact", done, total: Some(total), bytes: true });
+        watcher.reading(Reading {
+            phase: "compact",
+            done,
+            total: Some(total),
+            bytes: true,
+            ..Reading::default()
+        });
         !watcher.cancelled()
     };
     watcher.reading(Reading { phase: "mark", ..Reading::default() });

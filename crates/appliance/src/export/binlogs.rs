@@ -100,7 +100,13 @@ pub fn binlogs(
         }
         write(&log, file, WholeFile::create(disk, &path).map_err(cant)?, &mut |bytes| {
             done += bytes;
-            watcher.reading(Reading { phase: "export", done, total: Some(total), bytes: true });
+            watcher.reading(Reading {
+                phase: "export",
+                done,
+                total: Some(total),
+                bytes: true,
+                ..Reading::default()
+            });
             !watcher.cancelled()
         })
         .map_err(|stopped| match stopped {

@@ -126,7 +126,7 @@ fn archive(folder: &Path, out: &mut dyn Write, watcher: &dyn Watcher) -> Result<
     let (mut out, mut done) = (BufWriter::with_capacity(1 << 20, out), 0);
     let written = tar::write(folder, &mut out, &mut |bytes| {
         done += bytes;
-        watcher.reading(Reading { phase: "tar", done, total: None, bytes: true });
+        watcher.reading(Reading { phase: "tar", done, bytes: true, ..Reading::default() });
         !watcher.cancelled()
     });
     match written.and_then(|_| out.flush()) {

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a bench that cannot go on has to stop")]
 
 use std::hint::black_box;
+use std::sync::Arc;
 
 use aes_gcm::aead::{AeadInOut, KeyInit};
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
@@ -14,6 +15,14 @@ use criterion::{
 use holdfast_benches::rows::{PAGE, Random, fill_page};
 use holdfast_binlog::transaction::Assembler;
 use holdfast_binlog::{Event, FormatDescription, Walker};
+use holdfast_io::{Directory, RealDisk};
+use holdfast_store::format::ids::{BackupId, BlockId, SegmentId, ServerId};
+use holdfast_store::format::map::FileKind;
+use holdfast_store::format::record::{Coordinates, SourceKind};
+use holdfast_store::index::Index;
+use holdfast_store::{
+    Argon2Cost, BackupDraft, CreateOptions, FileSpec, FixedClock, OpenOptions, Repository, Secret,
+};
 use zstd::zstd_safe::{CCtx, CParameter, DCtx, compress_bound};
 
 /// The repository's block.
@@ -205,5 +214,90 @@ fn binlog(c: &mut Criterion) {
     });
 }
 
-criterion_group!(loops, hash, compress, seal, binlog);
+/// Blocks in the index: those of 64 GiB.
+const INDEXED: u64 = 1 << 20;
+
+/// As even as a hash of a block.
+fn id(number: u64) -> BlockId {
+    BlockId(*blake3::hash(&number.to_le_bytes()).as_bytes())
+}
+
+/// One look-up in a table that is larger than the processor's caches, as for each block of a backup.
+fn index(c: &mut Criterion) {
+    let mut index = Index::new(u64::MAX);
+    index.reserve(INDEXED);
+    for first in (0..INDEXED).step_by(1024) {
+        let ids: Vec<_> = (first..first + 1024).map(id).collect();
+        let mut segment = [0; 16];
+        segment.iter_mut().zip(first.to_le_bytes()).for_each(|(to, from)| *to = from);
+        assert!(index.insert(SegmentId(segment), &ids));
+    }
+    let mut random = Random::new(11);
+    let (known, unknown): (Vec<_>, Vec<_>) =
+        (0..1 << 16).map(|_| random.below(INDEXED)).map(|number| (id(number), id(INDEXED + number))).unzip();
+    let mut group = c.benchmark_group("index");
+    group.throughput(Throughput::Elements(1));
+    for (name, ids) in [("look_up_known", known), ("look_up_unknown", unknown)] {
+        let mut turn = ids.iter().cycle();
+        group.bench_function(name, |b| b.iter(|| index.candidates(black_box(turn.next().unwrap()))));
+    }
+}
+
+fn repository(dir: &std::path::Path) -> Repository {
+    let objects = Arc::new(Directory::create(RealDisk::shared(), dir).unwrap());
+    let options = CreateOptions {
+        open: OpenOptions::new(Arc::new(FixedClock::new(1_700_000_000_000_000))),
+        // Nobody guesses this passphrase: the key's derivation is not what is measured.
+        argon2: Argon2Cost { memory_kib: 64, passes: 1 },
+        program: "inner_loops".to_owned(),
+    };
+    Repository::create(objects, options, &Secret::passphrase("bench")).unwrap().0
+}
+
+/// A backup of these blocks as one file, none of them seen before: each begins with the backup's number.
+fn back_up(repository: &Repository, blocks: &mut [Vec<u8>], number: u64) -> BackupId {
+    let writer = repository.begin_backup(None).unwrap();
+    let len = (blocks.len() * BLOCK) as u64;
+    let spec = FileSpec { path: b"file".to_vec(), kind: FileKind::Regular, len, mode: 0o640, mtime_us: 7 };
+    let file = writer.add_file(spec).unwrap();
+    for (at, block) in blocks.iter_mut().enumerate() {
+        block.iter_mut().zip(number.to_le_bytes()).for_each(|(to, from)| *to = from);
+        writer.put_block(file, at as u32, block).unwrap();
+    }
+    let draft = BackupDraft {
+        server: ServerId([7; 16]),
+        source: SourceKind::Folder,
+        coordinates: Coordinates::None,
+        facts: Vec::new(),
+        note: String::new(),
+        warnings: Vec::new(),
+    };
+    writer.commit(draft).unwrap().id
+}
+
+/// A segment's way to the disk, parity and syncs included, and a block's way back, out of the page cache.
+fn segment(c: &mut Criterion) {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let repository = repository(dir.path());
+    let mut blocks = blocks(false);
+    let mut group = c.benchmark_group("segment");
+    group.sample_size(10);
+    let mut number = 0;
+    group.throughput(Throughput::Bytes((BLOCKS * BLOCK) as u64));
+    group.bench_function("write_16_mib", |b| {
+        b.iter(|| {
+            number += 1;
+            back_up(&repository, &mut blocks, number)
+        });
+    });
+    let backup = back_up(&repository, &mut blocks, number + 1);
+    let reader = repository.open_backup(backup).unwrap();
+    over_blocks(&mut group, "read_block", &blocks, |number, block| {
+        let read = reader.read_block(0, number as u32).unwrap();
+        debug_assert_eq!(read, block);
+        black_box(read);
+    });
+}
+
+criterion_group!(loops, hash, compress, seal, index, segment, binlog);
 criterion_main!(loops);

@@ -59,7 +59,7 @@ impl Table {
 
 /// A bounded set of (id, segment).
 #[derive(Debug)]
-pub(crate) struct Index {
+pub struct Index {
     tables: Vec<Table>,
     /// The segments by number.
     segments: Vec<SegmentId>,
@@ -68,12 +68,12 @@ pub(crate) struct Index {
 
 impl Index {
     /// An index that takes at most `bytes_max`.
-    pub(crate) fn new(bytes_max: u64) -> Self {
+    pub fn new(bytes_max: u64) -> Self {
         Self { tables: Vec::new(), segments: Vec::new(), bytes_max }
     }
 
     /// Makes room for that many entries at once, as far as the cap allows.
-    pub(crate) fn reserve(&mut self, entries: u64) {
+    pub fn reserve(&mut self, entries: u64) {
         let room = self.bytes_max.saturating_sub(self.bytes()) / ENTRY_BYTES as u64;
         let entries = usize::try_from((entries.saturating_mul(5) / 4).min(room)).unwrap_or(0);
         if entries >= TABLE_MIN {
@@ -87,11 +87,7 @@ impl Index {
     }
 
     /// Adds a segment with the ids of its blocks; false when the cap is reached.
-    pub(crate) fn insert<'a>(
-        &mut self,
-        segment: SegmentId,
-        ids: impl IntoIterator<Item = &'a BlockId>,
-    ) -> bool {
+    pub fn insert<'a>(&mut self, segment: SegmentId, ids: impl IntoIterator<Item = &'a BlockId>) -> bool {
         if self.segments.len() >= SEGMENTS_MAX {
             return false;
         }
@@ -116,7 +112,7 @@ impl Index {
     }
 
     /// Segments that may hold this block, the newest first.
-    pub(crate) fn candidates(&self, id: &BlockId) -> Vec<SegmentId> {
+    pub fn candidates(&self, id: &BlockId) -> Vec<SegmentId> {
         let wanted = fingerprint(id);
         let mut found = Vec::new();
         let mut seen = HashSet::new();

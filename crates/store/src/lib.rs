@@ -14,7 +14,7 @@ mod clock;
 mod codec;
 mod error;
 mod gc;
-mod index;
+pub mod index;
 mod keys;
 mod logs;
 mod manifest;

@@ -190,6 +190,14 @@ impl CrashWalk {
         }
     }
 
+    /// Goes on behind the next operation, as if the program had left it out; `None` at the end of the trace. For syncs:
+    /// the program sees no difference, only a crash does.
+    pub fn leave_out(&mut self) -> Option<Op> {
+        let op = self.rest.next()?;
+        self.ops = self.ops.saturating_add(1);
+        Some(op)
+    }
+
     /// How many operations had been issued at this moment.
     #[must_use]
     pub fn ops(&self) -> usize {

@@ -4,7 +4,7 @@
 //! record of what was acknowledged when, `state` compares two servers row by row, `replica` is
 //! the second oracle (the server's own applier stopped at a GTID), `replaying` is a base with a source that went on,
 //! `side_work` is what a server does beside the ledger, `random_work` makes schemas and statements, `command` runs `holdfast` as a user would, `bed` is such a user with one
-//! protected server, `copied` is a base without a repository, `watch` ends what would hang. The end-to-end tests themselves are in `tests/tests`.
+//! protected server, `copied` is a base without a repository, `watch` ends what would hang, `stalls` tells how long the machine stood still. The end-to-end tests themselves are in `tests/tests`.
 //!
 //! A test that needs a server fails when there is none: `tools/test` gets them.
 #![allow(
@@ -27,6 +27,7 @@ pub mod replaying;
 pub mod replica;
 pub mod server;
 pub mod side_work;
+pub mod stalls;
 pub mod state;
 pub mod watch;
 
@@ -34,5 +35,6 @@ pub use command::{Holdfast, Outcome};
 pub use ledger::{Ack, Ledger, LedgerOptions};
 pub use random::Random;
 pub use server::{Engine, TestServer};
+pub use stalls::Stalls;
 pub use state::{ServerState, differences};
 pub use watch::StopOnDrop;

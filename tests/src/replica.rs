@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::server::{BACKUP_PASSWORD, BACKUP_USER, Engine, TestServer};
 
 /// Longest time for a replica to reach its stop.
-const LIMIT: Duration = Duration::from_secs(180);
+const LIMIT: Duration = Duration::from_secs(300);
 
 /// A server that began where the source began (from the template), replicated the source's whole
 /// log with one worker, and stopped right after the transaction `until`. The source's binary logs

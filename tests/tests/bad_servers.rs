@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use holdfast_tests::bed::{Bed, refused};
 use holdfast_tests::server::{BACKUP_PASSWORD, BACKUP_USER};
 use holdfast_tests::{Engine, TestServer};
+use rustix::process::{Pid, Signal};
 
 /// What doctor finds wrong, as the lines that mend it.
 fn remedies(bed: &Bed) -> String {
@@ -100,8 +101,13 @@ fn targets_outside_of_the_log_and_in_a_gap_are_answered_with_the_nearest_mariadb
     targets_outside_of_the_log_and_in_a_gap_are_answered_with_the_nearest(Engine::MariaDb);
 }
 
-/// Waits until the account for backups is at work on the server.
-fn wait_for_copy(bed: &Bed, copier: &mut Child) {
+fn signal(child: &Child, signal: Signal) {
+    rustix::process::kill_process(Pid::from_child(child), signal).unwrap();
+}
+
+/// Waits until the account for backups is at work on the server, and holds the copier up at once: it is not through
+/// before the server is killed.
+fn hold_at_copy(bed: &Bed, copier: &mut Child) {
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         let command = match bed.server.engine() {
@@ -109,6 +115,7 @@ fn wait_for_copy(bed: &Bed, copier: &mut Child) {
             Engine::MariaDb => "",
         };
         if !bed.server.sessions(BACKUP_USER, command).is_empty() {
+            signal(copier, Signal::STOP);
             return;
         }
         assert!(copier.try_wait().unwrap().is_none(), "the copy ended before we saw it");
@@ -120,8 +127,9 @@ fn a_server_that_is_killed_in_the_middle_of_a_backup_leaves_no_half_backup(engin
     let mut bed = Bed::new(engine, &[]);
     let log = bed.path("log");
     let mut copier = bed.user.spawn(&["backup", "shop"], &log);
-    wait_for_copy(&bed, &mut copier);
+    hold_at_copy(&bed, &mut copier);
     bed.server.kill();
+    signal(&copier, Signal::CONT);
     let code = copier.wait().unwrap().code();
     let said = std::fs::read_to_string(&log).unwrap();
     assert_eq!(code, Some(1), "{said}");
@@ -134,10 +142,10 @@ fn a_server_that_is_killed_in_the_middle_of_a_backup_leaves_no_half_backup(engin
     bed.server.start_again();
     bed.add("shop", &bed.server).ok();
     let mut copier = bed.user.spawn(&["backup", "shop"], &log);
-    wait_for_copy(&bed, &mut copier);
+    hold_at_copy(&bed, &mut copier);
     copier.kill().unwrap();
     copier.wait().unwrap();
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + Duration::from_secs(120);
     while !bed.server.sessions(BACKUP_USER, "").is_empty() {
         assert!(Instant::now() < deadline, "a session of the killed backup stays");
         std::thread::sleep(Duration::from_millis(100));

@@ -280,8 +280,10 @@ fn a_signal_ends_a_backup_and_leaves_nothing_behind(bed: &Bed) {
     // What ended without a word could not tell the server, which notices when its wait is over.
     nothing_goes_on(&bed.source);
     // None of its locks is left: definitions and commits go through.
-    bed.source.run(&["SET GLOBAL lock_wait_timeout = 10", "DROP TABLE IF EXISTS shop.slow"]);
-    bed.source.run(&["CREATE TABLE shop.free (n INT) ENGINE=InnoDB", "INSERT INTO shop.free VALUES (1)"]);
+    bed.source.run(&["SET GLOBAL lock_wait_timeout = 60"]);
+    bed.source.run_once(&["DROP TABLE IF EXISTS shop.slow"]);
+    bed.source
+        .run_once(&["CREATE TABLE shop.free (n INT) ENGINE=InnoDB", "INSERT INTO shop.free VALUES (1)"]);
     bed.source.run(&["SET GLOBAL lock_wait_timeout = DEFAULT", "DROP TABLE shop.free"]);
     let _ = bed.user.done(&["backup", "shop", "--json"]);
     assert_eq!(bed.backups(), listed + 1);

@@ -4,7 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on has failed")]
 
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use holdfast_engine::PrivateServer;
@@ -122,19 +122,23 @@ fn survives_kills(engine: Engine) {
         let running = server.take().unwrap();
         let mut conn = running.connect().unwrap();
         let interrupter = conn.interrupter();
-        let more = random.below(60);
+        let until = done + random.below(40);
         let moment = Duration::from_micros(random.below(3000));
-        let at = AtomicU64::new(0);
+        let (at, acted) = (AtomicU64::new(0), AtomicBool::new(false));
         let hard = random.below(2) == 0;
         let ended = std::thread::scope(|scope| {
             let worker = scope.spawn(|| {
                 replay(&mut conn, &bed.log, &bed.options(), &mut |p: &Progress| {
                     at.store(p.transactions, Ordering::Relaxed);
+                    // It does not run away from a killer that gets no time.
+                    while p.transactions >= until + 10 && !acted.load(Ordering::Relaxed) {
+                        std::thread::sleep(Duration::from_micros(200));
+                    }
                     ControlFlow::Continue(())
                 })
             });
             // Transactions behind the checkpoint fly by; the count is of those since this start.
-            while at.load(Ordering::Relaxed) < done + more && !worker.is_finished() {
+            while at.load(Ordering::Relaxed) < until && !worker.is_finished() {
                 std::thread::sleep(Duration::from_micros(200));
             }
             done = done.max(at.load(Ordering::Relaxed));
@@ -151,6 +155,7 @@ fn survives_kills(engine: Engine) {
             } else {
                 server = Some(running);
             }
+            acted.store(true, Ordering::Relaxed);
             worker.join().unwrap()
         });
         match ended {

@@ -4,8 +4,8 @@
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use holdfast_engine::{PrivateServer, StartOptions};
 use holdfast_format::record::{Coordinates, SourceKind};
@@ -196,6 +196,7 @@ impl Started {
             .args(["--secure-file-priv=NULL", "--skip-log-bin", "--innodb-buffer-pool-size=64M"])
             .arg(format!("--datadir={}", folder.display()))
             .arg(format!("--socket={}", socket.display()))
+            .arg(format!("--tmpdir={}", bed.dir.path().display()))
             .arg(format!("--log-error={}", bed.dir.path().join("by-hand.log").display()))
             .spawn()
             .unwrap();
@@ -205,14 +206,14 @@ impl Started {
     fn root(&mut self) -> Conn {
         let options =
             holdfast_mysql::ConnectOptions::new(holdfast_mysql::Endpoint::Unix(self.socket.clone()), "root");
-        for _ in 0..600 {
+        for _ in 0..1800 {
             if let Ok(conn) = Conn::connect(&options) {
                 return conn;
             }
             assert!(self.child.try_wait().unwrap().is_none(), "the server ended");
             std::thread::sleep(Duration::from_millis(100));
         }
-        unreachable!("the server did not start within a minute")
+        unreachable!("the server did not start within three minutes")
     }
 
     fn stop(&mut self) {
@@ -382,17 +383,31 @@ fn planted(bed: &Bed) -> [usize; 2] {
     found.try_into().unwrap()
 }
 
-/// Slows a copy down, so that a lot is committed while it is taken.
+/// Rows that writers have committed.
 #[derive(Default)]
-struct Slow(std::sync::Mutex<Option<holdfast_source::Stage>>);
+struct Committed(AtomicU64);
 
-impl holdfast_source::Watch for Slow {
+impl Committed {
+    /// Waits for so many more of them, but not for ever: whoever ended them says why.
+    fn wait_for(&self, more: u64) {
+        let goal = self.0.load(Ordering::Relaxed) + more;
+        let deadline = Instant::now() + Duration::from_secs(120);
+        while self.0.load(Ordering::Relaxed) < goal && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+/// Holds a copy up, so that a lot is committed in each of its stages.
+struct Slow<'a>(std::sync::Mutex<Option<holdfast_source::Stage>>, &'a Committed);
+
+impl holdfast_source::Watch for Slow<'_> {
     fn cancelled(&self) -> bool {
         false
     }
     fn progress(&self, now: holdfast_source::Progress) {
         if self.0.lock().unwrap().replace(now.stage) != Some(now.stage) {
-            std::thread::sleep(Duration::from_millis(800));
+            self.1.wait_for(100);
         }
     }
 }
@@ -409,12 +424,12 @@ fn transactions_without_gtids_in_the_bounds_of_a_clone_are_replayed_once() {
         "CREATE DATABASE shop",
         "CREATE TABLE shop.mixed (n INT NOT NULL, kind VARCHAR(9) NOT NULL)",
     ]);
-    let stop = AtomicBool::new(false);
+    let (stop, committed) = (AtomicBool::new(false), Committed::default());
     let base = std::thread::scope(|scope| {
         let _stop = StopOnDrop(&stop);
         let writers: Vec<_> = (0..4)
             .map(|writer| {
-                let (source, stop) = (&source, &stop);
+                let (source, stop, committed) = (&source, &stop, &committed);
                 scope.spawn(move || {
                     let mut conn = source.root();
                     let mut n = writer;
@@ -423,14 +438,16 @@ fn transactions_without_gtids_in_the_bounds_of_a_clone_are_replayed_once() {
                             conn.execute(format!("SET SESSION gtid_next = '{kind}'")).unwrap();
                             conn.execute(format!("INSERT INTO shop.mixed VALUES ({n}, '{kind}')")).unwrap();
                             n += 4;
+                            committed.0.fetch_add(1, Ordering::Relaxed);
                         }
                     }
                 })
             })
             .collect();
-        std::thread::sleep(Duration::from_millis(300));
-        let base = Copied::take_watched(&source, dir.path(), &Slow::default());
-        std::thread::sleep(Duration::from_millis(300));
+        committed.wait_for(100);
+        let slow = Slow(std::sync::Mutex::default(), &committed);
+        let base = Copied::take_watched(&source, dir.path(), &slow);
+        committed.wait_for(100);
         stop.store(true, Ordering::Relaxed);
         writers.into_iter().for_each(|writer| writer.join().unwrap());
         base

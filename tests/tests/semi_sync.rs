@@ -21,7 +21,7 @@ use holdfast_format::segment::FrameKind;
 use holdfast_io::{Directory, Objects, RealDisk};
 use holdfast_mysql::Conn;
 use holdfast_store::{Argon2Cost, Clock, CreateOptions, FixedClock, OpenOptions, Repository, Secret};
-use holdfast_tests::{Engine, StopOnDrop, TestServer};
+use holdfast_tests::{Engine, Stalls, StopOnDrop, TestServer};
 
 const SERVER: ServerId = ServerId([3; 16]);
 const IDENTITY: Uuid = Uuid([4; 16]);
@@ -232,20 +232,36 @@ fn archived(store: &SlowStore) -> [u64; WRITERS] {
     rows
 }
 
+/// An event that is not durable within 700 ms gets its word early, and nothing is claimed of that time. Where the machine
+/// itself stood still for so long, the test shows nothing, and is done again.
 fn no_commit_that_a_client_was_told_of_is_lost_with_the_server(engine: Engine) {
+    for attempt in 1.. {
+        let dir = tempfile::tempdir().unwrap();
+        let stalls = Stalls::watch(dir.path());
+        let Err(why) = no_commit_is_lost(engine, dir.path()) else { return };
+        let stood_still = stalls.longest();
+        assert!(
+            attempt < 4 && stalls.stretched(Duration::from_millis(100)) > Duration::from_millis(300),
+            "{why}; this machine stood still for {stood_still:?} at most"
+        );
+        println!("attempt {attempt}: {why}; this machine stood still for {stood_still:?}");
+    }
+}
+
+/// What is wrong if a word was given early.
+fn no_commit_is_lost(engine: Engine, dir: &Path) -> Result<(), String> {
     let mut server = source(engine);
-    let dir = tempfile::tempdir().unwrap();
-    let store = SlowStore::new(dir.path());
+    let store = SlowStore::new(dir);
     let (stop, stop_writers) = (AtomicBool::new(false), AtomicBool::new(false));
     let acked: [AtomicU64; WRITERS] = Default::default();
     let told = Told::default();
-    std::thread::scope(|scope| {
+    let alone = std::thread::scope(|scope| {
         let _stop = StopOnDrop(&stop);
         let follower = scope.spawn(|| store.follow(&server, &stop, &told));
         wait_until_attached(&server);
         let mut conn = server.root();
         let alone_before = status(&mut conn, "no_tx");
-        std::thread::scope(|writers| {
+        let alone = std::thread::scope(|writers| {
             let _stop = StopOnDrop(&stop_writers);
             for (writer, acked) in acked.iter().enumerate() {
                 let (server, stop) = (&server, &stop_writers);
@@ -254,27 +270,32 @@ fn no_commit_that_a_client_was_told_of_is_lost_with_the_server(engine: Engine) {
             wait_for("commits, and the proof that they waited", || {
                 acked.iter().all(|a| a.load(Ordering::SeqCst) >= 10) && told.zero_loss.load(Ordering::SeqCst)
             });
-            assert_eq!(status(&mut conn, "no_tx"), alone_before, "a commit did not wait for the archive");
+            let alone = (alone_before, status(&mut conn, "no_tx"));
             assert_ne!(status(&mut conn, "yes_tx"), "0");
             let pid = rustix::process::Pid::from_raw(server.server().pid()).unwrap();
             rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+            alone
         });
         stop.store(true, Ordering::Relaxed);
         follower.join().unwrap().unwrap();
+        alone
     });
     server.kill();
+    if alone.0 != alone.1 {
+        return Err(format!("commits did not wait for the archive: {} before, then {}", alone.0, alone.1));
+    }
     let rows = archived(&store);
     for (writer, acked) in acked.iter().enumerate() {
         let acked = acked.load(Ordering::SeqCst);
-        assert!(
-            rows[writer] >= acked,
-            "writer {writer} was told of {acked} commits, {} are here",
-            rows[writer]
-        );
+        if rows[writer] < acked {
+            return Err(format!("writer {writer} was told of {acked} commits, {} are here", rows[writer]));
+        }
     }
     let proved = store.log().zero_loss().unwrap();
-    assert_eq!(proved.len(), 1, "{proved:?}");
-    assert!(proved[0].0 < proved[0].1, "{proved:?}");
+    if proved.len() != 1 || proved[0].0 >= proved[0].1 {
+        return Err(format!("what is proved has a break: {proved:?}"));
+    }
+    Ok(())
 }
 
 #[test]
@@ -308,17 +329,17 @@ fn a_disk_that_is_too_slow_holds_no_commit_up_for_long_and_proves_nothing(engine
         let took = insert(2);
         assert!(took >= Duration::from_millis(250), "the commit did not wait: {took:?}");
         // The limit is 700 ms; the source alone would wait a minute. A busy machine gets some room.
-        store.delay_ms.store(5_000, Ordering::SeqCst);
+        store.delay_ms.store(12_000, Ordering::SeqCst);
         for id in 3..6 {
             let took = insert(id);
-            assert!(took < Duration::from_secs(5), "commit {id} was held up for {took:?}");
+            assert!(took < Duration::from_secs(11), "commit {id} was held up for {took:?}");
         }
         // The archive leaves the source alone, and comes back when the disk is well again.
         store.delay_ms.store(0, Ordering::SeqCst);
         wait_for("the archive to leave", || told.too_slow.load(Ordering::SeqCst));
         wait_until_attached(&server);
         let took = insert(7);
-        assert!(took < Duration::from_secs(5), "commit 7 was held up for {took:?}");
+        assert!(took < Duration::from_secs(30), "commit 7 was held up for {took:?}");
         stop.store(true, Ordering::Relaxed);
         follower.join().unwrap().unwrap();
     });

@@ -20,14 +20,14 @@ use holdfast_mysql::{Conn, ConnectOptions, Endpoint, TlsMode};
 use holdfast_restore::run::SOCKET;
 use holdfast_tests::ledger::{Held, check};
 use holdfast_tests::replica::replica_until;
-use holdfast_tests::server::scratch;
+use holdfast_tests::server::{scratch, transaction_number};
 use holdfast_tests::side_work;
 use holdfast_tests::{
     Ack, Engine, Holdfast, Ledger, LedgerOptions, Random, ServerState, TestServer, differences,
 };
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How many fresh restores are compared with a replica; the last one that is rolled forward is, too.
 const REPLICAS: u64 = 1;
@@ -113,10 +113,16 @@ impl Job {
         }
         ledger.wait_for(50);
         let acks = ledger.stop();
-        std::thread::sleep(Duration::from_millis(1300));
+        let job = Self { user, source, seed, acks, dir };
+        let deadline = Instant::now() + Duration::from_secs(120);
+        let archived = || job.log().last().map_or(0, |last| transaction_number(last["id"].as_str().unwrap()));
+        while archived() < job.source.last_transaction() {
+            assert!(Instant::now() < deadline, "the archive does not come to the end of the log");
+            std::thread::sleep(Duration::from_millis(200));
+        }
         archive.kill().unwrap();
         archive.wait().unwrap();
-        Self { user, source, seed, acks, dir }
+        job
     }
 
     /// One restore, to `count` targets one after the other.

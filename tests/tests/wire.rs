@@ -132,8 +132,8 @@ fn a_wait_ends_at_its_deadline_and_a_cut_at_once() {
     let mut conn = server.root();
     conn.set_read_timeout(Duration::from_millis(300));
     let begin = Instant::now();
-    assert!(conn.query("SELECT SLEEP(5)").unwrap_err().is_timeout());
-    assert!(begin.elapsed() < Duration::from_secs(3));
+    assert!(conn.query("SELECT SLEEP(120)").unwrap_err().is_timeout());
+    assert!(begin.elapsed() < Duration::from_secs(50));
     assert!(matches!(conn.query("SELECT 1").unwrap_err(), Error::Poisoned { .. }));
 
     let mut conn = server.root();
@@ -144,9 +144,9 @@ fn a_wait_ends_at_its_deadline_and_a_cut_at_once() {
             std::thread::sleep(Duration::from_millis(200));
             cut.interrupt();
         });
-        assert!(conn.query("SELECT SLEEP(20)").unwrap_err().is_network());
+        assert!(conn.query("SELECT SLEEP(120)").unwrap_err().is_network());
     });
-    assert!(begin.elapsed() < Duration::from_secs(5));
+    assert!(begin.elapsed() < Duration::from_secs(50));
 }
 
 fn a_dump_from_a_file_that_is_not_there_is_error_1236(engine: Engine) {
@@ -157,7 +157,7 @@ fn a_dump_from_a_file_that_is_not_there_is_error_1236(engine: Engine) {
         let mut options = DumpOptions::new(77_001);
         options.until_end = true;
         conn.dump(&from, &options)
-            .and_then(|mut stream| stream.next_event(Instant::now() + Duration::from_secs(20)))
+            .and_then(|mut stream| stream.next_event(Instant::now() + Duration::from_secs(120)))
     };
     assert_eq!(dump("nothing.000001", 4).unwrap_err().code(), Some(1236));
     let mut root = server.root();

@@ -107,7 +107,7 @@ mod tests {
         let folder = dir.path().canonicalize().unwrap();
         let pid_file = folder.join(PID_FILE);
         let mut left = Command::new("sh")
-            .args(["-c", "sleep 60 & wait", "sh"])
+            .args(["-c", "sleep 100 & wait", "sh"])
             .arg(format!("--datadir={}", folder.display()))
             .arg(format!("--pid-file={}", pid_file.display()))
             .spawn()
@@ -116,7 +116,7 @@ mod tests {
             std::fs::write(&pid_file, left.id().to_string()).unwrap();
         }
         // Until it has become `sh`, the child is a copy of this test, with this test's arguments.
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + Duration::from_secs(60);
         while server_on(&folder).is_none() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(5));
         }

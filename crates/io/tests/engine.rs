@@ -25,7 +25,7 @@ fn options() -> EngineOptions {
         buffers: 12,
         buffer_bytes: 64 * 1024,
         register: true,
-        patience: Duration::from_secs(20),
+        patience: Duration::from_secs(60),
     }
 }
 
@@ -179,7 +179,7 @@ fn what_is_done_can_be_asked_for_without_waiting() {
         let buffer = engine.slab().try_take().unwrap();
         let direction = Direction::Read { len: 4096 };
         engine.submit(Request { file, offset: 0, buffer, direction, token: 1 }).unwrap();
-        let deadline = std::time::Instant::now() + Duration::from_secs(10);
+        let deadline = std::time::Instant::now() + Duration::from_secs(60);
         let done = loop {
             if let Some(done) = engine.try_complete().unwrap() {
                 break done;
@@ -267,7 +267,7 @@ fn buffers_travel_to_other_threads_and_come_back_by_being_dropped() {
         std::thread::scope(|scope| {
             let sum = scope.spawn(move || receive.iter().map(|c| c.buffer.filled().len()).sum::<usize>());
             for token in 0..60 {
-                let buffer = engine.slab().take(Duration::from_secs(10)).unwrap();
+                let buffer = engine.slab().take(Duration::from_secs(60)).unwrap();
                 let direction = Direction::Read { len: 1000 };
                 engine
                     .submit(Request { file: Arc::clone(&file), offset: 0, buffer, direction, token })

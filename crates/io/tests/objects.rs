@@ -99,7 +99,7 @@ fn a_lock_waited_for_is_given_when_the_holder_lets_go() {
         let held = objects.lock(&lock, LockKind::Exclusive, Duration::ZERO).unwrap();
         std::thread::scope(|scope| {
             let waiter =
-                scope.spawn(|| objects.lock(&lock, LockKind::Exclusive, Duration::from_secs(20)).is_ok());
+                scope.spawn(|| objects.lock(&lock, LockKind::Exclusive, Duration::from_secs(60)).is_ok());
             std::thread::sleep(Duration::from_millis(30));
             drop(held);
             assert!(waiter.join().unwrap());

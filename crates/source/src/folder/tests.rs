@@ -277,10 +277,18 @@ fn only_files_whose_state_is_old_and_equal_are_taken_from_the_copy_before() {
         fs::write(file(name), &page).unwrap();
     }
     let source = || FolderSource::new(dir.path());
+    // However long this takes, the files are younger than the copy.
+    let set_times = |at: std::time::SystemTime| {
+        for name in ["same", "written", "touched", "bad.ibd"] {
+            fs::OpenOptions::new().write(true).open(file(name)).unwrap().set_modified(at).unwrap();
+        }
+    };
+    set_times(std::time::SystemTime::now() + std::time::Duration::from_secs(3600));
     let young = Keeper::default();
     source().copy(&young, &Unwatched).unwrap();
     assert!(young.states.lock().unwrap().is_empty(), "times of this very moment vouch for nothing");
 
+    set_times(std::time::SystemTime::now() - std::time::Duration::from_secs(3600));
     std::thread::sleep(std::time::Duration::from_millis(2100));
     let first = Keeper::default();
     let told = source().copy(&first, &Unwatched).unwrap();

@@ -85,18 +85,18 @@ fn a_run_without_the_last_word_or_with_half_a_stream_is_a_failure() {
 #[test]
 fn a_program_that_says_nothing_any_more_is_killed() {
     let started = Instant::now();
-    let (_, result) = run("head -c 1000 stream; sleep 60", |b| b.silence_max(Duration::from_millis(300)));
+    let (_, result) = run("head -c 1000 stream; sleep 600", |b| b.silence_max(Duration::from_millis(300)));
     assert!(matches!(result, Err(Error::Silent { .. })));
-    assert!(started.elapsed() < Duration::from_secs(10));
+    assert!(started.elapsed() < Duration::from_secs(120));
 }
 
 #[test]
 fn a_program_that_holds_commits_for_too_long_is_killed() {
     let started = Instant::now();
-    let script = "echo Starting BACKUP STAGE BLOCK_COMMIT >&2; sleep 60; cat stream; echo completed OK! >&2";
+    let script = "echo Starting BACKUP STAGE BLOCK_COMMIT >&2; sleep 600; cat stream; echo completed OK! >&2";
     let (_, result) = run(script, |b| b.commit_stall_max(Duration::from_millis(300)));
     assert!(matches!(result, Err(Error::Stalled { .. })), "{:?}", result.err());
-    assert!(started.elapsed() < Duration::from_secs(10));
+    assert!(started.elapsed() < Duration::from_secs(120));
 }
 
 #[test]

@@ -15,6 +15,7 @@ from .crypto import derive, digest, unseal
 from .objects import ObjectStore, hashed_body
 
 KEYRING_COPIES = ("keyring/0", "keyring/1", "keyring/2")
+FEATURE_SEALED_AGAIN = 1
 SLOT_KINDS = {1: "passphrase", 2: "key file"}
 
 
@@ -108,10 +109,13 @@ def parse_keyring(data: bytes, name: str) -> KeyringObject:
     cur = Cursor(hashed_body(data, name), name, "keyring")
     cur.magic(b"HFKEYS\0\0")
     cur.version()
-    unknown, _ = cur.u32(), cur.u32()
+    features, _ = cur.u32(), cur.u32()
+    unknown = features & ~FEATURE_SEALED_AGAIN
     if unknown:
         raise cur.bad(f"the repository uses features (0x{unknown:x}) that this reader does not know")
-    cur.zeros(4)
+    state = cur.u32()
+    if state > features & FEATURE_SEALED_AGAIN:
+        raise cur.bad(f"the state of a re-encryption is {state}")
     repository, generation = cur.ident(), cur.u64()
     bound = cur.data[: cur.at]
     slots = [parse_slot(cur) for _ in range(cur.count(LIMIT_SLOTS, 81, "slots"))]

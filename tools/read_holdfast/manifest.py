@@ -61,14 +61,17 @@ def parse_record(data: bytes, name: str, number: int, keys: Keys) -> Record:
     if found != number:
         raise cur.bad(f"is record {found}")
     previous, generation, nonce = cur.take(HASH), cur.u32(), cur.take(12)
-    length = cur.u32()
-    cur.zeros(4)
+    length, form = cur.u32(), cur.u32()
+    if form > 1:
+        raise cur.bad(f"has the form {form}")
+    # A record that was sealed again is known by the hash that it had at first.
+    known_by = cur.take(HASH) if form else data[-HASH:]
     if length > LIMIT_RECORD + TAG or length != cur.left:
         raise cur.bad(f"sealed record of {length} bytes, {cur.left} there")
-    plain = unseal(keys.manifest(generation, name), nonce, data[:ENVELOPE], cur.take(length))
+    plain = unseal(keys.manifest(generation, name), nonce, data[: cur.at], cur.take(length))
     if plain is None:
         raise Damage(name, "sealed record", "tag does not match")
-    return Record(number, previous, data[-HASH:], *parse_body(plain, name))
+    return Record(number, previous, known_by, *parse_body(plain, name))
 
 
 def parse_body(plain: bytes, name: str) -> tuple[int, int, int, Optional[object]]:
@@ -214,14 +217,14 @@ class ManifestReader:
         for folder in MANIFEST_FOLDERS:
             name = f"{folder}/{number:016x}"
             try:
-                data = self.store.load(name, ENVELOPE + LIMIT_RECORD + TAG + HASH)
+                data = self.store.load(name, ENVELOPE + HASH + LIMIT_RECORD + TAG + HASH)
                 if data is None:
                     missing.append(name)
                     continue
                 copy = parse_record(data, name, number, self.keys)
                 if previous is not None and copy.previous != previous:
                     raise Damage(name, "hash of the record before", "does not match that record")
-                if record and copy.hash != record.hash:
+                if record and (copy.hash, copy.time, copy.body) != (record.hash, record.time, record.body):
                     raise Damage(name, "", "differs from its other copy")
                 record = record or copy
             except Damage as error:

@@ -105,7 +105,7 @@ impl Catalogue {
 }
 
 /// The door to a repository that is there.
-fn objects(place: &Path) -> Result<Arc<dyn Objects>> {
+pub(crate) fn objects(place: &Path) -> Result<Arc<dyn Objects>> {
     let directory = Directory::open(RealDisk::shared(), place).map_err(|error| {
         if error.is_not_found() {
             store_error(place, holdfast_store::Error::NotARepository)
@@ -232,6 +232,9 @@ pub(crate) fn store_error(place: &Path, error: holdfast_store::Error) -> Error {
         }
         Store::PruneBusy => Error::new(Code::Locked, text)
             .with_next("wait until the other `holdfast prune` or `holdfast-fsck` has ended"),
+        Store::Rekeying => Error::new(Code::Locked, text).with_next("wait until it has ended"),
+        Store::InUse { .. } => Error::new(Code::Locked, text)
+            .with_next("stop it (holdfastd and `holdfast archive`, too), and run the same command again"),
         _ if error.is_no_space() => Error::failed(format!("The repository's file system is full: {text}"))
             .with_next("free some space; nothing that was acknowledged is lost"),
         _ if error.is_damage() => Error::new(Code::Corruption, text)

@@ -1,11 +1,15 @@
 //! `key`: the ways into a repository.
 
-use crate::catalogue::{Catalogue, Key, secret};
-use crate::error::{Error, Result};
+use crate::catalogue::{Catalogue, Key, objects, open_options, secret, sentence, store_error};
+use crate::error::{Code, Error, Result};
+use crate::progress::{Reading, Watcher};
+use crate::settings::Environment;
 use crate::time::Micros;
 use crate::views::time;
-use holdfast_store::{Argon2Cost, KeySlotInfo, KeySlotKind};
+use holdfast_io::{Directory, RealDisk};
+use holdfast_store::{Argon2Cost, KeySlotInfo, KeySlotKind, RekeyPlan, Repository};
 use serde::Serialize;
+use std::path::Path;
 
 /// A way in.
 #[derive(Clone, Debug, Serialize)]
@@ -32,6 +36,54 @@ pub struct RotatedView {
     pub kept: Vec<KeyView>,
     /// The ways in that are no more.
     pub removed: Vec<KeyView>,
+}
+
+/// What a re-encryption would do, or did.
+#[derive(Clone, Debug, Serialize)]
+pub struct RekeyView {
+    /// Nothing was changed.
+    pub dry_run: bool,
+    /// It goes on, or went on, with one that was broken off.
+    pub resumed: bool,
+    /// The new keys; none of a plan.
+    pub rotated: Option<RotatedView>,
+    /// Data and meta segments that were sealed anew, or are to be.
+    pub segments: u64,
+    /// Log segments.
+    pub logs: u64,
+    /// Copies of records, and packs of them.
+    pub records: u64,
+    /// Bytes of all these.
+    pub bytes: u64,
+    /// Bytes that must be free for it.
+    pub free_bytes: u64,
+    /// Objects in `quarantine/`, which have to go before it.
+    pub quarantined: u64,
+    /// What could not be sealed anew, so that the old keys stay.
+    pub left: Vec<String>,
+}
+
+fn rekey_view(plan: &RekeyPlan, rotated: Option<RotatedView>) -> RekeyView {
+    RekeyView {
+        dry_run: rotated.is_none(),
+        resumed: plan.resumes,
+        rotated,
+        segments: plan.segments,
+        logs: plan.logs,
+        records: plan.records,
+        bytes: plan.bytes,
+        free_bytes: plan.free_bytes,
+        quarantined: plan.quarantined,
+        left: Vec::new(),
+    }
+}
+
+fn rotated_view(rotated: &holdfast_store::Rotated) -> RotatedView {
+    RotatedView {
+        generation: rotated.generation,
+        kept: rotated.kept.iter().map(view).collect(),
+        removed: rotated.removed.iter().map(view).collect(),
+    }
 }
 
 fn view(slot: &KeySlotInfo) -> KeyView {
@@ -92,9 +144,47 @@ pub fn remove(catalogue: &Catalogue, text: &str) -> Result<KeyView> {
 pub fn rotate(catalogue: &Catalogue, keys: &[Key]) -> Result<RotatedView> {
     let secrets = keys.iter().map(secret).collect::<Result<Vec<_>>>()?;
     let rotated = catalogue.repository.rotate_keys(&secrets).map_err(|e| catalogue.store_error(e))?;
-    Ok(RotatedView {
-        generation: rotated.generation,
-        kept: rotated.kept.iter().map(view).collect(),
-        removed: rotated.removed.iter().map(view).collect(),
-    })
+    Ok(rotated_view(&rotated))
+}
+
+/// What [`rekey`] would do.
+///
+/// # Errors
+/// When the repository can't be read.
+pub fn plan_rekey(catalogue: &Catalogue) -> Result<RekeyView> {
+    let plan = catalogue.repository.plan_rekey().map_err(|e| catalogue.store_error(e))?;
+    Ok(rekey_view(&plan, None))
+}
+
+/// Makes new keys, seals everything in the repository at `place` anew under them, and drops the old ones; one that was
+/// broken off goes on. The first of `keys` that fits opens the repository; slots that none of them opens go.
+///
+/// # Errors
+/// `Locked` while anybody has the repository open, `WrongKey`, `Interrupted` when the watcher wanted it to stop.
+pub fn rekey(
+    environment: &Environment,
+    place: &Path,
+    keys: &[Key],
+    watcher: &dyn Watcher,
+) -> Result<RekeyView> {
+    let secrets = keys.iter().map(secret).collect::<Result<Vec<_>>>()?;
+    // Temporary files of processes that died are no objects, and may hold what was sealed under old keys.
+    let unfit = |e: holdfast_io::Error| Error::failed(sentence(&e.to_string()));
+    let sweep = || Directory::open(RealDisk::shared(), place).and_then(|folder| folder.sweep());
+    let report = Repository::rekey(objects(place)?, &secrets, open_options(environment), &|at| {
+        let (done, total) = (at.bytes, Some(at.total));
+        watcher.reading(Reading { phase: "re-encrypt", done, total, bytes: true, ..Reading::default() });
+        !watcher.cancelled()
+    });
+    let report = report.map_err(|e| store_error(place, e))?;
+    sweep().map_err(unfit)?;
+    if !report.finished && report.left.is_empty() {
+        let why =
+            "The re-encryption was stopped; the repository can be used as it is, and the old keys stay.";
+        return Err(Error::new(Code::Interrupted, why).with_next("the same command goes on"));
+    }
+    let mut view = rekey_view(&report.done, Some(rotated_view(&report.rotated)));
+    view.resumed = report.resumed;
+    view.left = report.left;
+    Ok(view)
 }

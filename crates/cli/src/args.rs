@@ -288,7 +288,8 @@ pub enum KeyVerb {
     },
     /// Remove a way in; the last one stays
     ///
-    /// An old copy of the keyring, with what opened the slot, still opens the repository until `holdfast key rotate`.
+    /// An old copy of the keyring, with what opened the slot, still opens what is
+    /// stored now, until `holdfast key rotate --rekey`.
     Remove {
         /// The slot's id, the beginning of it, or its label
         slot: String,
@@ -297,7 +298,17 @@ pub enum KeyVerb {
     ///
     /// The way in that you use now stays, and those whose keys you give; all others, and all kits made before, open
     /// nothing that is newer. Processes that have the repository open have to be started again.
+    ///
+    /// An old copy of the keyring, with what opened it, still opens what was written before. With --rekey all of that is
+    /// sealed anew, and the old keys are gone. Nobody can use the repository meanwhile; broken off, it goes on by the
+    /// same command.
     Rotate {
+        /// Seal everything that is stored anew under the new keys, and forget the old ones
+        #[arg(long)]
+        rekey: bool,
+        /// Say what --rekey would do, and change nothing
+        #[arg(long, requires = "rekey")]
+        dry_run: bool,
         /// File with the passphrase of another way in that stays; may be given several times
         #[arg(long, value_name = "FILE")]
         keep_passphrase_file: Vec<PathBuf>,

@@ -16,8 +16,11 @@ const MAGIC: &[u8; 8] = b"HFKEYS\0\0";
 const WHAT: &str = "keyring";
 const SECRETS: &str = "keyring's secrets";
 
-/// Features that a reader must know; this version has none.
-pub const READ_FEATURES: u32 = 0;
+/// Feature of a repository that was re-encrypted, or is being: records of the manifest may have been sealed again.
+pub const RESEALED: u32 = 1;
+
+/// Features that a reader must know, as far as this version knows them.
+pub const READ_FEATURES: u32 = RESEALED;
 
 /// Features that a writer must know, and a reader need not; this version has none.
 pub const WRITE_FEATURES: u32 = 0;
@@ -117,8 +120,12 @@ fn bounded(r: &mut Reader<'_>, field: &'static str, limit: u32) -> Result<u32> {
 pub struct Keyring {
     /// The repository.
     pub repo: RepoId,
+    /// Features that whoever reads must know; all of them are known here.
+    pub read_features: u32,
     /// Features that whoever writes must know; it may be read without them. Those for readers have been checked.
     pub write_features: u32,
+    /// A re-encryption to the newest key-encrypting key was begun and has not ended. Needs [`RESEALED`].
+    pub rekeying: bool,
     /// Rises with every change; of three copies the highest valid one holds.
     pub generation: u64,
     /// The ways in.
@@ -130,7 +137,7 @@ pub struct Keyring {
 }
 
 impl Keyring {
-    /// Associated data of the sealed secrets: magic, version, features, repository, generation.
+    /// Associated data of the sealed secrets: magic, version, features, state of a re-encryption, repository, generation.
     #[must_use]
     pub fn aad(&self) -> Vec<u8> {
         let mut w = Writer::new();
@@ -141,9 +148,9 @@ impl Keyring {
     fn put_head(&self, w: &mut Writer) {
         w.raw(MAGIC);
         w.u32(VERSION);
-        w.u32(READ_FEATURES);
+        w.u32(self.read_features);
         w.u32(self.write_features);
-        w.u32(0);
+        w.u32(u32::from(self.rekeying));
         w.raw(&self.repo.0);
         w.u64(self.generation);
     }
@@ -174,12 +181,17 @@ impl Keyring {
         r.version(VERSION)?;
         let (body, _) = split_hash(WHAT, bytes)?;
         let mut r = Reader::new(WHAT, body.get(12..).unwrap_or(&[]));
-        let unknown = r.u32()? & !READ_FEATURES;
+        let read_features = r.u32()?;
+        let unknown = read_features & !READ_FEATURES;
         if unknown != 0 {
             return Err(Error::Features { unknown });
         }
         let write_features = r.u32()?;
-        r.zeros("a reserved field", 4)?;
+        let rekeying = match (r.u32()?, read_features & RESEALED) {
+            (0, _) => false,
+            (1, RESEALED) => true,
+            (other, _) => return Err(Error::bad(WHAT, "the state of a re-encryption", "0 or 1", other)),
+        };
         let repo = RepoId(r.array()?);
         let generation = r.u64()?;
         let count = r.count("the number of slots", KEY_SLOTS_MAX, 81)?;
@@ -187,7 +199,7 @@ impl Keyring {
         let nonce = r.array()?;
         let sealed = r.blob("the secrets", u32::MAX)?.to_vec();
         r.end()?;
-        Ok(Self { repo, write_features, generation, slots, nonce, sealed })
+        Ok(Self { repo, read_features, write_features, rekeying, generation, slots, nonce, sealed })
     }
 }
 

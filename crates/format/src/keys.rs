@@ -28,6 +28,8 @@ pub const CONTEXT_MANIFEST: &str = "holdfast format 1: manifest records";
 pub const CONTEXT_FRAMES: &str = "holdfast format 1: frames";
 /// Context: key of a segment's footers, from its data key.
 pub const CONTEXT_FOOTER: &str = "holdfast format 1: footers";
+/// Context: data key that a re-encryption gives a segment, from key-encrypting key, repository and segment.
+pub const CONTEXT_REKEYED: &str = "holdfast format 1: data key of a re-encrypted segment";
 /// Context: commitment to a segment's data key.
 pub const CONTEXT_COMMITMENT: &str = "holdfast format 1: commitment to a data key";
 /// Context: key that a key file's bytes give.
@@ -66,6 +68,16 @@ pub fn stream_tag(root: &[u8; 32], stream: &[u8]) -> [u8; 16] {
 #[must_use]
 pub fn segment_wrap_key(kek: &[u8; 32], repo: RepoId, segment: SegmentId) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new_derive_key(CONTEXT_SEGMENT_WRAP);
+    hasher.update(kek).update(&repo.0).update(&segment.0);
+    *hasher.finalize().as_bytes()
+}
+
+/// Data key that a re-encryption gives to what was born in a segment. It comes from the key-encrypting key and is not
+/// random, so that it is the same however often the work is broken off and begun again, and in each object that holds
+/// frames of that segment: nothing else is ever sealed with it under a nonce that it was used with.
+#[must_use]
+pub fn rekeyed_data_key(kek: &[u8; 32], repo: RepoId, segment: SegmentId) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new_derive_key(CONTEXT_REKEYED);
     hasher.update(kek).update(&repo.0).update(&segment.0);
     *hasher.finalize().as_bytes()
 }

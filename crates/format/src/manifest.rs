@@ -9,14 +9,19 @@ use crate::limits::RECORD_BODY_MAX;
 /// Version of envelope and head.
 pub const VERSION: u32 = crate::VERSION;
 
-/// Bytes before the sealed record: they are its associated data.
+/// Bytes before the sealed record: they are its associated data. In a record that was sealed again the hash that it
+/// had at first follows, as a part of them.
 pub const PREFIX_BYTES: usize = 96;
+
+/// Bytes of that hash.
+const FIRST_HASH_BYTES: usize = 32;
 
 /// Bytes of a head.
 pub const HEAD_BYTES: u64 = 104;
 
 /// Longest object of a record, bytes.
-pub const ENVELOPE_BYTES_MAX: u64 = PREFIX_BYTES as u64 + RECORD_BODY_MAX as u64 + TAG_BYTES as u64 + 32;
+pub const ENVELOPE_BYTES_MAX: u64 =
+    PREFIX_BYTES as u64 + FIRST_HASH_BYTES as u64 + RECORD_BODY_MAX as u64 + TAG_BYTES as u64 + 32;
 
 const MAGIC: &[u8; 8] = b"HFMANIF\0";
 const HEAD_MAGIC: &[u8; 8] = b"HFHEAD\0\0";
@@ -38,10 +43,13 @@ pub struct Prefix {
     pub nonce: [u8; NONCE_BYTES],
     /// Bytes of ciphertext and tag.
     pub sealed_len: u32,
+    /// Of a record that was sealed again under another key: its hash as it was first written, by which the chain knows
+    /// it for good.
+    pub first_hash: Option<RecordHash>,
 }
 
 impl Prefix {
-    /// The 96 bytes.
+    /// The bytes before the sealed record: 96, or 128 of a record that was sealed again.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut w = Writer::new();
@@ -54,7 +62,10 @@ impl Prefix {
         w.u32(self.kek_generation);
         w.raw(&self.nonce);
         w.u32(self.sealed_len);
-        w.pad_to(PREFIX_BYTES);
+        w.u32(u32::from(self.first_hash.is_some()));
+        if let Some(hash) = &self.first_hash {
+            w.raw(&hash.0);
+        }
         w.into_bytes()
     }
 }
@@ -66,7 +77,7 @@ pub struct Envelope {
     pub prefix: Prefix,
     /// Ciphertext and tag.
     pub sealed: Vec<u8>,
-    /// BLAKE3 of all bytes before it; what the next record names.
+    /// What the next record and a head name: BLAKE3 of the object's bytes before its last 32, as it was first written.
     pub hash: RecordHash,
 }
 
@@ -89,21 +100,27 @@ impl Envelope {
         let (body, hash) = split_hash(WHAT, bytes)?;
         let mut r = Reader::new(WHAT, body.get(12..).unwrap_or(&[]));
         r.zeros("a reserved field", 4)?;
-        let prefix = Prefix {
+        let mut prefix = Prefix {
             repo: RepoId(r.array()?),
             number: r.u64()?,
             previous: RecordHash(r.array()?),
             kek_generation: r.u32()?,
             nonce: r.array()?,
             sealed_len: r.u32()?,
+            first_hash: None,
         };
-        r.zeros("the padding", 4)?;
+        match r.u32()? {
+            0 => {}
+            1 => prefix.first_hash = Some(RecordHash(r.array()?)),
+            other => return Err(Error::bad(WHAT, "the form", "0 or 1", other)),
+        }
         let sealed = r.raw(prefix.sealed_len as usize)?.to_vec();
         r.end()?;
         if sealed.len() < TAG_BYTES {
             return Err(Error::bad(WHAT, "the sealed length", "16 or more", sealed.len()));
         }
-        Ok(Self { prefix, sealed, hash: RecordHash(hash) })
+        let hash = prefix.first_hash.unwrap_or(RecordHash(hash));
+        Ok(Self { prefix, sealed, hash })
     }
 }
 

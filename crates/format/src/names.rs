@@ -32,6 +32,9 @@ pub const KEYRING_LOCK: &str = "locks/keyring";
 /// Locked exclusively while garbage collection works, and while a repair does.
 pub const PRUNE_LOCK: &str = "locks/prune";
 
+/// Locked, shared, by whoever has the repository open, and exclusively by a re-encryption.
+pub const REKEY_LOCK: &str = "locks/rekey";
+
 /// Folder of what a repair took away or replaced, as it was.
 pub const QUARANTINE: &str = "quarantine/";
 

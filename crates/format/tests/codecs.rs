@@ -313,9 +313,12 @@ fn keyring() -> impl Strategy<Value = Keyring> {
             wrapped,
         },
     );
-    (bytes(), any::<u64>(), proptest::collection::vec(slot, 0..5), bytes(), any::<Vec<u8>>()).prop_map(
-        |(repo, generation, slots, nonce, sealed)| Keyring {
+    let form = prop_oneof![Just((0, false)), Just((RESEALED, false)), Just((RESEALED, true))];
+    (bytes(), any::<u64>(), proptest::collection::vec(slot, 0..5), bytes(), any::<Vec<u8>>(), form).prop_map(
+        |(repo, generation, slots, nonce, sealed, (read_features, rekeying))| Keyring {
+            read_features,
             write_features: 0,
+            rekeying,
             repo: RepoId(repo),
             generation,
             slots,
@@ -362,14 +365,18 @@ proptest! {
     #[test]
     fn envelopes_and_heads(
         repo in bytes(), number: u64, previous in bytes(), kek_generation: u32, nonce in bytes(),
-        sealed in proptest::collection::vec(any::<u8>(), 16..99), key in bytes::<32>(), at: prop::sample::Index, bit: u8
+        sealed in proptest::collection::vec(any::<u8>(), 16..99), key in bytes::<32>(), at: prop::sample::Index, bit: u8,
+        first_hash in proptest::option::of(bytes())
     ) {
+        let first_hash = first_hash.map(RecordHash);
         let prefix = Prefix {
             repo: RepoId(repo), number, previous: RecordHash(previous), kek_generation, nonce,
-            sealed_len: sealed.len() as u32,
+            sealed_len: sealed.len() as u32, first_hash,
         };
         let bytes = Envelope::encode(&prefix, &sealed);
         let read = Envelope::decode(&bytes).unwrap();
+        let whole = RecordHash(*blake3::hash(&bytes[..bytes.len() - 32]).as_bytes());
+        prop_assert_eq!(read.hash, first_hash.unwrap_or(whole));
         prop_assert_eq!((&read.prefix, &read.sealed), (&prefix, &sealed));
         harm(&bytes, at, bit, &read, true, Envelope::decode)?;
         let head = Head { repo: RepoId(repo), number, hash: read.hash };

@@ -84,6 +84,7 @@ pub(crate) fn append(
         kek_generation: *generation,
         nonce: random()?,
         sealed_len: u32::try_from(plain.len().saturating_add(16)).unwrap_or(u32::MAX),
+        first_hash: None,
     };
     let sealed = Opener::new(&manifest_key(kek, keys.repo)).seal(prefix.nonce, &prefix.encode(), &plain);
     let bytes = Envelope::encode(&prefix, &sealed);

@@ -20,7 +20,7 @@ use holdfast_format::names::{self, FOOT_SUFFIX, LOGS, MANIFESTS, SEGMENTS, SESSI
 use holdfast_format::record::{BackupRecord, Record, StreamKey};
 use holdfast_format::segment::{FooterEntry, PAGE_BYTES, SegmentKind};
 use holdfast_format::session::Session;
-use holdfast_io::{LockKind, ObjectName, Objects};
+use holdfast_io::{Lock, LockKind, ObjectName, Objects};
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
@@ -36,7 +36,7 @@ use crate::progress::Progress;
 use crate::reader::Reader;
 use crate::report::Report;
 use crate::segment::{End, SECTOR_BYTES, Segment, Source, Wrong, damaged_end, header_was_durable, id_of};
-use crate::unlock::{Keys, Secret, unlock};
+use crate::unlock::{Keys, Secret, hold_off_rekey, unlock};
 use crate::windows::Windows;
 
 /// Version of the report's shape.
@@ -86,6 +86,8 @@ pub(crate) struct Checked<'a> {
     pub menders: Vec<Mend>,
     /// Garbage collection is held off as long as this lives.
     pub hold: Option<Hold<'a>>,
+    /// So is a re-encryption.
+    _rekey: Option<Lock>,
 }
 
 pub(crate) fn checked<'a>(
@@ -98,6 +100,7 @@ pub(crate) fn checked<'a>(
     let found = Findings::default();
     progress.begin("keyring", 0);
     let (keys, keyrings) = unlock(objects, secret, &found)?;
+    let rekey = hold_off_rekey(objects, &keys)?;
     progress.begin("manifest", 0);
     // Sessions are listed first: what a session that ends meanwhile committed is then in the manifest.
     let sessions = sessions(objects, &keys, &found)?;
@@ -125,7 +128,7 @@ pub(crate) fn checked<'a>(
     flaws.into_iter().for_each(|flaw| report.flaw(flaw));
     report.clean = report.flaw_count() == 0;
     report.took_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
-    Ok(Checked { report, keys, manifest, menders, hold })
+    Ok(Checked { report, keys, manifest, menders, hold, _rekey: rekey })
 }
 
 /// Reads the manifest and begins a session that names every backup's map. If the manifest grew before anybody could

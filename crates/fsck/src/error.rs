@@ -40,6 +40,11 @@ pub enum Error {
     /// Garbage collection is at work.
     #[error("garbage collection is at work on this repository; repair when it is done")]
     PruneAtWork,
+    /// The keys are changed, or were while this began.
+    #[error(
+        "the repository is being re-encrypted (holdfast key rotate --rekey), or its keys were changed just now; check it when that is done"
+    )]
+    Rekeying,
     /// The manifest takes no record.
     #[error("the manifest is damaged, so no record can follow")]
     ManifestDamaged,
@@ -66,7 +71,7 @@ impl Error {
             Self::WrongKey { .. } => 12,
             Self::NoKeyring { .. } => 21,
             Self::Usage(_) => 2,
-            Self::PruneAtWork => 11,
+            Self::PruneAtWork | Self::Rekeying => 11,
             Self::ManifestDamaged => 21,
             Self::OtherFormat(_) | Self::NotProven(_) | Self::NoRandom { .. } | Self::Io(_) => 1,
         }

@@ -1,14 +1,15 @@
 //! The keyring: three copies, a way in, and the keys behind it.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use holdfast_format::Error as Format;
 use holdfast_format::ids::RepoId;
 use holdfast_format::keyring::{Keyring, Secrets, SlotKind, WRITE_FEATURES};
 use holdfast_format::keys;
 use holdfast_format::limits::KEYRING_BYTES_MAX;
-use holdfast_format::names::KEYRINGS;
-use holdfast_io::{ObjectName, Objects};
+use holdfast_format::names::{KEYRINGS, REKEY_LOCK};
+use holdfast_io::{Lock, LockKind, ObjectName, Objects};
 
 use crate::crypt::Opener;
 use crate::error::{Error, Result};
@@ -43,6 +44,8 @@ pub(crate) struct Keys {
     pub keks: HashMap<u32, [u8; 32]>,
     /// Features of the repository without which nothing may be written to it.
     pub unknown_features: u32,
+    /// Generation of the keyring; none with a kit that stands in for it.
+    pub keyring: Option<u64>,
 }
 
 /// Reads the copies, opens the newest one, and reports the others that are not like it. Gives the keys and how many
@@ -77,7 +80,12 @@ pub(crate) fn unlock(objects: &dyn Objects, secret: &Secret, found: &Findings) -
     let secrets = secrets.and_then(|plain| Secrets::decode(&plain).map_err(|e| e.to_string()));
     let secrets = secrets.map_err(|flaw| Error::NoKeyring { flaw })?;
     let right = compare_copies(&copies, newest, found)?;
-    Ok((keys_of(newest.repo, &secrets, newest.write_features & !WRITE_FEATURES), right))
+    if newest.rekeying {
+        let what = "a re-encryption was begun and has not ended, so the keys from before it stay: the same command goes on (holdfast key rotate --rekey)";
+        found.note("keyring", what.to_owned());
+    }
+    let keys = keys_of(newest.repo, &secrets, newest.write_features & !WRITE_FEATURES);
+    Ok((Keys { keyring: Some(newest.generation), ..keys }, right))
 }
 
 fn keys_of(repo: RepoId, secrets: &Secrets, unknown_features: u32) -> Keys {
@@ -87,7 +95,21 @@ fn keys_of(repo: RepoId, secrets: &Secrets, unknown_features: u32) -> Keys {
         head_key: keys::head_key(&secrets.root),
         keks: secrets.keks.iter().map(|kek| (kek.generation, kek.key)).collect(),
         unknown_features,
+        keyring: None,
     }
+}
+
+/// Keeps a re-encryption away for as long as the lock lives; none where no lock can be had, as in a place that nobody
+/// may write to. An error while one works, or if one ended since these keys were read.
+pub(crate) fn hold_off_rekey(objects: &dyn Objects, keys: &Keys) -> Result<Option<Lock>> {
+    let lock = match objects.lock(&ObjectName::new(REKEY_LOCK)?, LockKind::Shared, Duration::ZERO) {
+        Ok(lock) => Some(lock),
+        Err(holdfast_io::Error::LockBusy { .. }) => return Err(Error::Rekeying),
+        Err(_) => None,
+    };
+    let now =
+        copies(objects)?.into_iter().filter_map(|(_, copy)| copy.ok()).map(|copy| copy.generation).max();
+    if keys.keyring.is_some() && now != keys.keyring { Err(Error::Rekeying) } else { Ok(lock) }
 }
 
 const MISSING: &str = "it is missing";

@@ -120,6 +120,33 @@ fn whatever_happens_in_whatever_order_nothing_acknowledged_is_lost() {
     eprintln!("{count} seeds from {first} on");
 }
 
+#[test]
+fn re_encryptions_between_other_steps_lose_nothing_and_heal_what_they_read() {
+    let (first, count) = (number("HOLDFAST_TEST_SEED", 20_261_122), number("HOLDFAST_TEST_SEEDS", 5));
+    for seed in first..first + count {
+        let label = format!(
+            "repeat with HOLDFAST_TEST_SEED={seed} HOLDFAST_TEST_SEEDS=1 cargo test -p holdfast-fsck --test simulation re_enc"
+        );
+        let mut world = World::new(seed);
+        for nth in 0..20 {
+            let label = format!("step {nth}; {label}");
+            step(&mut world, &label);
+            if nth % 4 == 3 {
+                world.rekey(&label);
+                world.verify(&label);
+                agree(&mut world, Scope::Full, &label);
+            }
+        }
+        world.open();
+        let done = world.repair();
+        assert!(done.clean(), "{label}: {}", done.text());
+        world.rekey(&label);
+        world.verify(&label);
+        agree(&mut world, Scope::Full, &label);
+    }
+    eprintln!("{count} seeds from {first} on");
+}
+
 /// The steps of the bounded exhaustive run; each is followed by a look at everything.
 const STEPS: [&str; 7] = ["backup", "half a backup", "append", "seal", "scrub", "rot", "crash"];
 

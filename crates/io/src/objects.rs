@@ -103,7 +103,8 @@ pub trait Objects: Send + Sync + fmt::Debug {
     /// [`Error::Exists`] if the name is taken. For session files: an unlocked one is dead.
     fn put_locked(&self, name: &ObjectName, bytes: &[u8], kind: LockKind) -> Result<Lock>;
 
-    /// Replaces an object or makes it; atomic and durable. For heads and keyrings only, never for a locked object.
+    /// Replaces an object or makes it; atomic and durable. For heads and keyrings, and whole objects by a repair, a scrub or
+    /// a re-encryption; never for a locked object.
     fn replace(&self, name: &ObjectName, bytes: &[u8]) -> Result<()>;
 
     /// Fills `buf` from `offset`; [`Error::ShortRead`] if the object ends before.

@@ -91,6 +91,17 @@ pub enum Error {
     /// A log segment takes no more frames: seal it and begin the next one.
     #[error("the log segment is full; seal it and begin the next one")]
     LogFull,
+    /// The repository is being re-encrypted.
+    #[error(
+        "the repository is being re-encrypted (holdfast key rotate --rekey), and nobody can use it meanwhile"
+    )]
+    Rekeying,
+    /// A re-encryption needs the repository alone, and somebody has it open.
+    #[error("the repository is in use by {by}, and a re-encryption needs it alone")]
+    InUse {
+        /// By whom, as far as that can be seen.
+        by: String,
+    },
     /// Another process prunes this repository, or checks it.
     #[error("another process is pruning or checking this repository")]
     PruneBusy,

@@ -152,6 +152,8 @@ pub(crate) struct Keys {
     pub(crate) opened_by: Option<KeySlotId>,
     /// Features of the repository without which nothing may be written to it.
     pub(crate) unknown_features: u32,
+    /// Generation of the keyring that they were read from; none with a kit that stood in for it.
+    pub(crate) read_from: Option<u64>,
     secrets: Secrets,
     unlock: Zeroizing<[u8; 32]>,
 }
@@ -176,7 +178,17 @@ impl Drop for Keys {
 impl Keys {
     fn new(repo: RepoId, engine: Engine, unlock: Zeroizing<[u8; 32]>, secrets: Secrets) -> Self {
         let (block_id, head) = (keys::block_id_key(&secrets.root), keys::head_key(&secrets.root));
-        Self { repo, engine, block_id, head, opened_by: None, unknown_features: 0, secrets, unlock }
+        Self {
+            repo,
+            engine,
+            block_id,
+            head,
+            opened_by: None,
+            unknown_features: 0,
+            read_from: None,
+            secrets,
+            unlock,
+        }
     }
 
     /// Makes the keys of a new repository and stores the keyring.
@@ -195,7 +207,9 @@ impl Keys {
         let opened_by = Some(slot.id);
         let mut keyring = Keyring {
             repo,
+            read_features: 0,
             write_features: WRITE_FEATURES,
+            rekeying: false,
             generation: 1,
             slots: vec![slot],
             nonce: random::bytes()?,
@@ -224,6 +238,7 @@ impl Keys {
             let secrets = open_secrets(&keyring, engine, &unlock)?;
             let mut keys = Self::new(keyring.repo, engine, unlock, secrets);
             keys.opened_by = Some(slot.id);
+            keys.read_from = Some(keyring.generation);
             keys.unknown_features = keyring.write_features & !WRITE_FEATURES;
             return Ok(keys);
         }
@@ -300,6 +315,17 @@ impl Keys {
             wrapped_key: *wrapped.first_chunk().ok_or(Error::SelfCheck { what: "a wrapped key" })?,
             commitment: keys::commitment(data_key),
         })
+    }
+
+    /// The key of a birth under the newest key-encrypting key, and the data key: the birth as it is if it is wrapped so
+    /// already, else with the data key that a re-encryption gives it.
+    pub(crate) fn rewrap(&self, birth: &Birth, object: &str) -> Result<(Birth, Zeroizing<[u8; 32]>)> {
+        let kek = self.newest_kek()?;
+        if birth.kek_generation == kek.generation {
+            return Ok((*birth, self.unwrap(birth, object)?));
+        }
+        let data_key = Zeroizing::new(keys::rekeyed_data_key(&kek.key, self.repo, birth.segment));
+        Ok((self.wrap(birth.segment, &data_key)?, data_key))
     }
 
     /// Unwraps the data key of a segment; `object` is where the wrap was found.

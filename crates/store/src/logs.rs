@@ -17,6 +17,7 @@ use holdfast_format::segment::FrameKind;
 use holdfast_io::ObjectName;
 
 pub use reader::{LogFrame, LogFrames};
+pub(crate) use reader::{Scanned, scan_whole};
 pub use writer::LogWriter;
 pub(crate) use writer::lock_follower;
 

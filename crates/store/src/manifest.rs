@@ -3,9 +3,10 @@
 //! Append, under a short lock: read the tail again, put the record twice, sync a head, answer.
 //! Recovery: a record that no head names and that can't be read is the torn last one and is
 //! dropped; any other flaw makes the repository read-only, with every readable record listed.
-//! What makes a long manifest quick to open: `packs.rs`.
+//! What makes a long manifest quick to open: `packs.rs`; under other keys: `reseal.rs`.
 
 mod packs;
+mod reseal;
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -332,6 +333,7 @@ impl Manifest {
             kek_generation,
             nonce: random::bytes()?,
             sealed_len,
+            first_hash: None,
         };
         cipher.seal(prefix.nonce, &prefix.encode(), &mut body)?;
         let bytes = Envelope::encode(&prefix, &body);

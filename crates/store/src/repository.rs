@@ -21,6 +21,7 @@ use crate::keys::{Argon2Cost, Keys, RecoveryKit, Secret};
 use crate::logs::{self, LogFrames, LogSegment, LogWriter};
 use crate::manifest::Manifest;
 use crate::reader::BackupReader;
+use crate::rekey::hold_off;
 use crate::segment::FooterCache;
 use crate::session::LiveSession;
 use crate::slots::{self, KeySlotInfo, Rotated};
@@ -103,6 +104,8 @@ pub(crate) struct Inner {
     pub(crate) options: OpenOptions,
     pub(crate) cache: FooterCache,
     pub(crate) bases: Bases,
+    /// Keeps re-encryptions away, or is one's own.
+    _alone: Option<Lock>,
 }
 
 impl Inner {
@@ -173,6 +176,7 @@ impl Repository {
         // Two processes may not make one at once.
         let lock_name = ObjectName::new(MANIFEST_LOCK)?;
         let lock = objects.lock(&lock_name, LockKind::Exclusive, CREATE_WAIT)?;
+        let open = hold_off(objects.as_ref())?;
         // Keyrings alone are what a `create` that died left: nothing was ever sealed with those keys.
         for folder in MANIFESTS.into_iter().chain([HEAD_FOLDER, SEGMENTS, LOGS]) {
             if !objects.list(folder)?.is_empty() {
@@ -187,28 +191,37 @@ impl Repository {
         manifest.append_locked(Record::RepoCreated(created), now_us, &lock)?;
         drop(lock);
         let kit = keys.kit();
-        Ok((Self::assemble(objects, keys, manifest, options.open), kit))
+        Ok((Self::assemble(objects, keys, manifest, options.open, open), kit))
     }
 
     /// Opens a repository. A damaged manifest opens it for reading only: see [`Repository::damage`].
     pub fn open(objects: Arc<dyn Objects>, secret: &Secret, options: OpenOptions) -> Result<Self> {
-        let keys = Arc::new(Keys::open(objects.as_ref(), options.engine, secret)?);
+        let keys = Keys::open(objects.as_ref(), options.engine, secret)?;
+        let open = hold_off(objects.as_ref())?;
+        // A re-encryption that ended in between took the keys away that were read first.
+        let keys = if slots::changed(objects.as_ref(), &keys)? {
+            Keys::open(objects.as_ref(), options.engine, secret)?
+        } else {
+            keys
+        };
+        let keys = Arc::new(keys);
         let manifest = Manifest::load(Arc::clone(&objects), Arc::clone(&keys), options.pack_records)?;
         if manifest.next_number() == 0 && manifest.damage().is_none() {
             // `create` died between the keys and the first record: nothing was ever acknowledged here.
             return Err(Error::NotARepository);
         }
-        Ok(Self::assemble(objects, keys, manifest, options))
+        Ok(Self::assemble(objects, keys, manifest, options, open))
     }
 
-    fn assemble(
+    pub(crate) fn assemble(
         objects: Arc<dyn Objects>,
         keys: Arc<Keys>,
         manifest: Manifest,
         options: OpenOptions,
+        alone: Option<Lock>,
     ) -> Self {
         let cache = FooterCache::new(Arc::clone(&objects), Arc::clone(&keys));
-        let inner = Inner { objects, keys, manifest, options, cache, bases: Bases::default() };
+        let inner = Inner { objects, keys, manifest, options, cache, bases: Bases::default(), _alone: alone };
         inner.learn_carriers();
         Self { inner: Arc::new(inner) }
     }

@@ -8,4 +8,4 @@ mod writer;
 pub(crate) use carrier::CarrierWriter;
 pub use view::Healing;
 pub(crate) use view::{FooterCache, Located, SegmentView, open_frame};
-pub(crate) use writer::{NewFrame, SealedSegment, SegmentWriter, detached_footer};
+pub(crate) use writer::{NewFrame, SealedSegment, SegmentWriter, detached_footer, seal_footer};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use holdfast_format::ids::{KeySlotId, RepoId};
-use holdfast_format::keyring::{Kek, KeySlot, Keyring, Secrets, SlotKind};
+use holdfast_format::keyring::{Kek, KeySlot, Keyring, RESEALED, Secrets, SlotKind};
 use holdfast_format::limits::{KEKS_MAX, KEY_SLOTS_MAX, NAME_BYTES_MAX};
 use holdfast_format::names::{KEYRING_LOCK, KEYRINGS};
 use holdfast_io::{Lock, LockKind, ObjectName, Objects};
@@ -215,7 +215,49 @@ pub(crate) fn remove(objects: &dyn Objects, keys: &Keys, id: KeySlotId) -> Resul
 /// Makes a new unlock key and a new key-encrypting key. The slots that one of `secrets` opens stay, the others are
 /// removed; an old copy of the keyring, and a kit of before, open what was written before and nothing newer.
 pub(crate) fn rotate(objects: &dyn Objects, keys: &Keys, secrets: &[Secret]) -> Result<Rotated> {
+    rotate_in(Change::begin(objects, keys)?, keys, secrets)
+}
+
+/// Makes new keys and notes in the same step that a re-encryption to them has begun; if one has already, its keys stay,
+/// and all slots. Tells which of the two with true for the second.
+pub(crate) fn begin_rekey(objects: &dyn Objects, keys: &Keys, secrets: &[Secret]) -> Result<(Rotated, bool)> {
     let mut change = Change::begin(objects, keys)?;
+    if change.keyring.rekeying {
+        let kept = change.keyring.slots.iter().map(|slot| info(slot, keys.opened_by)).collect();
+        return Ok((Rotated { generation: keys.generation(), kept, removed: Vec::new() }, true));
+    }
+    change.keyring.rekeying = true;
+    change.keyring.read_features |= RESEALED;
+    Ok((rotate_in(change, keys, secrets)?, false))
+}
+
+/// Drops all keys but the newest: nothing names them any more.
+pub(crate) fn end_rekey(objects: &dyn Objects, keys: &Keys) -> Result<()> {
+    let mut change = Change::begin(objects, keys)?;
+    let newest = keys.generation();
+    if change.secrets.keks.last().map(|kek| kek.generation) != Some(newest) {
+        return Err(Error::KeysRotated);
+    }
+    change.secrets.keks.iter_mut().filter(|kek| kek.generation != newest).for_each(|kek| kek.key.zeroize());
+    change.secrets.keks.retain(|kek| kek.generation == newest);
+    change.keyring.rekeying = false;
+    change.store(keys.unlock())
+}
+
+/// Whether a re-encryption was begun and has not ended.
+pub(crate) fn rekeying(objects: &dyn Objects) -> Result<bool> {
+    Ok(read_keyring(objects)?.rekeying)
+}
+
+/// Whether the keyring was changed since these keys were read from it.
+pub(crate) fn changed(objects: &dyn Objects, keys: &Keys) -> Result<bool> {
+    match keys.read_from {
+        Some(generation) => Ok(read_keyring(objects)?.generation != generation),
+        None => Ok(false),
+    }
+}
+
+fn rotate_in(mut change: Change<'_>, keys: &Keys, secrets: &[Secret]) -> Result<Rotated> {
     let unlock = Zeroizing::new(random::bytes::<32>()?);
     let (mut kept, mut removed) = (Vec::new(), Vec::new());
     for mut slot in std::mem::take(&mut change.keyring.slots) {

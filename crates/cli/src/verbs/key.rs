@@ -1,15 +1,17 @@
 //! `key list|add|remove|rotate|export`.
 
-use super::{DONE, Stop, open};
+use super::{DAMAGED, DONE, Stop, open};
 use crate::args::{Common, KeyVerb, NewKey};
-use crate::output::{Output, table};
+use crate::output::{Output, size, table};
 use crate::passphrase;
+use crate::progress::Meter;
+use crate::signals::stop_flag;
 use holdfast_appliance::catalogue::Key;
 use holdfast_appliance::error::Error;
 use holdfast_appliance::init::KitFile;
-use holdfast_appliance::key::{self, KeyView};
+use holdfast_appliance::key::{self, KeyView, RekeyView, RotatedView};
 use holdfast_appliance::time::show_time;
-use std::io::{IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 
 pub(super) fn key(common: &Common, output: Output, verb: KeyVerb) -> Result<u8, Stop> {
@@ -22,13 +24,18 @@ pub(super) fn key(common: &Common, output: Output, verb: KeyVerb) -> Result<u8, 
                 writeln!(out, "Removed the {} '{}' ({}).", view.kind, view.label, view.id)?;
                 writeln!(
                     out,
-                    "next: holdfast key rotate, if an old copy of the keyring may be in wrong hands"
+                    "next: holdfast key rotate --rekey, if an old copy of the keyring may be in wrong hands"
                 )
             })?;
             Ok(DONE)
         }
-        KeyVerb::Rotate { keep_passphrase_file, keep_key_file } => {
-            rotate(common, output, keep_passphrase_file, keep_key_file)
+        KeyVerb::Rotate { rekey: true, dry_run: true, .. } => {
+            let view = key::plan_rekey(&open(common)?)?;
+            output.answer(&view, |out| planned(out, &view))?;
+            Ok(DONE)
+        }
+        KeyVerb::Rotate { rekey, keep_passphrase_file, keep_key_file, .. } => {
+            rotate(common, output, rekey, keep_passphrase_file, keep_key_file)
         }
         KeyVerb::Export { kit } => export(common, output, kit),
     }
@@ -64,6 +71,7 @@ fn add(common: &Common, output: Output, new: NewKey, label: &str) -> Result<u8, 
 fn rotate(
     common: &Common,
     output: Output,
+    rekey: bool,
     passphrase_files: Vec<PathBuf>,
     key_files: Vec<PathBuf>,
 ) -> Result<u8, Stop> {
@@ -73,24 +81,76 @@ fn rotate(
             .with_next("add a passphrase first: holdfast key add; then rotate with it")
             .into());
     }
-    let catalogue = super::open_with(common, &current)?;
     let mut keys: Vec<Key> = Vec::new();
     if !matches!(current, Key::RecoveryKit(_)) {
-        keys.push(current);
+        keys.push(current.clone());
     }
     keys.extend(passphrase_files.into_iter().map(Key::PassphraseFile));
     keys.extend(key_files.into_iter().map(Key::KeyFile));
-    let view = key::rotate(&catalogue, &keys)?;
+    if rekey {
+        return rekeyed(common, output, &keys);
+    }
+    let view = key::rotate(&super::open_with(common, &current)?, &keys)?;
     output.answer(&view, |out| {
-        writeln!(out, "The keys are of generation {} now.", view.generation)?;
-        for (slots, word) in [(&view.kept, "kept"), (&view.removed, "removed")] {
-            for slot in slots {
-                writeln!(out, "  {word:<8} {} {} '{}'", slot.id, slot.kind, slot.label)?;
-            }
-        }
+        slots(out, &view)?;
         writeln!(out, "next: holdfast key export, because kits made before open nothing that is newer")
     })?;
     Ok(DONE)
+}
+
+fn slots(out: &mut dyn Write, view: &RotatedView) -> io::Result<()> {
+    writeln!(out, "The keys are of generation {} now.", view.generation)?;
+    for (slots, word) in [(&view.kept, "kept"), (&view.removed, "removed")] {
+        for slot in slots {
+            writeln!(out, "  {word:<8} {} {} '{}'", slot.id, slot.kind, slot.label)?;
+        }
+    }
+    Ok(())
+}
+
+fn planned(out: &mut dyn Write, view: &RekeyView) -> io::Result<()> {
+    if view.resumed {
+        writeln!(out, "A re-encryption was begun and would go on.")?;
+    }
+    objects(out, "would be sealed anew", view)?;
+    writeln!(out, "free space needed: {}", size(view.free_bytes))?;
+    if view.quarantined > 0 {
+        writeln!(
+            out,
+            "refused as long as quarantine/ holds {} objects sealed under old keys",
+            view.quarantined
+        )?;
+    }
+    Ok(())
+}
+
+fn objects(out: &mut dyn Write, words: &str, view: &RekeyView) -> io::Result<()> {
+    let (segments, logs, records) = (view.segments, view.logs, view.records);
+    writeln!(out, "{words}: {segments} segments, {logs} logs, {records} records; {}", size(view.bytes))
+}
+
+fn rekeyed(common: &Common, output: Output, keys: &[Key]) -> Result<u8, Stop> {
+    let place = super::place(common)?;
+    let environment = holdfast_appliance::settings::Environment::read()?;
+    let meter = Meter::new(stop_flag()?, common.quiet);
+    let done = key::rekey(&environment, &place, keys, &meter);
+    meter.finish();
+    let view = done?;
+    output.answer(&view, |out| {
+        if let Some(rotated) = &view.rotated {
+            slots(out, rotated)?;
+        }
+        objects(out, "sealed anew", &view)?;
+        view.left.iter().try_for_each(|what| writeln!(out, "left: {what}"))?;
+        if view.left.is_empty() {
+            writeln!(out, "The older keys are gone; what was deleted may still be on the disk until it is written over.")?;
+            writeln!(out, "next: holdfast key export, because kits made before open nothing")
+        } else {
+            writeln!(out, "The older keys stay because of these.")?;
+            writeln!(out, "next: holdfast prune, which removes what no backup needs; or holdfast fsck --repair; then the same command")
+        }
+    })?;
+    Ok(if view.left.is_empty() { DONE } else { DAMAGED })
 }
 
 fn export(common: &Common, output: Output, kit: Option<PathBuf>) -> Result<u8, Stop> {

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -9,10 +10,12 @@ use holdfast_fsck::{Options, Progress, RepairOptions, Repaired, Report, Scope, S
 use holdfast_io::sim::{Crash, Fault};
 use holdfast_io::{Directory, ObjectName, Objects, SimDisk};
 use holdfast_store::format::ids::BackupId;
+use holdfast_store::format::keyring::Keyring;
+use holdfast_store::format::manifest::Envelope;
 use holdfast_store::format::map::FileKind;
 use holdfast_store::format::record::Record;
 use holdfast_store::{
-    Error, FileSpec, FixedClock, LogKind, LogWriter, OpenOptions, Repository, ScrubOptions,
+    Error, FileSpec, FixedClock, LogKind, LogWriter, OpenOptions, Repository, ScrubOptions, parity,
 };
 
 use crate::common::{
@@ -272,6 +275,52 @@ impl World {
         let offset = self.chance.below(objects.len(name).unwrap());
         assert!(self.disk.flip_bit(format!("/repo/{name}").as_ref(), offset, self.chance.below(8) as u8));
         self.rotten.insert(name.to_string());
+    }
+
+    /// A re-encryption while nobody else is at work: to its end, stopped somewhere, or failing somewhere. What it reads
+    /// it heals.
+    pub fn rekey(&mut self, label: &str) {
+        self.disk.clear_faults();
+        self.log = None;
+        self.unsynced.clear();
+        self.repos.clear();
+        let objects = self.objects();
+        for name in objects.list("quarantine/").unwrap() {
+            objects.delete(&name).unwrap();
+        }
+        let stops_after = Some(self.chance.below(20)).filter(|calls| *calls < 10);
+        let calls = Cell::new(0);
+        let watch = |_| {
+            calls.set(calls.get() + 1);
+            stops_after.is_none_or(|last| calls.get() <= last)
+        };
+        if self.chance.below(3) == 0 {
+            let fault = [Fault::Eio, Fault::Enospc][self.chance.below(2) as usize];
+            self.disk.inject(None, self.chance.below(400), fault);
+        }
+        match Repository::rekey(Arc::clone(&objects), &[secret()], self.options(), &watch) {
+            Ok(done) => {
+                let told = done.finished || stops_after.is_some() || !done.left.is_empty();
+                assert!(told, "{label}: {done:?}");
+            }
+            Err(Error::Io(_) | Error::Stopped { .. }) => self.crash(),
+            Err(e) => panic!("{label}: {e}"),
+        }
+        self.open();
+        let (repo, objects) = (self.repos[0].id(), self.objects());
+        self.rotten.retain(|name| {
+            let object = ObjectName::new(name.as_str()).unwrap();
+            let Ok(len) = objects.len(&object) else { return false };
+            let bytes = objects.read(&object, 0, len).unwrap();
+            match name.split_once('/').unwrap() {
+                ("segments", id) => {
+                    let healed = parity::heal(repo, id.parse().unwrap(), &bytes).unwrap();
+                    healed != parity::Healed::Intact
+                }
+                ("keyring", _) => Keyring::decode(&bytes).is_err(),
+                _ => Envelope::decode(&bytes).is_err(),
+            }
+        });
     }
 
     /// The machine dies with what was not synced lost, torn, shuffled; everything opens anew.

@@ -35,11 +35,27 @@ pub struct LogFrame {
 }
 
 /// What a scan learnt of a segment.
-pub(super) struct Scanned {
-    pub(super) entries: Vec<FooterEntry>,
-    pub(super) root: blake3::Hasher,
-    pub(super) frames_end: u64,
-    pub(super) data_key: Zeroizing<[u8; 32]>,
+pub(crate) struct Scanned {
+    pub(crate) entries: Vec<FooterEntry>,
+    pub(crate) root: blake3::Hasher,
+    pub(crate) frames_end: u64,
+    pub(crate) data_key: Zeroizing<[u8; 32]>,
+}
+
+/// Reads all frames of a log segment to its end; `recorded` says that a record of the manifest seals it. `None` if it
+/// has no whole header; an error if it is damaged before its end.
+pub(crate) fn scan_whole(
+    inner: &Inner,
+    segment: SegmentId,
+    name: &ObjectName,
+    recorded: bool,
+) -> Result<Option<Scanned>> {
+    let Some(mut frames) = LogFrames::scan(inner, segment, name.clone())? else { return Ok(None) };
+    if recorded {
+        frames.ends_as_recorded()?;
+    }
+    while frames.next_any()?.is_some() {}
+    Ok(Some(frames.into_scanned()))
 }
 
 /// Where the frames must end.
@@ -91,18 +107,24 @@ impl LogFrames {
         let frames = Self::scan(inner, segment.segment, name.clone())?;
         let mut frames = frames.ok_or(Error::damaged(&name, "its header", "it is not whole"))?;
         if matches!(segment.state, LogState::Sealed(_)) {
-            match frames.end {
-                End::At { .. } => {}
-                End::AtMost { offset } => frames.end = End::At { offset },
-                End::Torn => {
-                    let why = "the manifest says that it is sealed, but it has none";
-                    return Err(Error::damaged(&name, "its trailer", why));
-                }
-            }
+            frames.ends_as_recorded()?;
         }
         frames.keep = false;
         frames.from_slot = from_slot;
         Ok(frames)
+    }
+
+    /// A record says that it was sealed, so its trailer holds.
+    fn ends_as_recorded(&mut self) -> Result<()> {
+        match self.end {
+            End::At { .. } => {}
+            End::AtMost { offset } => self.end = End::At { offset },
+            End::Torn => {
+                let why = "the manifest says that it is sealed, but it has none";
+                return Err(Error::damaged(&self.name, "its trailer", why));
+            }
+        }
+        Ok(())
     }
 
     /// Gives the frames of one kind only. Of a segment that is complete, the others are not even read: their headers are.

@@ -48,7 +48,8 @@ pub(crate) struct Located {
 }
 
 impl SegmentView {
-    fn load(
+    /// Reads header, trailer and footer of a segment; `healed` are its bytes if the object is not to be read.
+    pub(crate) fn load(
         objects: &Arc<dyn Objects>,
         keys: &Arc<Keys>,
         segment: SegmentId,

@@ -261,7 +261,7 @@ impl SegmentWriter {
 }
 
 /// Nonce, four zeros, ciphertext, tag.
-fn seal_footer(
+pub(crate) fn seal_footer(
     keys: &Keys,
     cipher: &Cipher,
     segment: SegmentId,

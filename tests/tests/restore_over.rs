@@ -94,6 +94,14 @@ fn a_server_that_went_its_own_way_is_made_what_a_fresh_restore_makes(engine: Eng
     assert!(removed.contains(&"shop/own.ibd") && removed.contains(&"own"), "{removed:?}");
     assert!(delta["files_kept"].as_u64().unwrap() > 0, "{delta}");
     assert!(!delta["rewritten"].as_array().unwrap().is_empty(), "{delta}");
+    let tables = plan["replay"]["tables"].as_array().unwrap();
+    let orders = tables.iter().find(|table| table["table"] == "shop.orders").unwrap();
+    assert_eq!(orders["rows"], 1, "{orders}");
+    // Whether it has children that follow it is not in the log of a MariaDB, and there is no delete or update.
+    assert_eq!(orders["class"], "net", "{orders}");
+    assert!(plan["replay"]["refused"].as_array().unwrap().is_empty(), "{plan}");
+    let text = restore(&["--to", &early, "--delta", "--dry-run"]).ok().stdout;
+    assert!(text.contains("net       shop.orders  1 rows; by its primary key"), "{text}");
 
     let done = restore(&["--to", &early, "--delta", "--confirm", "data", "--json"]).accepted().json();
     let laid_out = &done["report"]["laid_out"];

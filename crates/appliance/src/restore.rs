@@ -20,6 +20,7 @@ use holdfast_format::record::{BackupRecord, Record, ReportRecord, ServerKind, Se
 use holdfast_mysql::{Flavor, ServerVersion};
 pub use holdfast_restore::Plan;
 use holdfast_restore::marker::{Marker, State};
+pub use holdfast_restore::outlook::Outlook;
 use holdfast_restore::report::Verdict;
 use holdfast_restore::{Base, Over, Prove, Report, Request, Restored, Step};
 use log::ArchivedLog;
@@ -88,6 +89,9 @@ pub struct PlanView {
     pub delta: Option<DeltaView>,
     /// How long it will take, by the restores that were measured; none was: `null`.
     pub estimate: Option<EstimateView>,
+    /// Of a dry run: how the log would be replayed, and what can't be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replay: Option<Outlook>,
 }
 
 /// What a restore over an existing folder would do to it. Paths are below the folder.
@@ -154,7 +158,16 @@ pub struct RestoredView {
 pub fn plan(catalogue: &Catalogue, name: &str, options: &Options, watcher: &dyn Watcher) -> Result<PlanView> {
     let server = catalogue.server(name)?;
     bring_up_to_date(catalogue, &server, options, watcher);
-    plan_of(catalogue, &server, options)
+    let mut view = plan_of(catalogue, &server, options)?;
+    if let Some(range) = view.plan.log {
+        watcher.reading(Reading { phase: "inspect", ..Reading::default() });
+        let log = open_log(catalogue, &server)?;
+        let version = view.plan.version.as_deref().map(ServerVersion::parse);
+        let mariadb = version.is_some_and(|version| version.is_mariadb());
+        let outlook = holdfast_restore::outlook::outlook(&log, range, options.mode, mariadb);
+        view.replay = Some(outlook.map_err(|error| restore_error(catalogue, error))?);
+    }
+    Ok(view)
 }
 
 /// What may be rewritten; refuses a folder that nobody can have meant.
@@ -215,7 +228,7 @@ fn plan_of(catalogue: &Catalogue, server: &ServerRecord, options: &Options) -> R
     let delta = difference(catalogue, bases.get(index), options)?;
     let log_bytes = plan.log.map_or(0, |log| log.size.bytes);
     let estimate = estimate(&measured(catalogue, server), plan.bytes, log_bytes);
-    Ok(PlanView { plan, into: options.into.display().to_string(), engine, delta, estimate })
+    Ok(PlanView { plan, into: options.into.display().to_string(), engine, delta, estimate, replay: None })
 }
 
 /// The same for somebody who only looks: `latest` is the end of what is archived now, and nothing is fetched.

@@ -16,6 +16,7 @@ mod error;
 pub mod finish;
 pub mod log;
 pub mod net;
+pub mod outlook;
 pub mod scan;
 pub mod serial;
 pub mod session;

@@ -52,6 +52,8 @@ pub struct Summary {
     pub refused: Vec<String>,
     /// All of them, the listed ones included.
     pub refused_count: u64,
+    /// Definitions that name each table.
+    pub fences: BTreeMap<TableKey, u64>,
     /// DDL statements.
     pub ddl: u64,
     /// Statements about accounts.
@@ -125,6 +127,9 @@ impl Summary {
                 Verb::Ddl if note.temporary => {}
                 Verb::Ddl | Verb::CtasStart => {
                     self.ddl += 1;
+                    for key in &note.tables {
+                        *self.fences.entry(key.clone()).or_default() += 1;
+                    }
                     self.definition(note, &place(note.position));
                 }
                 Verb::Acl => self.acl += 1,

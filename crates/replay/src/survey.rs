@@ -10,8 +10,9 @@ use holdfast_binlog::kind::RowChange;
 use holdfast_binlog::payload::inner_events;
 use holdfast_binlog::rows::{FLAG_NO_FOREIGN_KEY_CHECKS, FLAG_USE_SQL_FOREIGN_KEY, Rows};
 use holdfast_binlog::statement::{Statement, Verb};
+use holdfast_binlog::table_map::TableMap;
 use holdfast_binlog::tables::{TableCache, TableKey};
-use holdfast_binlog::{Error as BinlogError, FormatDescription};
+use holdfast_binlog::{Error as BinlogError, Flaw, FormatDescription};
 
 /// What the row events of one table are like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -25,6 +26,8 @@ pub struct RowShape {
     pub unlogged_deletes: bool,
     /// The same for updates.
     pub unlogged_updates: bool,
+    /// Whether it has a primary key, if the log says it (`binlog_row_metadata=FULL`).
+    pub primary_key: Option<bool>,
 }
 
 /// Does an event leave its cascades out of the log? They are in it if the source's SQL layer
@@ -48,7 +51,10 @@ impl Survey {
         let malformed = |flaw| event.malformed(flaw);
         match event.parse(format)? {
             Body::FormatDescription(_) => self.tables.clear(),
-            Body::TableMap(map) => self.tables.insert(&map).map_err(malformed)?,
+            Body::TableMap(map) => {
+                self.tables.insert(&map).map_err(malformed)?;
+                self.primary_key(&map).map_err(malformed)?;
+            }
             Body::Rows(rows) if !rows.is_dummy() => self.rows(&rows),
             Body::Query(query) => {
                 let mut scratch = std::mem::take(&mut self.scratch);
@@ -75,6 +81,18 @@ impl Survey {
     /// A transaction is complete. Was a part of it rolled back?
     pub(crate) fn end(&mut self) -> bool {
         std::mem::take(&mut self.rolled_back)
+    }
+
+    /// Column names come with the keys of a table, or neither does.
+    fn primary_key(&mut self, map: &TableMap<'_>) -> Result<(), Flaw> {
+        if map.column_names()?.is_none() {
+            return Ok(());
+        }
+        let keyed = map.primary_key()?.is_some();
+        if let Some(table) = self.tables.get(map.table_id) {
+            self.shapes.entry(TableKey::clone(&table.key)).or_default().primary_key = Some(keyed);
+        }
+        Ok(())
     }
 
     fn rows(&mut self, rows: &Rows<'_>) {

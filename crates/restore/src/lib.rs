@@ -12,6 +12,7 @@ pub mod fence;
 pub mod finish;
 pub mod layout;
 pub mod marker;
+pub mod outlook;
 pub mod plan;
 pub mod progress;
 pub mod proof;

@@ -8,7 +8,7 @@ use crate::signals::stop_flag;
 use holdfast_appliance::error::{Error, Result};
 use holdfast_appliance::measured::EstimateView;
 use holdfast_appliance::restore::{
-    self, Delta, DeltaView, Options, PlanView, ProveLevel, ReplayMode, RestoredView, Target,
+    self, Delta, DeltaView, Options, Outlook, PlanView, ProveLevel, ReplayMode, RestoredView, Target,
 };
 use holdfast_appliance::time::show_time;
 use std::ffi::OsString;
@@ -190,6 +190,9 @@ fn show_plan(out: &mut dyn Write, view: &PlanView) -> io::Result<()> {
     if let Some(delta) = &view.delta {
         show_delta(out, delta)?;
     }
+    if let Some(replay) = &view.replay {
+        show_outlook(out, replay)?;
+    }
     for line in &plan.not_restored {
         writeln!(out, "Note     {line}")?;
     }
@@ -212,6 +215,42 @@ fn show_estimate(out: &mut dyn Write, estimate: Option<&EstimateView>) -> io::Re
         made.restores
     )?;
     made.leaves_out.iter().try_for_each(|what| writeln!(out, "         without {what}"))
+}
+
+/// How the log would be replayed: tables that are not net change are named first.
+fn show_outlook(out: &mut dyn Write, replay: &Outlook) -> io::Result<()> {
+    writeln!(
+        out,
+        "Replay   {} row changes of {} tables, {} definitions, {} transactions one by one",
+        replay.rows,
+        replay.tables.len(),
+        replay.definitions,
+        replay.one_by_one
+    )?;
+    let mut tables: Vec<_> = replay.tables.iter().collect();
+    tables.sort_by_key(|table| table.class == "net");
+    for table in tables.iter().take(NAMES_SHOWN) {
+        let fences = match table.fences {
+            0 => String::new(),
+            count => format!("; {count} definitions are fences"),
+        };
+        writeln!(
+            out,
+            "         {:<9} {}  {} rows; {}{fences}",
+            table.class, table.table, table.rows, table.why
+        )?;
+    }
+    let more = tables.len().saturating_sub(NAMES_SHOWN);
+    if more > 0 {
+        writeln!(out, "         and {more} more tables")?;
+    }
+    for line in &replay.refused {
+        writeln!(out, "REFUSED  {line}")?;
+    }
+    for line in &replay.unsafe_statements {
+        writeln!(out, "Unsafe   {line}")?;
+    }
+    Ok(())
 }
 
 /// Names of a kind that are shown to people; JSON has all of them.

@@ -491,7 +491,7 @@ fn tables(sql: &mut dyn Sql, family: Family) -> Vec<Finding> {
     vec![
         named_tables(sql, "primary_keys", &keyless, "every table has a primary key", |names| {
             (
-                format!("no primary key: {names}; a point-in-time restore of these is slow"),
+                format!("no primary key: {names}; a point-in-time restore of these may be slow"),
                 "ALTER TABLE … ADD PRIMARY KEY, or sql_generate_invisible_primary_key = ON".into(),
             )
         }),

@@ -60,7 +60,7 @@ impl Stalls {
     }
 
     /// Forgets what was before.
-    pub fn from_here(&self) {
+    pub fn forget(&self) {
         let mut seen = self.seen.lock().unwrap();
         seen.longest = seen.since.elapsed().saturating_sub(EVERY);
         (seen.looks, seen.runnable) = (0, 0.0);
@@ -135,7 +135,7 @@ mod tests {
         while stalls.seen.lock().unwrap().since.elapsed() > EVERY {
             std::thread::sleep(Duration::from_millis(5));
         }
-        stalls.from_here();
+        stalls.forget();
         assert!(stalls.seen.lock().unwrap().longest < longest);
     }
 }

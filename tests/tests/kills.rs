@@ -133,7 +133,7 @@ impl Campaign {
             // It has to catch up before its second counts.
             wait_for_text(&log, "following");
             self.wait_until_caught_up();
-            stalls.from_here();
+            stalls.forget();
             std::thread::sleep(Duration::from_millis(300));
             let killed = self.kill_within(child, 1000);
             let loss_max = stalls.stretched(LOSS_MAX);

@@ -1,4 +1,5 @@
-//! `holdfast export` on real servers: the source's own binlog files, and data directories that need nothing of ours.
+//! `holdfast export` on real servers: the source's own binlog files, and data directories that need nothing of ours. What
+//! `find` and `show` tell of the same log is looked at on the way.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -60,7 +61,12 @@ fn read_by_the_servers_reader(engine: Engine, file: &Path, start: u64) -> String
 
 fn the_binlog_files_are_the_sources_own(engine: Engine) {
     let bed = Bed::new(engine, &[]);
-    bed.server.run(&["CREATE DATABASE shop", "CREATE TABLE shop.t (id INT PRIMARY KEY, v LONGTEXT)"]);
+    bed.server.run(&[
+        "CREATE DATABASE shop",
+        "CREATE TABLE shop.t (id INT PRIMARY KEY, v LONGTEXT)",
+        "CREATE TABLE shop.kinds (id INT UNSIGNED PRIMARY KEY, n TINYINT, f FLOAT, d DECIMAL(10,2), s TIMESTAMP(3) NULL, \
+         y DATE, c CHAR(5), b VARBINARY(5), e ENUM('x', 'y'))",
+    ]);
     refused(export(&bed, &["--binlogs", "--into", &bed.text("early")]), 20, &["holdfast timeline shop"]);
     bed.backup();
     bed.server.run(&[
@@ -69,6 +75,11 @@ fn the_binlog_files_are_the_sources_own(engine: Engine) {
         "UPDATE shop.t SET v = 'three'",
         "FLUSH BINARY LOGS",
         "DELETE FROM shop.t WHERE id = 2",
+        "SET GLOBAL binlog_row_metadata = FULL",
+        "SET time_zone = '+00:00'",
+        "INSERT INTO shop.kinds VALUES (4000000000, -1, 0.1, -12.30, '2026-11-22 01:02:03.500', '2026-02-03', \
+         'a b', x'ff00', 'y'), (1, NULL, NULL, NULL, NULL, NULL, '', '', NULL)",
+        "UPDATE shop.kinds SET n = 5 WHERE id > 1",
     ]);
     bed.plan("latest").ok();
     let dir = bed.path("files");
@@ -101,6 +112,7 @@ fn the_binlog_files_are_the_sources_own(engine: Engine) {
     let old = ["--binlogs", "--into", &bed.text("old"), "--until", "2001-01-01T00:00:00Z"].map(str::to_owned);
     refused(export(&bed, &old.each_ref().map(String::as_str)), 20, &["of that time"]);
 
+    what_a_transaction_did_is_shown(&bed);
     if engine == Engine::MySql {
         return;
     }
@@ -122,6 +134,64 @@ fn the_binlog_files_are_the_sources_own(engine: Engine) {
         assert!(again == std::fs::read(dir.join(name)).unwrap(), "{name} changed");
     }
     assert!(!same_as_the_sources(&bed, Path::new(&lives), last, &view).is_empty());
+}
+
+/// `find --rows-over` and `show` on the same log.
+fn what_a_transaction_did_is_shown(bed: &Bed) {
+    let found = bed.user.done(&["find", "shop", "--rows-over", "1", "--json"]);
+    let found = found["found"].as_array().unwrap();
+    let rows = |entry: &Value| -> u64 {
+        let table = &entry["tables"][0];
+        ["inserted", "updated", "deleted"].iter().map(|kind| table[kind].as_u64().unwrap()).sum()
+    };
+    assert_eq!(found.iter().map(rows).collect::<Vec<_>>(), [2, 2, 2], "{found:?}");
+    let show = |id: &Value, more: &[&str]| {
+        bed.user.done(&[["show", "shop", id.as_str().unwrap(), "--json"].as_slice(), more].concat())
+    };
+    let all = bed.user.done(&["find", "shop", "--json"]);
+    let all = all["found"].as_array().unwrap();
+
+    // Columns have names where the log has them.
+    let kinds = show(&found[2]["id"], &[]);
+    let cells = |row: &Value, image: &str| -> Vec<(String, Value)> {
+        let cells = row["cells"].as_array().unwrap().iter();
+        cells.map(|cell| (cell["column"].as_str().unwrap().to_owned(), cell[image].clone())).collect()
+    };
+    let text = |value: &str| Value::from(value);
+    let expected = [
+        ("id", text("4000000000")),
+        ("n", text("-1")),
+        ("f", text("0.1")),
+        ("d", text("-12.30")),
+        ("s", text("2026-11-22 01:02:03.500Z")),
+        ("y", text("2026-02-03")),
+        ("c", text("a b")),
+        ("b", text("0xff00")),
+        ("e", text("2")),
+    ];
+    let expected: Vec<(String, Value)> = expected.map(|(name, value)| (name.to_owned(), value)).into();
+    assert_eq!(cells(&kinds["rows"][0], "after"), expected, "{kinds}");
+    assert_eq!(kinds["rows"][0]["change"], "insert");
+    assert_eq!(kinds["rows"][1]["cells"][1]["after"], Value::Null);
+    let last = show(&all.last().unwrap()["id"], &[]);
+    let n = &last["rows"][0]["cells"][1];
+    assert_eq!(
+        (&n["before"], &n["after"], last["more"].as_u64()),
+        (&text("-1"), &text("5"), Some(0)),
+        "{last}"
+    );
+
+    // Else they have numbers; what is not shown is counted, and long values are cut.
+    let first = show(&found[0]["id"], &["--limit", "1"]);
+    assert_eq!((first["rows"].as_array().unwrap().len(), first["more"].as_u64()), (1, Some(1)));
+    let long = &first["rows"][0]["cells"][1];
+    assert!(
+        long["column"] == "@2" && long["after"].as_str().unwrap().ends_with("... (300000 bytes)"),
+        "{long}"
+    );
+    let printed = bed.user.run(&["show", "shop", found[1]["id"].as_str().unwrap()]).ok().stdout;
+    assert!(printed.contains("~ shop.t  @1=2  @2=\"two\" -> \"three\""), "{printed}");
+    refused(bed.user.run(&["show", "shop", "pos:binlog.000001:1"]), 20, &["is not in the archive", "find"]);
 }
 
 #[test]

@@ -18,6 +18,8 @@ pub struct Wanted {
     pub table: Option<String>,
     /// Only statements like this.
     pub like: Option<String>,
+    /// Only transactions that changed more rows than this.
+    pub rows_over: Option<u64>,
     /// Not before.
     pub since: Option<Micros>,
     /// Not after.
@@ -51,6 +53,7 @@ pub fn find(catalogue: &Catalogue, name: &str, wanted: &Wanted) -> Result<Found>
         ddl: wanted.ddl,
         table: wanted.table.clone(),
         like: wanted.like.clone(),
+        rows_over: wanted.rows_over,
         since_us: wanted.since,
         until_us: wanted.until,
     };

@@ -1,7 +1,7 @@
 //! What the command line and the daemon both call.
 //!
 //! Owns the user's configuration, the catalogue of servers, and jobs: backup, archive,
-//! doctor, list, status, timeline, find, restore, drill, export. Refuses to know terminals and HTTP.
+//! doctor, list, status, timeline, find, show, restore, drill, export. Refuses to know terminals and HTTP.
 //! Start reading at `lib.rs`'s modules, one per verb.
 
 pub mod archive;
@@ -26,6 +26,7 @@ pub mod restore;
 pub mod scrub;
 pub mod server;
 pub mod settings;
+pub mod show;
 pub mod status;
 pub mod time;
 pub mod views;

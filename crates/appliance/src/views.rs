@@ -207,3 +207,39 @@ pub struct FoundView {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub statement: Option<String>,
 }
+
+/// A value for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Shown {
+    /// NULL.
+    Null,
+    /// A text.
+    Text(String),
+    /// Anything else: a number, a time, bytes as `0x..`.
+    Other(String),
+}
+
+/// A column of a changed row.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CellView {
+    /// Its name, or `@1` for the first column where the log has no names.
+    pub column: String,
+    /// The value before; missing for an insert, and where the log does not have it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub before: Option<Shown>,
+    /// The value after; missing for a delete, and where the log does not have it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after: Option<Shown>,
+}
+
+/// A row that a transaction changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RowView {
+    /// `schema.table`.
+    pub table: String,
+    /// `insert`, `update` or `delete`.
+    pub change: &'static str,
+    /// Its columns, as far as the log has them.
+    pub cells: Vec<CellView>,
+}

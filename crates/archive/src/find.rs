@@ -15,6 +15,9 @@ pub struct Query {
     pub table: Option<String>,
     /// Transactions with a statement like this: `%` any text, `_` any character. Case does not count.
     pub like: Option<String>,
+    /// Transactions that changed more rows than this, of all tables together. One that names not all of its tables may
+    /// have.
+    pub rows_over: Option<u64>,
     /// Committed at this time or later, microseconds since the Unix epoch.
     pub since_us: Option<i64>,
     /// Committed at this time or earlier.
@@ -34,11 +37,17 @@ impl Query {
         (!self.ddl || definition)
             && self.since_us.is_none_or(|since| entry.commit_us >= since)
             && self.until_us.is_none_or(|until| entry.commit_us <= until)
+            && self.rows_over.is_none_or(|rows| entry.tables_cut || rows_of(entry) > rows)
             && self.table.as_ref().is_none_or(|table| touches(entry, table))
             && self.like.as_ref().is_none_or(|pattern| {
                 entry.statement.as_ref().is_some_and(|s| like(&s.text, pattern.as_bytes()))
             })
     }
+}
+
+fn rows_of(entry: &TxnEntry) -> u64 {
+    let rows = entry.tables.iter().flat_map(|t| [t.inserted, t.updated, t.deleted]);
+    rows.fold(0, u64::saturating_add)
 }
 
 /// Did a transaction touch the table? One that names not all of its tables may have.
@@ -162,7 +171,7 @@ fn without_secrets(line: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use holdfast_format::txn_index::StatementText;
+    use holdfast_format::txn_index::{StatementText, TableChange};
     use proptest::prelude::*;
 
     fn statement(kind: TxnKind, text: &str) -> TxnEntry {
@@ -211,6 +220,23 @@ mod tests {
         ] {
             assert_eq!(shown_statement(&statement(TxnKind::Acl, text)).unwrap(), shown);
         }
+    }
+
+    #[test]
+    fn many_rows_are_those_of_all_tables_together() {
+        let table = |name: &str, inserted, updated, deleted| TableChange {
+            database: b"shop".to_vec(),
+            table: name.into(),
+            inserted,
+            updated,
+            deleted,
+        };
+        let mut entry = statement(TxnKind::Rows, "");
+        entry.tables = vec![table("a", 3, 2, 1), table("b", 4, 0, 0)];
+        let over = |rows| Query { rows_over: Some(rows), ..Query::default() };
+        assert!(over(9).matches(&entry) && !over(10).matches(&entry));
+        entry.tables_cut = true;
+        assert!(over(10).matches(&entry), "it may have");
     }
 
     #[test]

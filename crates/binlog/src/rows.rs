@@ -364,6 +364,12 @@ impl RowPlan {
         RowIter { plan: self, data, at: 0 }
     }
 
+    /// The plan of the only image, or of the before image of an update.
+    #[must_use]
+    pub fn first_plan(&self) -> &ImagePlan {
+        &self.first
+    }
+
     /// The plan of the after image: of an insert the only one.
     #[must_use]
     pub fn after_plan(&self) -> Option<&ImagePlan> {

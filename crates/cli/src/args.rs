@@ -126,6 +126,21 @@ pub enum Verb {
     /// Find statements and transactions in the archive
     Find(Find),
 
+    /// Print a transaction row by row
+    ///
+    /// Columns have their names where the source logs them (binlog_row_metadata=FULL), and @1, @2, ... else. Long values
+    /// are cut.
+    Show {
+        /// The server's name
+        name: String,
+        /// The transaction: an ID from find, or gtid:GTID
+        #[arg(value_name = "ID")]
+        id: String,
+        /// At most this many rows
+        #[arg(long, value_name = "N", default_value_t = 1000)]
+        limit: u32,
+    },
+
     /// Restore a server to any moment into a new folder, and prove it
     #[command(args_conflicts_with_subcommands = true)]
     Restore(RestoreCommand),
@@ -426,6 +441,9 @@ pub struct Find {
     /// Only transactions that touch this table
     #[arg(long, value_name = "DB.TABLE")]
     pub table: Option<String>,
+    /// Only transactions that changed more rows than this
+    #[arg(long, value_name = "N")]
+    pub rows_over: Option<u64>,
     /// Only statements like this pattern (% and _ as in SQL)
     #[arg(long, value_name = "PATTERN")]
     pub like: Option<String>,

@@ -74,6 +74,7 @@ pub fn run(cli: Cli) -> std::result::Result<ExitCode, Stop> {
         Verb::Status => look::status(&common, output),
         Verb::Timeline { name } => look::timeline(&common, output, &name),
         Verb::Find(find) => look::find(&common, output, &find),
+        Verb::Show { name, id, limit } => look::show(&common, output, &name, &id, limit),
         Verb::Restore(command) => jobs::restore(&common, output, command),
         Verb::Export(wanted) => export::export(&common, output, &wanted),
         Verb::Forget { backup, reason, dry_run } => keep::forget(&common, output, &backup, &reason, dry_run),

@@ -1,11 +1,12 @@
-//! `list`, `status`, `timeline`, `find`.
+//! `list`, `status`, `timeline`, `find`, `show`.
 
 use super::{DONE, DONE_WITH_WARNINGS, Stop, open};
 use crate::args::{Common, Find};
 use crate::output::{Output, duration, size, table};
 use holdfast_appliance::find::Wanted;
+use holdfast_appliance::show::TransactionView;
 use holdfast_appliance::time::{now, parse_time_or_age, show_time, show_time_both};
-use holdfast_appliance::views::{BackupView, FoundView, StatusView, TimelineView};
+use holdfast_appliance::views::{BackupView, CellView, FoundView, Shown, StatusView, TimelineView};
 use std::io::{self, Write};
 
 pub(super) fn list(common: &Common, output: Output, name: Option<&str>) -> Result<u8, Stop> {
@@ -129,6 +130,7 @@ pub(super) fn find(common: &Common, output: Output, find: &Find) -> Result<u8, S
         ddl: find.ddl,
         table: find.table.clone(),
         like: find.like.clone(),
+        rows_over: find.rows_over,
         since: time(&find.since)?,
         until: time(&find.until)?,
         limit: find.limit,
@@ -159,4 +161,45 @@ fn say(out: &mut dyn Write, found: &FoundView) -> io::Result<()> {
         writeln!(out, "    {}  +{} ~{} -{}", t.table, t.inserted, t.updated, t.deleted)?;
     }
     Ok(())
+}
+
+pub(super) fn show(common: &Common, output: Output, name: &str, id: &str, limit: u32) -> Result<u8, Stop> {
+    let catalogue = open(common)?;
+    let view = holdfast_appliance::show::show(&catalogue, name, id, limit as usize)?;
+    output.answer(&view, |out| transaction(out, &view))?;
+    Ok(DONE)
+}
+
+fn transaction(out: &mut dyn Write, view: &TransactionView) -> io::Result<()> {
+    say(out, &view.found)?;
+    view.queries.iter().try_for_each(|query| writeln!(out, "    query: {query}"))?;
+    for row in &view.rows {
+        let sign = match row.change {
+            "insert" => '+',
+            "delete" => '-',
+            _ => '~',
+        };
+        let cells: Vec<String> = row.cells.iter().map(cell).collect();
+        writeln!(out, "{sign} {}  {}", row.table, cells.join("  "))?;
+    }
+    match view.more {
+        0 => Ok(()),
+        more => writeln!(out, "and {more} more rows; raise --limit to see them"),
+    }
+}
+
+/// `name=value`, or both values of a change.
+fn cell(cell: &CellView) -> String {
+    let value = |shown: &Shown| match shown {
+        Shown::Null => "NULL".to_owned(),
+        Shown::Text(text) => format!("{text:?}"),
+        Shown::Other(text) => text.clone(),
+    };
+    match (&cell.before, &cell.after) {
+        (Some(before), Some(after)) if before != after => {
+            format!("{}={} -> {}", cell.column, value(before), value(after))
+        }
+        (Some(one), _) | (None, Some(one)) => format!("{}={}", cell.column, value(one)),
+        (None, None) => cell.column.clone(),
+    }
 }

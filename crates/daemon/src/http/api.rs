@@ -153,10 +153,16 @@ pub(super) fn transactions(daemon: &Daemon, asked: &Request) -> Outcome {
             .filter(|n| (1..=ROWS_MAX).contains(n))
             .ok_or_else(|| Error::usage(format!("'limit' must be 1 to {ROWS_MAX}.")))?,
     };
+    let rows_over = asked.param("rows_over")?.map(|text| {
+        text.parse::<u64>()
+            .map_err(|_| Error::usage(format!("'rows_over' is a number of rows, not '{text}'.")))
+    });
+    let rows_over = rows_over.transpose()?;
     let wanted = Wanted {
         ddl: asked.param("ddl")?.is_some_and(|v| v != "false"),
         table: asked.param("table")?,
         like: asked.param("like")?,
+        rows_over,
         since: time("since")?,
         until: time("until")?,
         limit,

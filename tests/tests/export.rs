@@ -275,4 +275,7 @@ fn a_folder_comes_out_as_a_tar_archive_that_replaces_nothing() {
     let same = Command::new("diff").args(["-r", &text("things"), &text("out")]).status().unwrap();
     assert!(same.success());
     refused(user.run(&args), 2, &["things.tar is there already"]);
+    std::fs::rename(&tar, text("things.tar.part")).unwrap();
+    refused(user.run(&args), 2, &["things.tar.part is there already"]);
+    assert!(!dir.path().join("things.tar.d").exists(), "nothing was restored for nothing");
 }

@@ -2,10 +2,11 @@
 
 use super::tar;
 use super::whole_file::UNFINISHED;
-use crate::catalogue::Catalogue;
+use crate::catalogue::{Catalogue, sentence};
 use crate::error::{Code, Error, Result};
 use crate::progress::{Reading, Watcher};
 use crate::restore::{self, Options, RestoredView};
+use holdfast_io::RealDisk;
 use holdfast_mysql::ServerVersion;
 use holdfast_restore::marker::Marker;
 use holdfast_restore::run::SERVER_LOG;
@@ -55,15 +56,17 @@ pub fn datadir(
     tar: Option<Tar<'_>>,
     watcher: &dyn Watcher,
 ) -> Result<DatadirView> {
-    if let Some(Tar::File(file)) = &tar
-        && file.exists()
-    {
-        return Err(Error::usage(format!("{} is there already.", file.display()))
-            .with_next("name a file that does not exist yet"));
+    if let Some(Tar::File(file)) = &tar {
+        // A restore takes its time: what would stop the archive is said before it.
+        for taken in [file.clone(), part_of(file)].iter().filter(|path| path.exists()) {
+            return Err(Error::usage(format!("{} is there already.", taken.display())).with_next(
+                "name a file that does not exist yet; remove what an export that was killed left",
+            ));
+        }
     }
     let restored = restore::restore(catalogue, name, options, watcher)?;
     let folder = &options.into;
-    let handed = |e: holdfast_restore::Error| Error::failed(crate::catalogue::sentence(&e.to_string()));
+    let handed = |e: holdfast_restore::Error| Error::failed(sentence(&e.to_string()));
     // A folder that is no server's was handed over by the restore itself.
     if Marker::read(folder).map_err(handed)?.is_some() {
         restore::finish(folder, options.engine_dir.as_deref())?;
@@ -106,20 +109,23 @@ fn cant(doing: &str, path: &Path, error: &io::Error) -> Error {
     Error::failed(format!("Can't {doing} {}: {error}.", path.display()))
 }
 
-fn to_file(folder: &Path, file: &Path, watcher: &dyn Watcher) -> Result<()> {
+/// The name of an archive that is not whole yet.
+fn part_of(file: &Path) -> PathBuf {
     let mut part = file.as_os_str().to_owned();
     part.push(UNFINISHED);
-    let part = PathBuf::from(part);
-    // Of an export that was killed: the folder that it was made of is handed over no second time.
+    part.into()
+}
+
+fn to_file(folder: &Path, file: &Path, watcher: &dyn Watcher) -> Result<()> {
+    let part = part_of(file);
     let made = File::options().write(true).create_new(true).mode(0o600).open(&part);
     let mut out = made.map_err(|e| cant("make", &part, &e))?;
     archive(folder, &mut out, watcher)?;
-    let place = holdfast_io::durable::folder_of(file);
     out.sync_all().map_err(|e| cant("sync", &part, &e))?;
-    fs::hard_link(&part, file)
-        .and_then(|()| fs::remove_file(&part))
-        .and_then(|()| File::open(&place)?.sync_all())
-        .map_err(|e| cant("give its name to", file, &e))
+    let disk = RealDisk::shared();
+    disk.rename_noreplace(&part, file)
+        .and_then(|()| disk.sync_dir(&holdfast_io::durable::folder_of(file)))
+        .map_err(|e| Error::failed(sentence(&e.to_string())))
 }
 
 fn archive(folder: &Path, out: &mut dyn Write, watcher: &dyn Watcher) -> Result<()> {

@@ -58,13 +58,14 @@ function checklist(job) {
   if (!done) return [el("p", { class: "trouble", role: "alert", text: job.failure ? `${job.failure.message}${job.failure.next ? ` Next: ${job.failure.next}.` : ""}` : "It ended without a result." })];
   const into = done.into || done.folder;
   const steps = [
-    ["done", `Proved: ${(done.evidence || []).length} checks, ${(done.phases || []).filter((p) => p.name === "total").map((p) => span(p.micros / 1e6)).join("")}`],
+    ["done", `Proved in ${(done.phases || []).filter((p) => p.name === "total").map((p) => span(p.micros / 1e6)).join("")}`],
     ...(done.evidence || []).map((text) => ["done", text]),
     ...(done.not_checked || []).map((text) => ["look", `Not checked: ${text}`]),
     ...(done.missing || []).map((text) => ["look", `Not restored: ${text}`]),
-    ["todo", done.socket ? `Look at the data: it is read-only, at ${done.socket}${done.port ? ` and 127.0.0.1:${done.port}` : ""}` : `Start it to look at the data${done.start_with ? `: ${done.start_with}` : ""}`],
+    ...(done.start_with || done.socket ? [["todo", done.socket ? `Look at the data: it is read-only, at ${done.socket}${done.port ? ` and 127.0.0.1:${done.port}` : ""}` : `Start it to look at the data: ${done.start_with}`],
     ["todo", `Hand it over, which makes it writable: holdfast restore finish ${into}`],
-    ["todo", "Point the clients to it, and add it as a server to be protected: holdfast server add"],
+    ["todo", "Point the clients to it, and add it as a server to be protected: holdfast server add"]] : [
+    ["todo", `Take what you need out of ${into}`]]),
   ];
   const mark = { done: "✓", look: "!", todo: "☐" };
   return [

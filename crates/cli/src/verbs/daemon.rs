@@ -48,7 +48,8 @@ fn show_status(out: &mut dyn Write, status: &Value) -> io::Result<()> {
     if servers.is_empty() {
         return writeln!(out, "No server is protected yet: holdfast server add NAME --host HOST --user USER");
     }
-    let header = ["SERVER", "ENGINE", "STATE", "LOG", "LAG", "LAST BACKUP", "NEXT", "PROOF"];
+    let header =
+        ["SERVER", "ENGINE", "STATE", "LOG", "LAG", "LAST BACKUP", "NEXT", "PROOF", "DRILL", "RESTORE"];
     let cells = |s: &Value| {
         let lag = s.pointer("/stream/lag_seconds").and_then(Value::as_f64);
         vec![
@@ -60,6 +61,8 @@ fn show_status(out: &mut dyn Write, status: &Value) -> io::Result<()> {
             when(s, "/last_backup/completed"),
             when(s, "/next_base/at"),
             text(s, "/last_backup/proof").to_owned(),
+            drill(s),
+            restore_takes(s),
         ]
     };
     table(out, &header, &servers.iter().map(cells).collect::<Vec<_>>())?;
@@ -78,6 +81,27 @@ fn show_status(out: &mut dyn Write, status: &Value) -> io::Result<()> {
         repository("total_bytes"),
         repository("stored_bytes")
     )
+}
+
+/// What the last drill has shown: `2h14m ago ok`.
+fn drill(server: &Value) -> String {
+    let verdict = match server.pointer("/drill/last/proved").and_then(Value::as_bool) {
+        None => return "-".to_owned(),
+        Some(true) => "ok",
+        Some(false) => "FAILED",
+    };
+    format!("{} {verdict}", when(server, "/drill/last/at"))
+}
+
+/// How long a restore to the last moment would take: `6m10s..14m00s`.
+fn restore_takes(server: &Value) -> String {
+    let seconds = |path: &str| server.pointer(path).and_then(Value::as_f64);
+    match (seconds("/estimate/seconds_min"), seconds("/estimate/seconds_max")) {
+        (Some(least), Some(most)) => {
+            format!("{}..{}", duration((least * 1e6) as i64), duration((most * 1e6) as i64))
+        }
+        _ => "-".to_owned(),
+    }
 }
 
 pub(super) fn backup(

@@ -47,7 +47,7 @@ impl Bed {
         let text = format!(
             "repository = {:?}\npassphrase_file = {:?}\nlogins = {:?}\nstate = {:?}\nsocket = {:?}\nspool = {:?}\n\
              restore_into = [{:?}]\n[engines]\nmysql = {:?}\nmariadb = {:?}\n[log]\nformat = 'json'\n\
-             [policy.default]\nretry = {{ interval = '5s' }}\ndrill = 0\n[prune]\nevery = '2s'\n\
+             [policy.default]\nretry = {{ interval = '5s' }}\ndrill = 0\n[prune]\nevery = '5s'\n\
              [drills]\ninto = {:?}\nprove = 'quick'\n",
             self.user.repository(),
             at("passphrase"),

@@ -226,6 +226,13 @@ pub enum Verb {
         /// The shell
         shell: clap_complete::Shell,
     },
+
+    /// Write the manual pages into a folder
+    #[command(hide = true)]
+    Man {
+        /// The folder
+        folder: PathBuf,
+    },
 }
 
 /// `holdfast fsck`.

@@ -13,12 +13,13 @@ use crate::args::{Cli, Common, Verb};
 use crate::client::Client;
 use crate::output::Output;
 use crate::passphrase;
+use clap::CommandFactory;
 use holdfast_appliance::backup::Options;
 use holdfast_appliance::catalogue::{Catalogue, Key};
 use holdfast_appliance::error::{Error, Result};
 use holdfast_appliance::settings::Environment;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Why a verb ended before its end.
@@ -87,8 +88,18 @@ pub fn run(cli: Cli) -> std::result::Result<ExitCode, Stop> {
         Verb::Jobs { id, cancel } => daemon::jobs(&client(&common)?, output, id, cancel),
         Verb::Check { name, nagios } => check::check(&common, output, name.as_deref(), nagios),
         Verb::Completion { .. } => Ok(DONE),
+        Verb::Man { folder } => man(&folder),
     };
     status.map(ExitCode::from)
+}
+
+/// One page for the command, and one for each of its verbs.
+fn man(folder: &Path) -> std::result::Result<u8, Stop> {
+    clap_mangen::generate_to(Cli::command(), folder).map_err(|error| {
+        Error::failed(format!("The manual pages can't be written to {}: {error}.", folder.display()))
+            .with_next("name a folder that is there, and that you may write to")
+    })?;
+    Ok(DONE)
 }
 
 /// The daemon that the user named.

@@ -1,6 +1,7 @@
 //! The board: what can be restored now, computed from the repository in the background, so that every question is
 //! answered at once.
 
+use crate::alerts::Condition;
 use crate::daemon::Daemon;
 use crate::drills::{self, DrillBoard};
 use crate::scheduler::{asked, fsck_due};
@@ -14,7 +15,7 @@ use holdfast_appliance::server::has_log;
 use holdfast_appliance::status::{status_of, timeline};
 use holdfast_appliance::time::{Micros, now, show_time};
 use holdfast_appliance::views::{FoundView, StatusView, TimelineView};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -73,7 +74,7 @@ pub struct RepositoryBoard {
 }
 
 /// How much is to worry about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
     /// Nothing.
@@ -96,6 +97,8 @@ pub struct ServerBoard {
     pub headline: String,
     /// What to worry about, a sentence each.
     pub worries: Vec<String>,
+    /// The same, each under a name that stays while it lasts.
+    pub conditions: Vec<Condition>,
     /// The name of its policy.
     pub policy: String,
     /// The window that the policy promises, for example `7d`; `0` for all time.
@@ -170,6 +173,12 @@ fn look(daemon: &Daemon) -> Result<Board> {
                 servers.push(ServerBoard {
                     level: Level::Red,
                     headline: error.message.clone(),
+                    conditions: vec![Condition {
+                        server: Some(server.name.clone()),
+                        code: "unreadable".to_owned(),
+                        level: Level::Red,
+                        text: error.message.clone(),
+                    }],
                     worries: vec![format!("it can't be looked at: {}", error.message)],
                     ..known.unwrap_or_else(|| unseen(daemon, &server.name, &error.message))
                 });
@@ -204,6 +213,7 @@ fn look_at(daemon: &Daemon, name: &str, has_log: bool) -> Result<ServerBoard> {
         level: Level::Green,
         headline: String::new(),
         worries: Vec::new(),
+        conditions: Vec::new(),
         policy: policy.to_owned(),
         window: terms.window.to_string(),
         paused: facts.paused,
@@ -231,6 +241,7 @@ fn unseen(daemon: &Daemon, name: &str, why: &str) -> ServerBoard {
         level: Level::Red,
         headline: why.to_owned(),
         worries: Vec::new(),
+        conditions: Vec::new(),
         policy: policy.to_owned(),
         window: terms.window.to_string(),
         paused: false,
@@ -255,16 +266,19 @@ fn unseen(daemon: &Daemon, name: &str, why: &str) -> ServerBoard {
 fn judge(board: &mut ServerBoard, window: Micros, max_age: Micros, now: Micros) {
     let mut level = Level::Green;
     let mut worries = Vec::new();
-    let mut worry = |at: Level, text: String| {
+    let mut conditions = Vec::new();
+    let name = board.status.server.clone();
+    let mut worry = |code: &str, at: Level, text: String| {
         if at == Level::Red || level == Level::Green {
             level = at;
         }
-        worries.push(text);
+        worries.push(text.clone());
+        conditions.push(Condition { server: Some(name.clone()), code: code.to_owned(), level: at, text });
     };
     let status = &board.status;
     let Some(last) = &status.last_backup else {
-        worry(Level::Red, "there is no backup of it yet".to_owned());
-        (board.level, board.worries) = (level, worries);
+        worry("no_backup", Level::Red, "there is no backup of it yet".to_owned());
+        (board.level, board.worries, board.conditions) = (level, worries, conditions);
         board.headline = match board.failed_tries {
             0 => "not protected yet: its first backup is on the way".to_owned(),
             tries => format!("not protected: its first backup failed {tries} time(s)"),
@@ -272,33 +286,39 @@ fn judge(board: &mut ServerBoard, window: Micros, max_age: Micros, now: Micros) 
         return;
     };
     if now.saturating_sub(last.started) > max_age && !board.paused {
-        worry(Level::Red, format!("the last backup is of {}", show_time(last.completed)));
+        worry("backup_old", Level::Red, format!("the last backup is of {}", show_time(last.completed)));
     }
     if board.failed_tries > 0 {
-        worry(Level::Amber, format!("the last {} backup(s) failed", board.failed_tries));
+        worry("backup_failed", Level::Amber, format!("the last {} backup(s) failed", board.failed_tries));
     }
     if board.next_base.capped {
-        worry(Level::Amber, "a day has no more backups than it may have: replay grows".to_owned());
+        worry("capped", Level::Amber, "a day has no more backups than it may have: replay grows".to_owned());
     }
     if last.proof.as_deref() == Some("failed") {
-        worry(Level::Red, "the last backup could not be proved".to_owned());
+        worry("not_proved", Level::Red, "the last backup could not be proved".to_owned());
     }
     match (&board.drill.last, &board.drill.trouble) {
         (Some(drill), _) if !drill.proved => {
-            worry(Level::Red, format!("the last drill, of {}, could not be proved", show_time(drill.at)));
+            worry(
+                "drill_not_proved",
+                Level::Red,
+                format!("the last drill, of {}, could not be proved", show_time(drill.at)),
+            );
         }
-        (_, Some(trouble)) => worry(Level::Amber, format!("the last drill failed: {trouble}")),
+        (_, Some(trouble)) => {
+            worry("drill_failed", Level::Amber, format!("the last drill failed: {trouble}"))
+        }
         _ => {}
     }
     for gap in status.gaps.iter().filter(|gap| gap.noticed.is_none_or(|at| at >= window)) {
-        worry(Level::Amber, format!("a hole after {}: {}", gap.after, gap.reason));
+        worry("hole", Level::Amber, format!("a hole after {}: {}", gap.after, gap.reason));
     }
     match board.stream.state {
         "broken" => {
             let why = board.stream.trouble.clone().unwrap_or_default();
-            worry(Level::Red, format!("its log is not followed: {why}"));
+            worry("stream_broken", Level::Red, format!("its log is not followed: {why}"));
         }
-        "paused" => worry(Level::Amber, "it is paused: nothing later is covered".to_owned()),
+        "paused" => worry("paused", Level::Amber, "it is paused: nothing later is covered".to_owned()),
         _ => {}
     }
     board.headline = match status.spans.last() {
@@ -310,7 +330,7 @@ fn judge(board: &mut ServerBoard, window: Micros, max_age: Micros, now: Micros) 
         }
         _ => status.sentence.clone(),
     };
-    (board.level, board.worries) = (level, worries);
+    (board.level, board.worries, board.conditions) = (level, worries, conditions);
 }
 
 fn repository(daemon: &Daemon) -> RepositoryBoard {

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use zeroize::Zeroizing;
 
 /// Name of the policy of a server that names none.
 pub const DEFAULT_POLICY: &str = "default";
@@ -63,6 +64,9 @@ pub struct Config {
     /// Where drills are made.
     #[serde(default)]
     pub drills: Drills,
+    /// Who is told what.
+    #[serde(default)]
+    pub alerts: Alerts,
     /// Policies by name; `default` is there even when it is not written.
     #[serde(default, rename = "policy")]
     pub policies: BTreeMap<String, Policy>,
@@ -184,6 +188,72 @@ pub struct Drills {
 impl Default for Drills {
     fn default() -> Self {
         Self { into: None, prove: "standard".to_owned(), space: Bytes(0) }
+    }
+}
+
+/// Who is told what.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Alerts {
+    /// Something must have been wrong, or right again, for so long.
+    pub after: Span,
+    /// Asked for while everything is well: a dead-man switch, which raises an alarm when it hears nothing.
+    pub ping: Option<String>,
+    /// How often.
+    pub ping_every: Span,
+    /// Asked for instead while a server is red.
+    pub ping_fail: Option<String>,
+    /// PEM file with certificates that are trusted besides the system's.
+    pub ca: Option<PathBuf>,
+    /// Addresses that each alert is posted to.
+    #[serde(rename = "webhook")]
+    pub webhooks: Vec<Webhook>,
+}
+
+impl Default for Alerts {
+    fn default() -> Self {
+        Self {
+            after: Span::minutes(1),
+            ping: None,
+            ping_every: Span::minutes(5),
+            ping_fail: None,
+            ca: None,
+            webhooks: Vec::new(),
+        }
+    }
+}
+
+/// An address that alerts are posted to.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Webhook {
+    /// The address: https, or http to this host.
+    pub url: String,
+    /// File whose first line is the secret that messages are signed with.
+    pub secret_file: PathBuf,
+}
+
+impl Webhook {
+    /// What it is called where its address must not be written.
+    #[must_use]
+    pub fn mark(&self) -> String {
+        blake3::hash(self.url.as_bytes()).to_hex().as_str().chars().take(16).collect()
+    }
+
+    /// The secret.
+    ///
+    /// # Errors
+    /// `Usage` when the file can't be read or is empty.
+    pub fn secret(&self) -> Result<Zeroizing<String>> {
+        let file = self.secret_file.display();
+        let text = std::fs::read_to_string(&self.secret_file)
+            .map(Zeroizing::new)
+            .map_err(|error| Error::usage(format!("The webhook's secret {file} can't be read: {error}.")))?;
+        match text.lines().next().map(str::trim) {
+            Some(line) if !line.is_empty() => Ok(Zeroizing::new(line.to_owned())),
+            _ => Err(Error::usage(format!("The webhook's secret {file} is empty."))
+                .with_next("write the secret that the receiver knows into its first line")),
+        }
     }
 }
 
@@ -311,6 +381,7 @@ impl Config {
         if self.jobs == 0 || self.connections == 0 || self.connections > 32 {
             return Err(Error::usage("jobs must be 1 or more, and connections 1 to 32."));
         }
+        self.check_alerts()?;
         if self.prune.share > 100 || self.prune.max_dead > 100 {
             return Err(Error::usage("prune.share and prune.max_dead are percent: at most 100."));
         }
@@ -322,6 +393,36 @@ impl Config {
         if !["error", "warn", "info", "debug"].contains(&self.log.level.as_str()) {
             return Err(Error::usage(format!("'{}' is not a level of the log.", self.log.level))
                 .with_next("use error, warn, info or debug"));
+        }
+        Ok(())
+    }
+
+    /// Refuses addresses that would carry alerts in plain text to somebody else.
+    fn check_alerts(&self) -> Result<()> {
+        let alerts = &self.alerts;
+        let all = alerts.webhooks.iter().map(|w| &w.url).chain(&alerts.ping).chain(&alerts.ping_fail);
+        for url in all {
+            let uri: Option<hyper::Uri> = url.parse().ok();
+            let (scheme, host) = uri.as_ref().map_or((None, None), |uri| (uri.scheme_str(), uri.host()));
+            let here = matches!(host, Some("127.0.0.1" | "localhost" | "[::1]"));
+            match (scheme, host) {
+                (Some("https"), Some(_)) => {}
+                (Some("http"), Some(_)) if here => {}
+                // The address may be a secret: only its host is named.
+                _ => {
+                    return Err(Error::usage(format!(
+                        "Alerts can't be sent to the address at {}.",
+                        host.unwrap_or("no host")
+                    ))
+                    .with_next("write https://HOST/…; http only to this host itself"));
+                }
+            }
+        }
+        if !alerts.webhooks.is_empty() {
+            alerts.webhooks.iter().try_for_each(|w| w.secret().map(drop))?;
+        }
+        if alerts.ping_every < Span::seconds(1) {
+            return Err(Error::usage("alerts.ping_every must be 1s or more."));
         }
         Ok(())
     }
@@ -403,6 +504,10 @@ mod tests {
             ("[policy.prod]\nmax_age = '1s'\n", "prod"),
             ("[log]\nlevel = 'loud'\n", "loud"),
             ("[prune]\nshare = 101\n", "prune.share"),
+            ("[alerts]\nping = 'http://example.org/x'\n", "example.org"),
+            ("[alerts]\nping = 'hc-ping'\n", "hc-ping"),
+            ("[alerts]\nping = '/ping'\n", "no host"),
+            ("[[alerts.webhook]]\nurl = 'https://example.org/'\nsecret_file = '/no/secret'\n", "/no/secret"),
             ("[drills]\nprove = 'much'\n", "much"),
             ("[drills]\ninto = 'here'\n", "here"),
         ] {
@@ -419,7 +524,11 @@ mod tests {
         let shows_a_key = |line: &&str| line.strip_prefix('#').is_some_and(|l| !l.starts_with(' '));
         assert!(shipped.lines().filter(shows_a_key).count() > 40);
         let all: Vec<&str> = shipped.lines().map(|l| if shows_a_key(&l) { &l[1..] } else { l }).collect();
-        let config = load(&all.join("\n")).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let secret = dir.path().join("secret");
+        std::fs::write(&secret, "s\n").unwrap();
+        let text = all.join("\n").replace("/etc/holdfast/webhook-secret", secret.to_str().unwrap());
+        let config = load(&text).unwrap();
         assert_eq!(config.policies["default"], Policy::default());
         assert_eq!((config.prune, config.checks), (Prune::default(), Checks::default()));
     }

@@ -1,6 +1,6 @@
 //! The program `holdfastd`.
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use holdfast_appliance::error::Error;
 use holdfast_daemon::config::Config;
 use holdfast_daemon::daemon::{Daemon, run};
@@ -44,6 +44,9 @@ enum Verb {
         #[arg(long)]
         role: Role,
     },
+    /// Print the manual page
+    #[command(hide = true)]
+    Man,
     /// The second reader, as the daemon's own checks run it
     #[command(hide = true, disable_help_flag = true)]
     Fsck {
@@ -88,6 +91,12 @@ fn begin(arguments: Arguments) -> Result<ExitCode, Error> {
                     if policy.window.0 == 0 { "of all time".to_owned() } else { policy.window.to_string() }
                 );
             }
+            Ok(ExitCode::SUCCESS)
+        }
+        Some(Verb::Man) => {
+            let page = clap_mangen::Man::new(Arguments::command());
+            page.render(&mut std::io::stdout())
+                .map_err(|error| Error::failed(format!("The manual page can't be written: {error}.")))?;
             Ok(ExitCode::SUCCESS)
         }
         Some(Verb::Token { name, role }) => {

@@ -19,6 +19,8 @@ const DAY_US: u64 = 86_400_000_000;
 /// What is counted since the start.
 #[derive(Debug)]
 pub struct Counters {
+    /// Of alerts.
+    pub alerts: crate::alerts::Counts,
     failures: Mutex<BTreeMap<String, u64>>,
     requests: Mutex<Histogram<u64>>,
     backups: Mutex<Histogram<u64>>,
@@ -34,7 +36,12 @@ impl Counters {
             let made = Histogram::new_with_bounds(1, DAY_US, 3);
             made.map(Mutex::new).map_err(|error| Error::failed(format!("No histogram can be made: {error}.")))
         };
-        Ok(Self { failures: Mutex::default(), requests: histogram()?, backups: histogram()? })
+        Ok(Self {
+            alerts: Default::default(),
+            failures: Mutex::default(),
+            requests: histogram()?,
+            backups: histogram()?,
+        })
     }
 
     /// A job failed with this code.
@@ -200,6 +207,7 @@ pub fn page(daemon: &Daemon) -> String {
     }
     page.summary("backup_seconds", "How long bases took since the start.", &daemon.counters.backups);
     page.summary("http_request_seconds", "How long answers of the API took.", &daemon.counters.requests);
+    alerts(&mut page, daemon);
     let (ok, last_good) = daemon.reloads.last();
     page.family(
         "config_last_reload_successful",
@@ -216,6 +224,31 @@ pub fn page(daemon: &Daemon) -> String {
         seconds(daemon.scheduler_alive.load(Ordering::Relaxed)),
     );
     page.0
+}
+
+fn alerts(page: &mut Page, daemon: &Daemon) {
+    page.family("alerts", "gauge", "Alerts that were told and are not over.");
+    for (level, count) in crate::alerts::by_level(daemon) {
+        page.sample("alerts", &[("level", level)], count as f64);
+    }
+    page.family("alert_outbox", "gauge", "Messages about alerts that webhooks have not taken yet.");
+    page.sample("alert_outbox", &[], daemon.state.read(|c| c.outbox.len()) as f64);
+    let counts = &daemon.counters.alerts;
+    page.family("alert_deliveries_total", "counter", "Tries to deliver messages about alerts.");
+    for (outcome, count) in
+        [("delivered", &counts.delivered), ("failed", &counts.failed), ("dropped", &counts.dropped)]
+    {
+        page.sample("alert_deliveries_total", &[("outcome", outcome)], count.load(Ordering::Relaxed) as f64);
+    }
+    page.family(
+        "ping_last_success_timestamp_seconds",
+        "gauge",
+        "When the dead-man switch was last told that all is well.",
+    );
+    let pinged = counts.pinged.load(Ordering::Relaxed);
+    if pinged > 0 {
+        page.sample("ping_last_success_timestamp_seconds", &[], pinged as f64 / 1e6);
+    }
 }
 
 fn drills(page: &mut Page, board: &crate::board::Board) {
@@ -259,24 +292,32 @@ fn drills(page: &mut Page, board: &crate::board::Board) {
 }
 
 fn repository(page: &mut Page, daemon: &Daemon, board: &crate::board::Board) {
-    let mut one = |name: &str, help: &str, value: f64| {
+    let mut maybe = |name: &str, help: &str, value: Option<f64>| {
         page.family(name, "gauge", help);
-        page.sample(name, &[], value);
+        value.into_iter().for_each(|value| page.sample(name, &[], value));
     };
     let repository = &board.repository;
-    one("repo_free_bytes", "Bytes free on the repository's file system.", repository.free_bytes as f64);
-    one("repo_stored_bytes", "Bytes that its backups added.", repository.stored_bytes as f64);
-    one("repo_damaged", "1 if its manifest is damaged.", f64::from(u8::from(repository.damage.is_some())));
-    if let (Some(at), Some(clean)) = (repository.checked, repository.clean) {
-        one("fsck_last_timestamp_seconds", "When the last whole check ended.", at as f64 / 1e6);
-        one("fsck_clean", "1 if it found nothing wrong.", f64::from(u8::from(clean)));
-    }
-    if let (Some(at), Some(bytes)) = (repository.pruned, repository.pruned_bytes) {
-        one("prune_last_timestamp_seconds", "When the last prune ended.", at as f64 / 1e6);
-        one("prune_last_freed_bytes", "Bytes that it gave back.", bytes as f64);
-    }
-    one("audit_entries_total", "Entries of the audit log.", daemon.audit.count() as f64);
-    one("board_timestamp_seconds", "When these figures were computed.", board.at as f64 / 1e6);
+    let seconds = |at: Micros| at as f64 / 1e6;
+    maybe(
+        "repo_free_bytes",
+        "Bytes free on the repository's file system.",
+        Some(repository.free_bytes as f64),
+    );
+    maybe("repo_total_bytes", "Bytes of that file system.", Some(repository.total_bytes as f64));
+    maybe("repo_stored_bytes", "Bytes that its backups added.", Some(repository.stored_bytes as f64));
+    let damaged = f64::from(u8::from(repository.damage.is_some()));
+    maybe("repo_damaged", "1 if its manifest is damaged.", Some(damaged));
+    maybe("fsck_last_timestamp_seconds", "When the last whole check ended.", repository.checked.map(seconds));
+    maybe(
+        "fsck_clean",
+        "1 if it found nothing wrong.",
+        repository.clean.map(|clean| f64::from(u8::from(clean))),
+    );
+    maybe("fsck_due_timestamp_seconds", "When the next one is due.", repository.check_due.map(seconds));
+    maybe("prune_last_timestamp_seconds", "When the last prune ended.", repository.pruned.map(seconds));
+    maybe("prune_last_freed_bytes", "Bytes that it gave back.", repository.pruned_bytes.map(|b| b as f64));
+    maybe("audit_entries_total", "Entries of the audit log.", Some(daemon.audit.count() as f64));
+    maybe("board_timestamp_seconds", "When these figures were computed.", Some(seconds(board.at)));
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! One JSON file, replaced whole and durably at each change. Everything else is read from the repository, so that a
 //! lost state costs a few answers and never a backup.
 
+use crate::alerts::{Message, OpenAlert};
 use crate::files;
 use crate::jobs::Job;
 use holdfast_appliance::error::{Error, Result};
@@ -34,6 +35,12 @@ pub struct Content {
     pub fsck: Option<Checked>,
     /// The last prune that went through.
     pub prune: Option<Pruned>,
+    /// Alerts that were told and are not over.
+    pub alerts: BTreeMap<String, OpenAlert>,
+    /// Alerts told since this state was begun, ends included.
+    pub alerts_told: u64,
+    /// Messages about them that webhooks have not taken yet, oldest first.
+    pub outbox: Vec<Message>,
     /// When this state was begun.
     pub begun: Micros,
 }

@@ -20,8 +20,8 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 const CERTIFICATE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/certificate.pem");
@@ -39,6 +39,11 @@ struct Bed {
 
 impl Bed {
     fn start(allow: &str) -> Self {
+        Self::start_with(allow, "")
+    }
+
+    /// With more sections behind the configuration.
+    fn start_with(allow: &str, more: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
         std::fs::write(at("passphrase"), "only for tests\n").unwrap();
@@ -71,7 +76,7 @@ impl Bed {
         let text = format!(
             "repository = {:?}\npassphrase_file = {:?}\nstate = {:?}\nsocket = {:?}\nrestore_into = [{:?}]\n\
              [drills]\ninto = {:?}\n[listen]\naddress = '127.0.0.1:{port}'\ncertificate = '{CERTIFICATE}'\nkey = '{KEY}'\ntokens = {:?}\n\
-             allow = [{allow}]\n",
+             allow = [{allow}]\n{more}",
             at("repository"),
             at("passphrase"),
             at("state"),
@@ -146,6 +151,162 @@ impl Drop for Bed {
         let ended = self.thread.take().unwrap().join();
         assert!(ended.is_ok() || std::thread::panicking());
     }
+}
+
+/// Somebody outside, over TLS: takes every request but the first POST, which it answers with 500.
+struct Receiver {
+    port: u16,
+    heard: Arc<Mutex<Vec<Heard>>>,
+    stop: Arc<AtomicBool>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+#[derive(Clone, Debug)]
+struct Heard {
+    line: String,
+    head: String,
+    body: String,
+}
+
+impl Heard {
+    fn header(&self, name: &str) -> &str {
+        let lines = self.head.lines().filter_map(|line| line.split_once(": "));
+        lines.filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value).next().unwrap_or("")
+    }
+}
+
+impl Receiver {
+    fn start() -> Self {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![CertificateDer::from_pem_file(CERTIFICATE).unwrap()],
+                rustls::pki_types::PrivateKeyDer::from_pem_file(KEY).unwrap(),
+            )
+            .unwrap();
+        let config = Arc::new(config);
+        let heard: Arc<Mutex<Vec<Heard>>> = Arc::default();
+        let stop = Arc::new(AtomicBool::new(false));
+        let (all, flag) = (Arc::clone(&heard), Arc::clone(&stop));
+        let thread = std::thread::spawn(move || {
+            while !flag.load(Ordering::Relaxed) {
+                let Ok((stream, _)) = listener.accept() else {
+                    std::thread::sleep(Duration::from_millis(20));
+                    continue;
+                };
+                stream.set_nonblocking(false).unwrap();
+                stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+                let connection = rustls::ServerConnection::new(Arc::clone(&config)).unwrap();
+                let mut stream = rustls::StreamOwned::new(connection, stream);
+                // A client that ends in the middle is none.
+                let Some(request) = read_request(&mut stream) else { continue };
+                let mut all = all.lock().unwrap();
+                let first =
+                    request.line.starts_with("POST") && !all.iter().any(|h| h.line.starts_with("POST"));
+                let status = if first { "500 No" } else { "204 Yes" };
+                all.push(request);
+                let _ =
+                    stream.write_all(format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n").as_bytes());
+                stream.conn.send_close_notify();
+                let _ = stream.flush();
+            }
+        });
+        Self { port, heard, stop, thread: Some(thread) }
+    }
+
+    fn heard(&self) -> Vec<Heard> {
+        self.heard.lock().unwrap().clone()
+    }
+
+    /// Messages of alerts of the server, as they came.
+    fn alerts(&self) -> Vec<(Heard, Value)> {
+        let posts = self.heard().into_iter().filter(|h| h.line.starts_with("POST /hook "));
+        posts.map(|h| (h.clone(), serde_json::from_str(&h.body).unwrap())).collect()
+    }
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let ended = self.thread.take().unwrap().join();
+        assert!(ended.is_ok() || std::thread::panicking());
+    }
+}
+
+fn read_request(stream: &mut impl Read) -> Option<Heard> {
+    let mut bytes = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let (line, head) = head.split_once("\r\n")?;
+            let heard = Heard { line: line.into(), head: head.into(), body: body.into() };
+            if body.len() >= heard.header("content-length").parse().unwrap_or(0) {
+                return Some(heard);
+            }
+        }
+        match stream.read(&mut buffer) {
+            Ok(read) if read > 0 => bytes.extend_from_slice(&buffer[..read]),
+            _ => return None,
+        }
+    }
+}
+
+#[test]
+fn an_alert_is_signed_tried_again_and_over_in_the_end_and_the_ping_is_heard() {
+    let receiver = Receiver::start();
+    let dir = tempfile::tempdir().unwrap();
+    let secret = dir.path().join("secret");
+    std::fs::write(&secret, "only for this test\n").unwrap();
+    let port = receiver.port;
+    let bed = Bed::start_with(
+        "",
+        &format!(
+            "[alerts]\nafter = 0\nping = 'https://127.0.0.1:{port}/ping/secret-part'\nping_every = '1s'\n\
+             ca = '{CERTIFICATE}'\n[[alerts.webhook]]\nurl = 'https://127.0.0.1:{port}/hook'\nsecret_file = {secret:?}\n"
+        ),
+    );
+    let wait = |event: &str, code: &str| {
+        bed.until(&format!("{code} {event}"), || {
+            receiver.alerts().iter().any(|(_, body)| body["event"] == event && body["code"] == code)
+        });
+    };
+    assert_eq!(bed.local("POST", "/api/v1/servers/files/pause", None).0, 200);
+    wait("raised", "paused");
+    assert_eq!(bed.local("POST", "/api/v1/servers/files/resume", None).0, 200);
+    wait("resolved", "paused");
+    let alerts = receiver.alerts();
+    for (heard, body) in &alerts {
+        let signed = holdfast_daemon::alerts::signature(
+            b"only for this test",
+            heard.header("x-holdfast-timestamp"),
+            &heard.body,
+        );
+        assert_eq!(heard.header("x-holdfast-signature"), format!("sha256={signed}"), "{heard:?}");
+        assert_eq!(heard.header("x-holdfast-delivery"), body["id"].as_str().unwrap());
+        assert_eq!(body["server"], "files");
+    }
+    // The first one was refused: it came again, the same.
+    let again = alerts.iter().filter(|(heard, _)| heard.body == alerts[0].0.body);
+    assert_eq!(again.count(), 2, "{alerts:?}");
+    bed.until("the ping", || receiver.heard().iter().any(|h| h.line == "GET /ping/secret-part HTTP/1.1"));
+    bed.until("the metrics", || {
+        let metrics = bed.local("GET", "/metrics", None).1;
+        let metrics = metrics.as_str().unwrap();
+        metrics.contains("holdfast_alert_outbox 0\n")
+            && metrics.contains("\nholdfast_ping_last_success_timestamp_seconds ")
+    });
+    // Addresses may be secrets.
+    let state = std::fs::read_to_string(bed.at("state/state.json")).unwrap();
+    assert!(
+        !state.contains("secret-part") && !state.contains("/hook") && !state.contains("only for this test")
+    );
 }
 
 /// One request; status 0 when the door is shut.
@@ -293,6 +454,26 @@ fn a_backup_and_a_restore_are_jobs_and_what_cant_be_is_refused_with_the_reason()
     let metrics = bed.local("GET", "/metrics", None).1;
     for name in ["last_success_age_seconds", "repo_free_bytes", "http_request_seconds_count", "build_info"] {
         assert!(metrics.as_str().unwrap().contains(&format!("\nholdfast_{name}")), "{name}");
+    }
+    what_is_shipped_names_metrics_that_there_are(metrics.as_str().unwrap());
+}
+
+/// The rules and the dashboard in tools/packaging ask for nothing that nobody tells.
+fn what_is_shipped_names_metrics_that_there_are(metrics: &str) {
+    let rules = include_str!("../../../tools/packaging/prometheus-rules.yaml");
+    let dashboard = include_str!("../../../tools/packaging/grafana-dashboard.json");
+    let panels: Value = serde_json::from_str(dashboard).unwrap();
+    assert!(panels["panels"].as_array().unwrap().len() >= 8);
+    for (file, text, least) in [("rules", rules, 15), ("dashboard", dashboard, 12)] {
+        let of_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let words = text.split(|c: char| !of_name(c)).filter(|word| word.starts_with("holdfast_"));
+        let names: std::collections::BTreeSet<&str> = words.collect();
+        assert!(names.len() >= least, "{file}: {names:?}");
+        for name in names {
+            let family = name.trim_end_matches("_sum").trim_end_matches("_count");
+            let told = [name, family].iter().any(|n| metrics.contains(&format!("\n# TYPE {n} ")));
+            assert!(told, "{file} asks for {name}, which is not told");
+        }
     }
 }
 

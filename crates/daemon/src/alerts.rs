@@ -1,0 +1,115 @@
+//! Alerts: what the board worries about, told to webhooks when it begins and when it is over; and the ping of a dead-man
+//! switch, which is heard from for as long as everything is well.
+//!
+//! An alert and its messages are durable before the first is sent, in one change of the state: a daemon that is killed in
+//! between sends it after its start, with the same id. So a receiver may hear a message twice, and never misses one that
+//! can be delivered within three days.
+
+mod conditions;
+mod outbox;
+mod sender;
+
+pub use conditions::{Condition, OpenAlert};
+pub use outbox::Message;
+pub use sender::signature;
+
+use crate::daemon::Daemon;
+use conditions::{Told, now_open};
+use holdfast_appliance::time::{Micros, now};
+use sender::Sender;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+/// How often conditions are compared and messages looked for.
+const EVERY: Duration = Duration::from_secs(1);
+/// A board older than this says nothing any more.
+const BOARD_AGE_MAX: Micros = 15 * 60 * 1_000_000;
+
+/// What is counted of alerts.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// Messages that a webhook took.
+    pub delivered: AtomicU64,
+    /// Tries that failed.
+    pub failed: AtomicU64,
+    /// Messages that were given up.
+    pub dropped: AtomicU64,
+    /// When the last ping was answered well; 0: never.
+    pub pinged: AtomicI64,
+}
+
+/// Tells alerts until the daemon ends.
+pub(crate) fn run(daemon: &Arc<Daemon>) {
+    let mut told = Told::default();
+    let mut pinged: Option<Micros> = None;
+    let mut said = String::new();
+    let mut sender: Option<Sender> = None;
+    while daemon.sleep(EVERY) {
+        let config = daemon.config();
+        let alerts = &config.alerts;
+        if sender.as_ref().is_none_or(|s| !s.is_of(alerts)) {
+            sender = match Sender::new(alerts) {
+                Ok(made) => Some(made),
+                Err(error) => {
+                    once(&mut said, &error.message);
+                    None
+                }
+            };
+        }
+        let Some(sender) = &sender else { continue };
+        let at = now();
+        let board = daemon.look();
+        if board.at > 0 {
+            let outcome = daemon.state.read(|c| c.alerts.clone());
+            let change = told.change(&now_open(&board), &outcome, alerts.after.0, at);
+            if !change.is_empty()
+                && let Err(error) = daemon.state.change(|content| outbox::put(content, &change, alerts, at))
+            {
+                once(&mut said, &error.message);
+                continue;
+            }
+        }
+        if let Err(error) = outbox::deliver(daemon, sender, alerts) {
+            once(&mut said, &error.message);
+        }
+        let Some(ping) = &alerts.ping else { continue };
+        if pinged.is_some_and(|last| at < last.saturating_add(alerts.ping_every.0)) {
+            continue;
+        }
+        let fresh = board.at > 0 && at.saturating_sub(board.at) < BOARD_AGE_MAX && daemon.is_alive();
+        let well = fresh && board.servers.iter().all(|s| s.level != crate::board::Level::Red);
+        // Nothing is known yet: silence is the truth for a moment.
+        if board.at == 0 {
+            continue;
+        }
+        let url = if well { Some(ping) } else { alerts.ping_fail.as_ref() };
+        pinged = Some(at);
+        let Some(url) = url else { continue };
+        match sender.get(url, &|| daemon.is_stopping()) {
+            Ok(()) if well => daemon.counters.alerts.pinged.store(at, Ordering::Relaxed),
+            Ok(()) => {}
+            Err(error) => once(&mut said, &format!("the ping was not taken: {error}")),
+        }
+    }
+}
+
+/// Says a sentence unless it was the last one said.
+fn once(said: &mut String, text: &str) {
+    if said != text {
+        tracing::warn!("alerts: {text}");
+        text.clone_into(said);
+    }
+}
+
+/// Open alerts by level, for the metrics.
+pub(crate) fn by_level(daemon: &Daemon) -> BTreeMap<&'static str, usize> {
+    let mut counts = BTreeMap::from([("amber", 0), ("red", 0)]);
+    daemon.state.read(|content| {
+        for alert in content.alerts.values() {
+            *counts.entry(alert.condition.level_word()).or_default() += 1;
+        }
+    });
+    counts
+}

@@ -319,6 +319,10 @@ fn judge(board: &mut ServerBoard, window: Micros, max_age: Micros, now: Micros) 
             worry("stream_broken", Level::Red, format!("its log is not followed: {why}"));
         }
         "paused" => worry("paused", Level::Amber, "it is paused: nothing later is covered".to_owned()),
+        // A folder has no stream that could say so.
+        _ if board.paused => {
+            worry("paused", Level::Amber, "it is paused: no backup of it is begun".to_owned());
+        }
         _ => {}
     }
     board.headline = match status.spans.last() {

@@ -277,6 +277,10 @@ fn an_alert_is_signed_tried_again_and_over_in_the_end_and_the_ping_is_heard() {
             receiver.alerts().iter().any(|(_, body)| body["event"] == event && body["code"] == code)
         });
     };
+    // Without a backup that is the alert, paused or not.
+    bed.until("the first base", || {
+        bed.local("GET", "/api/v1/backups?server=files", None).1["backups"].as_array().unwrap().len() == 1
+    });
     assert_eq!(bed.local("POST", "/api/v1/servers/files/pause", None).0, 200);
     wait("raised", "paused");
     assert_eq!(bed.local("POST", "/api/v1/servers/files/resume", None).0, 200);
@@ -290,11 +294,13 @@ fn an_alert_is_signed_tried_again_and_over_in_the_end_and_the_ping_is_heard() {
         );
         assert_eq!(heard.header("x-holdfast-signature"), format!("sha256={signed}"), "{heard:?}");
         assert_eq!(heard.header("x-holdfast-delivery"), body["id"].as_str().unwrap());
-        assert_eq!(body["server"], "files");
+        // The host's disk may be an alert of its own.
+        assert!(body["server"] == "files" || body["code"] == "space", "{body}");
     }
     // The first one was refused: it came again, the same.
-    let again = alerts.iter().filter(|(heard, _)| heard.body == alerts[0].0.body);
-    assert_eq!(again.count(), 2, "{alerts:?}");
+    bed.until("the first one again", || {
+        receiver.alerts().iter().skip(1).any(|(heard, _)| heard.body == alerts[0].0.body)
+    });
     bed.until("the ping", || receiver.heard().iter().any(|h| h.line == "GET /ping/secret-part HTTP/1.1"));
     bed.until("the metrics", || {
         let metrics = bed.local("GET", "/metrics", None).1;

@@ -139,8 +139,14 @@ pub trait Engine: fmt::Debug {
     /// Takes a completion, waiting for one; `None` if nothing is in flight. Order is any.
     fn complete(&mut self) -> Result<Option<Completion>>;
 
+    /// Takes a completion, waiting for one at most that long; `None` if there is none by then. For a caller to whom
+    /// others may hand work meanwhile.
+    fn complete_within(&mut self, limit: Duration) -> Result<Option<Completion>>;
+
     /// Takes a completion if one is there already.
-    fn try_complete(&mut self) -> Result<Option<Completion>>;
+    fn try_complete(&mut self) -> Result<Option<Completion>> {
+        self.complete_within(Duration::ZERO)
+    }
 }
 
 /// Which engine is wanted.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use super::{Completion, Engine, EngineOptions, Progress, Request, Slab};
 use crate::error::{Error, Result};
@@ -130,13 +130,14 @@ impl Engine for PoolEngine {
         Ok(Some(completion))
     }
 
-    fn try_complete(&mut self) -> Result<Option<Completion>> {
+    fn complete_within(&mut self, limit: Duration) -> Result<Option<Completion>> {
         let found = match self.ready.pop_front() {
             Some(ready) => Some(ready),
-            None => match self.done.try_recv() {
+            None if self.in_flight == 0 => None,
+            None => match self.done.recv_timeout(limit) {
                 Ok(completion) => Some(completion),
-                Err(TryRecvError::Empty) => None,
-                Err(TryRecvError::Disconnected) => return Err(Self::broken()),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return Err(Self::broken()),
             },
         };
         if found.is_some() {

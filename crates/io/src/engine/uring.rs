@@ -299,10 +299,10 @@ impl Engine for UringEngine {
         Ok(self.ready.pop_front())
     }
 
-    fn try_complete(&mut self) -> Result<Option<Completion>> {
+    fn complete_within(&mut self, limit: Duration) -> Result<Option<Completion>> {
         if self.ready.is_empty() && self.under_way() > 0 {
             // With deferred task work completions are posted in the call only, so it is made even with nothing to send.
-            self.poke()?;
+            self.poke(limit)?;
             self.reap()?;
         } else if self.unsent > 0 {
             self.enter(0)?;
@@ -312,10 +312,10 @@ impl Engine for UringEngine {
 }
 
 impl UringEngine {
-    /// Enters the kernel to run deferred work, without waiting.
-    fn poke(&mut self) -> Result<()> {
-        let now = types::Timespec::new();
-        let arguments = types::SubmitArgs::new().timespec(&now);
+    /// Enters the kernel to send what is queued and to run deferred work, and waits that long for a completion.
+    fn poke(&mut self, limit: Duration) -> Result<()> {
+        let limit = types::Timespec::from(limit);
+        let arguments = types::SubmitArgs::new().timespec(&limit);
         match self.ring.submitter().submit_with_args(1, &arguments) {
             Ok(_) => {
                 self.unsent = 0;

@@ -13,7 +13,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use holdfast_format::limits::{BLOCK_BYTES, DEPTH_MAX};
@@ -43,6 +43,13 @@ const DEPTH: u32 = 32;
 
 /// How long a worker may take for a span, or the disk for a buffer: longer than the engine's own patience for a request.
 const PATIENCE: Duration = Duration::from_secs(240);
+
+/// How long the thread with the engine waits for the disk before it looks whether a worker has something to write:
+/// without, the disk would run dry of writes while a read is awaited. A fraction of what a buffer takes on a fast disk.
+const HANDOVER: Duration = Duration::from_micros(300);
+
+/// After this long without a completion the wait is left to the engine, which knows when a disk is to be called stalled.
+const SLOW: Duration = Duration::from_secs(10);
 
 /// Marks a request that writes; what reads carries a number of a span.
 const WRITING: u64 = u64::MAX;
@@ -148,6 +155,7 @@ struct Pump<'a> {
 impl Pump<'_> {
     fn run(&mut self, mut spans: Spans<'_>) -> Result<()> {
         let mut more = true;
+        let mut last = Instant::now();
         loop {
             self.work.go_on()?;
             // Writes first: they free buffers.
@@ -172,7 +180,7 @@ impl Pump<'_> {
             } else if self.engine.room() > 0 && !self.done.is_empty() {
                 // A worker was quicker.
             } else if self.engine.in_flight() > 0 {
-                if let Some(completion) = self.engine.complete()? {
+                if let Some(completion) = self.wait(&mut last)? {
                     self.completed(completion)?;
                 }
             } else if self.spans_held > 0 {
@@ -182,6 +190,19 @@ impl Pump<'_> {
                 return Ok(());
             }
         }
+    }
+
+    /// Waits for the disk, but not for long while workers may hand something over.
+    fn wait(&mut self, last: &mut Instant) -> Result<Option<Completion>> {
+        let found = if self.spans_held > 0 && last.elapsed() < SLOW {
+            self.engine.complete_within(HANDOVER)?
+        } else {
+            self.engine.complete()?
+        };
+        if found.is_some() {
+            *last = Instant::now();
+        }
+        Ok(found)
     }
 
     /// Asks for a span.

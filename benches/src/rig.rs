@@ -4,6 +4,7 @@ pub mod archive;
 pub mod dataset;
 pub mod error;
 pub mod figures;
+pub mod find;
 pub mod folder;
 pub mod machine;
 pub mod measure;

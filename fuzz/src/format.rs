@@ -15,7 +15,7 @@ use holdfast_format::parity::{Geometry, ParityTable};
 use holdfast_format::record::Record;
 use holdfast_format::segment::{FRAME_HEADER_BYTES, Footer, FrameHeader, PAGE_BYTES, SegmentHeader, Trailer};
 use holdfast_format::session::Session;
-use holdfast_format::txn_index::IndexFrame;
+use holdfast_format::txn_index::{FrameView, IndexFrame};
 use holdfast_format::{Result, codec};
 
 /// The key of the heads that [`manifest`] reads.
@@ -165,6 +165,16 @@ pub fn log(data: &[u8]) {
 /// A frame of a log's index.
 pub fn txn_index(data: &[u8]) {
     comes_back(data, IndexFrame::decode, IndexFrame::encode);
+    if let (Ok(whole), Ok(view)) = (IndexFrame::decode(data), FrameView::decode(data)) {
+        let mut entries = whole.entries.iter();
+        let walked = view.each(|entry| {
+            let expected = entries.next().unwrap();
+            assert_eq!(entry.gtid(), expected.gtid);
+            assert!(expected.gtid.as_ref().is_none_or(|gtid| entry.gtid_is(gtid)));
+            Ok::<_, holdfast_format::Error>(())
+        });
+        assert!(walked.is_ok() && entries.next().is_none());
+    }
     let mut reader = codec::Reader::new("a number", data);
     if let Ok(number) = reader.varint("the number") {
         let mut writer = codec::Writer::new();

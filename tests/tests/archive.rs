@@ -114,8 +114,8 @@ fn check_bytes(repo: &Repository, server: &TestServer) {
 fn archived_gtids(repo: &Repository) -> BTreeSet<String> {
     let log = ServerLog::open(repo, SERVER).unwrap();
     let mut gtids = BTreeSet::new();
-    log.each(&mut |_, _, indexed| {
-        let gtid = indexed.entry.gtid.as_ref().unwrap().to_string();
+    log.each(&mut |seen| {
+        let gtid = seen.entry.gtid().unwrap().to_string();
         assert!(gtids.insert(gtid.clone()), "{gtid} is there twice");
         Ok(())
     })

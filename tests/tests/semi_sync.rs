@@ -221,8 +221,8 @@ fn archived(store: &SlowStore) -> [u64; WRITERS] {
     let mut rows = [0; WRITERS];
     store
         .log()
-        .each(&mut |_, _, indexed| {
-            for table in &indexed.entry.tables {
+        .each(&mut |seen| {
+            for table in &seen.indexed().entry.tables {
                 let writer: usize = std::str::from_utf8(&table.table[1..]).unwrap().parse().unwrap();
                 rows[writer] += table.inserted;
             }
@@ -349,10 +349,8 @@ fn a_disk_that_is_too_slow_holds_no_commit_up_for_long_and_proves_nothing(engine
     let mut commits = Vec::new();
     store
         .log()
-        .each(&mut |_, _, indexed| {
-            commits.extend(
-                indexed.entry.tables.iter().any(|t| t.inserted > 0).then_some(indexed.entry.commit_us),
-            );
+        .each(&mut |seen| {
+            commits.extend(seen.entry.tables.iter().any(|t| t.inserted > 0).then_some(seen.entry.commit_us));
             Ok(())
         })
         .unwrap();

@@ -2,12 +2,14 @@
 //! and commits that wait for the archive beside commits that wait for a stock replica. Both in one run.
 
 use std::error::Error;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
 use holdfast_benches::rig::archive::Rig;
 use holdfast_benches::rig::dataset::{self, Place};
+use holdfast_benches::rig::find::{Answer, ask};
 
 /// What the archive receives a second, and what a commit costs that waits for it.
 #[derive(Debug, Parser)]
@@ -15,6 +17,9 @@ use holdfast_benches::rig::dataset::{self, Place};
 struct Arguments {
     #[command(flatten)]
     place: Place,
+    /// Only ask an archive of so many transactions; 10,000,000 are asked at the end of a whole run
+    #[arg(long, value_name = "TRANSACTIONS")]
+    find: Option<u64>,
     /// How often all take turns
     #[arg(long, default_value_t = 3)]
     rounds: u32,
@@ -34,6 +39,9 @@ fn main() -> ExitCode {
 }
 
 fn measure(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    if let Some(transactions) = arguments.find {
+        return questions(&arguments.place.top()?, transactions);
+    }
     let (top, servers, scale) = (arguments.place.top()?, arguments.place.servers()?, arguments.place.scale());
     let data = dataset::get(&top, scale, &servers)?;
     println!("{}", data.story);
@@ -64,6 +72,15 @@ fn measure(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
                 times.max()
             );
         }
+    }
+    questions(&top, 10_000_000)
+}
+
+fn questions(top: &Path, transactions: u64) -> Result<(), Box<dyn Error>> {
+    let (answers, bytes) = ask(top, transactions)?;
+    println!("an archive of {transactions} transactions, its index alone: {:.1} MB", bytes as f64 / 1e6);
+    for Answer { question, found, seconds } in answers {
+        println!("{question:32} {seconds:6.2} s, {found} transactions");
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Searches the index: definitions, tables, times. Reads no events where an index is there.
 
-use holdfast_format::txn_index::{TxnEntry, TxnKind};
+use holdfast_format::txn_index::{EntryView, TxnEntry, TxnKind};
 
 use crate::error::Result;
 use crate::index::Indexed;
@@ -26,49 +26,64 @@ pub struct Query {
 
 /// Hands every transaction that matches to `each`, in the order of the log.
 pub fn find(log: &ServerLog<'_>, query: &Query, each: &mut dyn FnMut(Indexed) -> Result<()>) -> Result<()> {
-    log.each(&mut |_, _, indexed| if query.matches(&indexed.entry) { each(indexed) } else { Ok(()) })
+    log.each_frame(&mut |frame| {
+        // Names are compared once a frame, not once a transaction.
+        let wanted = query.wanted_of(frame.tables());
+        frame.each(&mut |seen| if query.matches(seen.entry, &wanted) { each(seen.indexed()) } else { Ok(()) })
+    })
 }
 
 impl Query {
-    /// Does a transaction match?
+    /// Which of a frame's tables are the one that is looked for; all if none is named.
     #[must_use]
-    pub fn matches(&self, entry: &TxnEntry) -> bool {
+    pub fn wanted_of(&self, tables: &[(&[u8], &[u8])]) -> Vec<bool> {
+        let Some(wanted) = &self.table else { return vec![true; tables.len()] };
+        let (database, table) = split_name(wanted);
+        let same = |bytes: &[u8], text: &str| bytes.eq_ignore_ascii_case(text.as_bytes());
+        let is = |(of, name): &(&[u8], &[u8])| same(name, table) && database.is_none_or(|db| same(of, db));
+        tables.iter().map(is).collect()
+    }
+
+    /// Does a transaction match? `wanted` is what [`Query::wanted_of`] says of its frame.
+    #[must_use]
+    pub fn matches(&self, entry: &EntryView<'_>, wanted: &[bool]) -> bool {
         let definition = matches!(entry.kind, TxnKind::Ddl | TxnKind::Acl);
         (!self.ddl || definition)
             && self.since_us.is_none_or(|since| entry.commit_us >= since)
             && self.until_us.is_none_or(|until| entry.commit_us <= until)
             && self.rows_over.is_none_or(|rows| entry.tables_cut || rows_of(entry) > rows)
-            && self.table.as_ref().is_none_or(|table| touches(entry, table))
-            && self.like.as_ref().is_none_or(|pattern| {
-                entry.statement.as_ref().is_some_and(|s| like(&s.text, pattern.as_bytes()))
-            })
+            && self.table.as_ref().is_none_or(|table| touches(entry, table, wanted))
+            && self
+                .like
+                .as_ref()
+                .is_none_or(|pattern| entry.statement.is_some_and(|(_, text)| like(text, pattern.as_bytes())))
     }
 }
 
-fn rows_of(entry: &TxnEntry) -> u64 {
+/// Database, if one is named, and table.
+fn split_name(wanted: &str) -> (Option<&str>, &str) {
+    match wanted.split_once('.') {
+        Some((database, table)) => (Some(database), table),
+        None => (None, wanted),
+    }
+}
+
+fn rows_of(entry: &EntryView<'_>) -> u64 {
     let rows = entry.tables.iter().flat_map(|t| [t.inserted, t.updated, t.deleted]);
     rows.fold(0, u64::saturating_add)
 }
 
 /// Did a transaction touch the table? One that names not all of its tables may have.
-fn touches(entry: &TxnEntry, wanted: &str) -> bool {
-    let (database, table) = match wanted.split_once('.') {
-        Some((database, table)) => (Some(database), table),
-        None => (None, wanted),
-    };
-    let same = |bytes: &[u8], text: &str| bytes.eq_ignore_ascii_case(text.as_bytes());
+fn touches(entry: &EntryView<'_>, name: &str, wanted: &[bool]) -> bool {
     entry.tables_cut
-        || entry
-            .tables
-            .iter()
-            .any(|t| same(&t.table, table) && database.is_none_or(|database| same(&t.database, database)))
-        || database.is_some_and(|database| drops_database(entry, database))
+        || entry.tables.iter().any(|touched| wanted.get(touched.table) == Some(&true))
+        || split_name(name).0.is_some_and(|database| drops_database(entry, database))
 }
 
 /// `DROP DATABASE` takes its tables along without naming them.
-fn drops_database(entry: &TxnEntry, database: &str) -> bool {
-    let Some(statement) = &entry.statement else { return false };
-    let text = String::from_utf8_lossy(&statement.text).to_ascii_lowercase();
+fn drops_database(entry: &EntryView<'_>, database: &str) -> bool {
+    let Some((_, text)) = entry.statement.filter(|_| entry.kind == TxnKind::Ddl) else { return false };
+    let text = String::from_utf8_lossy(text).to_ascii_lowercase();
     let mut words = text.split(|c: char| c.is_whitespace() || c == '`' || c == ';').filter(|w| !w.is_empty());
     words.next() == Some("drop")
         && matches!(words.next(), Some("database" | "schema"))
@@ -171,7 +186,7 @@ fn without_secrets(line: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use holdfast_format::txn_index::{StatementText, TableChange};
+    use holdfast_format::txn_index::{FrameView, IndexFrame, StatementText, TableChange};
     use proptest::prelude::*;
 
     fn statement(kind: TxnKind, text: &str) -> TxnEntry {
@@ -186,6 +201,43 @@ mod tests {
             rolled_back: false,
             statement: Some(StatementText { database: Vec::new(), text: text.into(), cut: false }),
         }
+    }
+
+    /// Does an entry match that is alone in a frame?
+    fn matches(query: &Query, entry: TxnEntry) -> bool {
+        let frame =
+            IndexFrame { number: 0, file: "binlog.000001".into(), complete: true, entries: vec![entry] };
+        let bytes = frame.encode();
+        let frame = FrameView::decode(&bytes).unwrap();
+        let mut found = false;
+        let wanted = query.wanted_of(frame.tables());
+        let mut look = |entry: &EntryView<'_>| {
+            found = query.matches(entry, &wanted);
+            Ok::<_, holdfast_format::Error>(())
+        };
+        frame.each(&mut look).unwrap();
+        found
+    }
+
+    #[test]
+    fn a_table_is_found_by_its_name_with_or_without_its_database() {
+        let change = |database: &str, table: &str| TableChange {
+            database: database.into(),
+            table: table.into(),
+            inserted: 1,
+            updated: 0,
+            deleted: 0,
+        };
+        let entry = TxnEntry {
+            tables: vec![change("shop", "visits"), change("Shop", "Orders")],
+            kind: TxnKind::Rows,
+            statement: None,
+            ..statement(TxnKind::Rows, "")
+        };
+        let asked =
+            |name: &str| matches(&Query { table: Some(name.into()), ..Query::default() }, entry.clone());
+        assert!(asked("orders") && asked("shop.ORDERS") && asked("visits"));
+        assert!(!asked("other.orders") && !asked("order") && !asked("shop.visit"));
     }
 
     #[test]
@@ -234,16 +286,16 @@ mod tests {
         let mut entry = statement(TxnKind::Rows, "");
         entry.tables = vec![table("a", 3, 2, 1), table("b", 4, 0, 0)];
         let over = |rows| Query { rows_over: Some(rows), ..Query::default() };
-        assert!(over(9).matches(&entry) && !over(10).matches(&entry));
+        assert!(matches(&over(9), entry.clone()) && !matches(&over(10), entry.clone()));
         entry.tables_cut = true;
-        assert!(over(10).matches(&entry), "it may have");
+        assert!(matches(&over(10), entry), "it may have");
     }
 
     #[test]
     fn a_dropped_database_touched_its_tables() {
         let query = Query { table: Some("shop.orders".into()), ..Query::default() };
-        assert!(query.matches(&statement(TxnKind::Ddl, "DROP DATABASE IF EXISTS `shop`")));
-        assert!(!query.matches(&statement(TxnKind::Ddl, "DROP DATABASE other")));
+        assert!(matches(&query, statement(TxnKind::Ddl, "DROP DATABASE IF EXISTS `shop`")));
+        assert!(!matches(&query, statement(TxnKind::Ddl, "DROP DATABASE other")));
     }
 
     proptest! {

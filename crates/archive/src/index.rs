@@ -6,13 +6,16 @@ use holdfast_binlog::tables::TableKey;
 use holdfast_binlog::transaction::{Kind, Transaction};
 use holdfast_format::record::StreamKey;
 use holdfast_format::txn_index::{
-    IndexFrame, NAME_BYTES_MAX, STATEMENT_BYTES_MAX, StatementText, TABLES_MAX, TableChange, TxnEntry,
-    TxnKind,
+    FrameView, IndexFrame, NAME_BYTES_MAX, STATEMENT_BYTES_MAX, StatementText, TABLES_MAX, TableChange,
+    TxnEntry, TxnKind,
 };
 
 use crate::error::Result;
 use crate::log::LogReader;
 use crate::storage::{LogStore, Stretch};
+
+/// Entries made from events that are held at once.
+const REBUILT_AT_ONCE: usize = 1024;
 
 /// The entry of a transaction.
 #[must_use]
@@ -116,19 +119,43 @@ impl Indexed {
 }
 
 /// The whole index of a stream, in the order of the log. Hands each entry to `each`.
-///
-/// Reads the index frames; only segments without a complete index (being written, or just left behind by a crash) are
-/// read event by event.
 pub fn each_entry(
     store: &dyn LogStore,
     stream: &StreamKey,
     each: &mut dyn FnMut(Indexed) -> Result<()>,
 ) -> Result<()> {
+    each_frame(store, stream, &mut |frame| {
+        frame.each(|entry| {
+            let (file, number) = (frame.file.to_owned(), frame.number);
+            each(Indexed { file, number, life: None, entry: entry.to_entry() })
+        })
+    })
+}
+
+/// The whole index of a stream, in the order of the log, frame by frame, so that it can be looked through in place.
+///
+/// Reads the index frames; only segments without a complete index (being written, or just left behind by a crash) are
+/// read event by event.
+pub fn each_frame(
+    store: &dyn LogStore,
+    stream: &StreamKey,
+    each: &mut dyn FnMut(&FrameView<'_>) -> Result<()>,
+) -> Result<()> {
+    each_frame_behind(store, stream, 0, each)
+}
+
+/// The same without the stream's first `skipped` segments.
+pub fn each_frame_behind(
+    store: &dyn LogStore,
+    stream: &StreamKey,
+    skipped: usize,
+    each: &mut dyn FnMut(&FrameView<'_>) -> Result<()>,
+) -> Result<()> {
     let stretches = store.stretches(stream)?;
     // The index of a segment that a crash left behind lies in the one that was begun next, so it must be known first.
-    let mut indexes: HashMap<u64, Vec<IndexFrame>> = HashMap::new();
-    let mut ahead = 0;
-    for (place, stretch) in stretches.iter().enumerate() {
+    let mut indexes: HashMap<u64, Vec<Vec<u8>>> = HashMap::new();
+    let mut ahead = skipped;
+    for (place, stretch) in stretches.iter().enumerate().skip(skipped) {
         // One segment is looked at ahead, more only behind one that was left behind.
         while ahead < stretches.len() && !indexes.contains_key(&stretch.number) {
             if let Some(next) = stretches.get(ahead) {
@@ -139,27 +166,61 @@ pub fn each_entry(
             ahead += 1;
         }
         let Some(frames) = indexes.remove(&stretch.number) else {
-            rebuild(store, stream, &stretches, place, each)?;
+            rebuilt_frames(store, stream, &stretches, place, each)?;
             continue;
         };
         for frame in frames {
-            for entry in frame.entries {
-                each(Indexed { file: frame.file.clone(), number: stretch.number, life: None, entry })?;
-            }
+            each(&FrameView::decode(&frame)?)?;
         }
     }
     Ok(())
 }
 
+/// The frames of the index of a segment that has none, made from its events.
+fn rebuilt_frames(
+    store: &dyn LogStore,
+    stream: &StreamKey,
+    stretches: &[Stretch],
+    place: usize,
+    each: &mut dyn FnMut(&FrameView<'_>) -> Result<()>,
+) -> Result<()> {
+    let mut hand_over = |number, file: &str, entries| {
+        for frame in IndexFrame::split(number, file, entries, false) {
+            each(&FrameView::decode(&frame.encode())?)?;
+        }
+        Ok(())
+    };
+    // The segment's number, the file, and entries of it.
+    let mut held: Option<(u64, String, Vec<TxnEntry>)> = None;
+    rebuild(store, stream, stretches, place, &mut |indexed| {
+        let Indexed { file, number, entry, .. } = indexed;
+        let full = |(_, of, entries): &mut (u64, String, Vec<TxnEntry>)| {
+            *of != file || entries.len() >= REBUILT_AT_ONCE
+        };
+        if let Some((number, of, entries)) = held.take_if(full) {
+            hand_over(number, &of, entries)?;
+        }
+        held.get_or_insert_with(|| (number, file, Vec::new())).2.push(entry);
+        Ok(())
+    })?;
+    held.map_or(Ok(()), |(number, file, entries)| hand_over(number, &file, entries))
+}
+
 /// The indexes in a segment, by the number of the segment they are of; one that a crash cut short is left out.
-fn whole_indexes(store: &dyn LogStore, stretch: &Stretch) -> Result<HashMap<u64, Vec<IndexFrame>>> {
-    let mut found: HashMap<u64, Vec<IndexFrame>> = HashMap::new();
+fn whole_indexes(store: &dyn LogStore, stretch: &Stretch) -> Result<HashMap<u64, Vec<Vec<u8>>>> {
+    let mut found: HashMap<u64, (Vec<Vec<u8>>, bool)> = HashMap::new();
     for bytes in store.index_frames(stretch)? {
-        let frame = IndexFrame::decode(&bytes)?;
-        found.entry(frame.number).or_default().push(frame);
+        let frame = FrameView::decode(&bytes)?;
+        let (number, complete) = (frame.number, frame.complete);
+        let (frames, whole) = found.entry(number).or_default();
+        frames.push(bytes);
+        *whole = complete;
     }
-    found.retain(|_, frames| frames.last().is_some_and(|frame| frame.complete));
-    Ok(found)
+    Ok(found
+        .into_iter()
+        .filter(|(_, (_, whole))| *whole)
+        .map(|(number, (frames, _))| (number, frames))
+        .collect())
 }
 
 /// Makes the entries of one segment from its events.

@@ -26,7 +26,7 @@ pub use mark::{FileMark, Origin};
 pub use options::{FollowOptions, Followed, Note, Until};
 pub use receiver::{ReceiverEngine, follow};
 pub use server_log::{
-    ArchivedFile, Break, CopyFacts, Cursor, Cut, Hole, Interval, Place, RawEvent, ServerLog, Size, Target,
-    between,
+    ArchivedFile, Break, CopyFacts, Cursor, Cut, Hole, Interval, Place, RawEvent, Seen, SeenFrame, ServerLog,
+    Size, Target, between,
 };
 pub use start::{Start, plan};

@@ -4,9 +4,10 @@
 use holdfast_format::gtid::{GtidSet, Uuid};
 use holdfast_format::ids::{SegmentId, ServerId};
 use holdfast_format::record::{BackupRecord, LogGap, Position, Record, StreamKey};
+use holdfast_format::txn_index::{EntryView, FrameView};
 
 use crate::error::{Error, Result};
-use crate::index::{Indexed, each_entry};
+use crate::index::{Indexed, each_frame};
 use crate::log::LogReader;
 use crate::mark::{self, FileMark};
 use crate::storage::{LogStore, Stretch};
@@ -26,6 +27,68 @@ const OFFSET_BITS: u32 = 40;
 /// server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Place(pub u64);
+
+/// A frame of the index, in place.
+#[derive(Debug, Clone, Copy)]
+pub struct SeenFrame<'v> {
+    frame: &'v FrameView<'v>,
+    life: Option<u32>,
+    file_no: usize,
+}
+
+impl<'v> SeenFrame<'v> {
+    /// Database and name of the tables that its transactions touch; [`Touched`](holdfast_format::txn_index::Touched)
+    /// names them by their place here.
+    #[must_use]
+    pub fn tables(&self) -> &'v [(&'v [u8], &'v [u8])] {
+        self.frame.tables()
+    }
+
+    /// Hands its transactions in order to `each`.
+    pub fn each(&self, each: &mut dyn FnMut(&Seen<'_>) -> Result<()>) -> Result<()> {
+        self.frame.each(|entry| {
+            let place = |offset| place(self.file_no, offset);
+            each(&Seen { from: place(entry.start), to: place(entry.end), entry, frame: self })
+        })
+    }
+}
+
+/// A transaction of the index, as long as it is looked at.
+#[derive(Debug, Clone, Copy)]
+pub struct Seen<'v> {
+    /// Its place.
+    pub from: Place,
+    /// The place behind it.
+    pub to: Place,
+    /// Its entry.
+    pub entry: &'v EntryView<'v>,
+    frame: &'v SeenFrame<'v>,
+}
+
+impl Seen<'_> {
+    /// The source's file that it is in.
+    #[must_use]
+    pub fn file(&self) -> &str {
+        self.frame.frame.file
+    }
+
+    /// The life of the log that it is of; `None` if there is one only.
+    #[must_use]
+    pub fn life(&self) -> Option<u32> {
+        self.frame.life
+    }
+
+    /// The transaction with memory of its own.
+    #[must_use]
+    pub fn indexed(&self) -> Indexed {
+        Indexed {
+            file: self.file().to_owned(),
+            number: self.frame.frame.number,
+            life: self.life(),
+            entry: self.entry.to_entry(),
+        }
+    }
+}
 
 /// A file of the source, as far as it is archived.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,25 +191,43 @@ impl<'s> ServerLog<'s> {
         self.streams.iter().map(|stream| stream.key).collect()
     }
 
-    /// Hands every transaction in order to `each`, with its place and the place behind it.
-    pub fn each(&self, each: &mut dyn FnMut(Place, Place, Indexed) -> Result<()>) -> Result<()> {
+    /// Hands every transaction in order to `each`, with its place and the place behind it, to be looked at in place.
+    pub fn each(&self, each: &mut dyn FnMut(&Seen<'_>) -> Result<()>) -> Result<()> {
+        self.each_frame(&mut |frame| frame.each(each))
+    }
+
+    /// Hands every frame of the index in order to `each`.
+    pub fn each_frame(&self, each: &mut dyn FnMut(&SeenFrame<'_>) -> Result<()>) -> Result<()> {
         let mut base = 0;
         // In another life the same names come again, so they say which life they are of.
         let several = self.streams.len() > 1;
         for stream in &self.streams {
             let mut at = 0;
-            each_entry(self.store, &stream.key, &mut |mut indexed| {
-                indexed.life = several.then_some(stream.key.incarnation);
-                // Entries come in the order of the files.
-                let here = stream.files.iter().skip(at).position(|span| span.name == indexed.file);
+            each_frame(self.store, &stream.key, &mut |frame| {
+                // Frames come in the order of the files.
+                let here = stream.files.iter().skip(at).position(|span| span.name == frame.file);
                 let Some(further) = here else { return Ok(()) };
                 at += further;
-                let place = |offset| place(base + at, offset);
-                each(place(indexed.entry.start), place(indexed.entry.end), indexed)
+                let life = several.then_some(stream.key.incarnation);
+                each(&SeenFrame { frame, life, file_no: base + at })
             })?;
             base += stream.files.len();
         }
         Ok(())
+    }
+
+    /// The transactions that begin at these places, each with memory of its own.
+    pub(super) fn at<const N: usize>(&self, places: [Option<Place>; N]) -> Result<[Option<Indexed>; N]> {
+        let mut found = [const { None }; N];
+        self.each(&mut |seen| {
+            for (found, wanted) in found.iter_mut().zip(places) {
+                if wanted == Some(seen.from) {
+                    *found = Some(seen.indexed());
+                }
+            }
+            Ok(())
+        })?;
+        Ok(found)
     }
 
     /// Sealed stretches of the files before the one that `place` lies in: nothing that begins at `place` or behind it
@@ -221,13 +302,13 @@ impl<'s> ServerLog<'s> {
     /// The place before the first transaction that is not in the set.
     fn place_of_set(&self, set: &GtidSet) -> Result<Option<Place>> {
         let (mut found, mut end, mut any) = (None, None, false);
-        self.each(&mut |from, to, indexed| {
-            let in_set = indexed.entry.gtid.as_ref().is_none_or(|gtid| set.contains(gtid));
+        self.each(&mut |seen| {
+            let in_set = seen.entry.gtid().is_none_or(|gtid| set.contains(&gtid));
             any |= in_set;
             if !in_set && found.is_none() {
-                found = Some(from);
+                found = Some(seen.from);
             }
-            end = Some(to);
+            end = Some(seen.to);
             Ok(())
         })?;
         let known =
@@ -237,12 +318,13 @@ impl<'s> ServerLog<'s> {
 
     fn last_before(&self, end: Place) -> Result<Option<Indexed>> {
         let mut last = None;
-        self.each(&mut |_, to, indexed| {
-            if to <= end {
-                last = Some(indexed);
+        self.each(&mut |seen| {
+            if seen.to <= end {
+                last = Some(seen.from);
             }
             Ok(())
         })?;
+        let [last] = self.at([last])?;
         Ok(last)
     }
 
@@ -273,9 +355,9 @@ impl<'s> ServerLog<'s> {
             let mut after = None;
             let begin = place(next, 0);
             if at + 1 < self.streams.len() {
-                self.each(&mut |from, _, indexed| {
-                    if from >= begin {
-                        after.get_or_insert(indexed);
+                self.each(&mut |seen| {
+                    if seen.from >= begin && after.is_none() {
+                        after = Some(seen.indexed());
                     }
                     Ok(())
                 })?;
@@ -288,10 +370,10 @@ impl<'s> ServerLog<'s> {
     /// How much lies between two places.
     pub fn size(&self, from: Place, until: Place) -> Result<Size> {
         let mut size = Size::default();
-        self.each(&mut |start, end, indexed| {
-            if start >= from && end <= until {
+        self.each(&mut |seen| {
+            if seen.from >= from && seen.to <= until {
                 size.transactions += 1;
-                size.bytes += indexed.entry.end - indexed.entry.start;
+                size.bytes += seen.entry.end - seen.entry.start;
             }
             Ok(())
         })?;

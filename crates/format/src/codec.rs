@@ -236,13 +236,15 @@ impl<'a> Reader<'a> {
         self.raw(len as usize)
     }
 
+    /// A [`Reader::blob`] of UTF-8, in place.
+    pub fn text(&mut self, field: &'static str, limit: u32) -> Result<&'a str> {
+        let bytes = self.blob(field, limit)?;
+        std::str::from_utf8(bytes).map_err(|_| Error::bad(self.what, field, "UTF-8", "something else"))
+    }
+
     /// A [`Reader::blob`] of UTF-8.
     pub fn string(&mut self, field: &'static str, limit: u32) -> Result<String> {
-        let bytes = self.blob(field, limit)?;
-        match std::str::from_utf8(bytes) {
-            Ok(text) => Ok(text.to_owned()),
-            Err(_) => Err(Error::bad(self.what, field, "UTF-8", "something else")),
-        }
+        self.text(field, limit).map(str::to_owned)
     }
 
     /// Fails when a value is beyond its limit.

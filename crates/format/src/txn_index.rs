@@ -3,9 +3,13 @@
 //! A frame of kind [`crate::segment::FrameKind::LogIndex`] holds one [`IndexFrame`]. It is derived from the events
 //! and can be made again from them.
 
+mod walk;
+
 use std::collections::HashMap;
 
-use crate::codec::{Reader, Writer};
+pub use walk::{EntryView, FrameView, Touched};
+
+use crate::codec::Writer;
 use crate::error::{Error, Result};
 use crate::gtid::Gtid;
 
@@ -207,23 +211,13 @@ impl IndexFrame {
 
     /// Reads the plaintext of a frame.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
-        let mut r = Reader::new(WHAT, bytes);
-        r.version(VERSION)?;
-        let number = r.u64()?;
-        let flags = r.u32()?;
-        if flags & !FLAG_COMPLETE != 0 {
-            return Err(Error::bad(WHAT, "the flags", "0 or 1", flags));
-        }
-        let file = r.string("a binlog file", FILE_BYTES_MAX)?;
-        let dictionary = take_dictionary(&mut r)?;
-        let count = r.count("the number of transactions", ENTRIES_MAX, 4)?;
-        let mut state = Previous::default();
+        let view = FrameView::decode(bytes)?;
         let mut entries = Vec::new();
-        for _ in 0..count {
-            entries.push(take_entry(&mut r, &dictionary, &mut state)?);
-        }
-        r.end()?;
-        Ok(Self { number, file, complete: flags & FLAG_COMPLETE != 0, entries })
+        view.each::<Error>(|entry| {
+            entries.push(entry.to_entry());
+            Ok(())
+        })?;
+        Ok(Self { number: view.number, file: view.file.to_owned(), complete: view.complete, entries })
     }
 }
 
@@ -345,89 +339,6 @@ fn put_entry(w: &mut Writer, entry: &TxnEntry, dictionary: &mut Dictionary, stat
             w.raw(bytes);
         }
     }
-}
-
-fn take_dictionary(r: &mut Reader<'_>) -> Result<Dictionary> {
-    let mut dictionary = Dictionary::default();
-    for _ in 0..r.count("the number of sources", DICTIONARY_MAX, 4)? {
-        let (gtid, used) = Gtid::decode(r.rest()).map_err(|source| Error::Gtid { what: WHAT, source })?;
-        r.raw(used)?;
-        dictionary.sources.push(gtid);
-    }
-    for _ in 0..r.count("the number of tables", DICTIONARY_MAX, 8)? {
-        let database = r.blob("a database's name", NAME_BYTES_MAX)?.to_vec();
-        dictionary.tables.push((database, r.blob("a table's name", NAME_BYTES_MAX)?.to_vec()));
-    }
-    Ok(dictionary)
-}
-
-fn take_entry(r: &mut Reader<'_>, dictionary: &Dictionary, state: &mut Previous) -> Result<TxnEntry> {
-    let head = r.varint_max("the head of a transaction", FLAGS_MAX)?;
-    let kind = TxnKind::of(head & 7)?;
-    let start = state.end.wrapping_add(unzigzag(r.varint("a start")?).cast_unsigned());
-    let len = r.varint("a length")?;
-    let Some(end) = start.checked_add(len) else {
-        return Err(Error::bad(WHAT, "the length of a transaction", "one within 64 bits", len));
-    };
-    let commit_us = state.commit_us.wrapping_add(unzigzag(r.varint("a commit's time")?));
-    state.end = end;
-    state.commit_us = commit_us;
-    let gtid = if head & HAS_GTID != 0 { Some(take_gtid(r, dictionary, state)?) } else { None };
-    let count = r.varint_u32("the number of tables of a transaction", TABLES_MAX)?;
-    let mut tables = Vec::new();
-    for _ in 0..count {
-        let place = r.varint("the place of a table")?;
-        let name = usize::try_from(place).ok().and_then(|place| dictionary.tables.get(place));
-        let Some((database, table)) = name else {
-            return Err(Error::bad(WHAT, "the place of a table", "one in the dictionary", place));
-        };
-        tables.push(TableChange {
-            database: database.clone(),
-            table: table.clone(),
-            inserted: r.varint("rows inserted")?,
-            updated: r.varint("rows updated")?,
-            deleted: r.varint("rows deleted")?,
-        });
-    }
-    let statement = if head & HAS_STATEMENT != 0 {
-        let len = r.varint_u32("the length of a database's name", NAME_BYTES_MAX)?;
-        let database = r.raw(len as usize)?.to_vec();
-        let len = r.varint_u32("the length of a statement", STATEMENT_BYTES_MAX)?;
-        let text = r.raw(len as usize)?.to_vec();
-        Some(StatementText { database, text, cut: head & STATEMENT_CUT != 0 })
-    } else if head & STATEMENT_CUT != 0 {
-        return Err(Error::bad(WHAT, "the head of a transaction", "a statement that is cut", "none"));
-    } else {
-        None
-    };
-    Ok(TxnEntry {
-        gtid,
-        start,
-        end,
-        commit_us,
-        kind,
-        tables,
-        tables_cut: head & TABLES_CUT != 0,
-        rolled_back: head & ROLLED_BACK != 0,
-        statement,
-    })
-}
-
-fn take_gtid(r: &mut Reader<'_>, dictionary: &Dictionary, state: &mut Previous) -> Result<Gtid> {
-    state.numbers.resize(dictionary.sources.len(), 0);
-    let place = r.varint("the place of a source")?;
-    let slot = usize::try_from(place).ok();
-    let source = slot.and_then(|slot| dictionary.sources.get(slot));
-    let previous = slot.and_then(|slot| state.numbers.get_mut(slot));
-    let (Some(source), Some(previous)) = (source, previous) else {
-        return Err(Error::bad(WHAT, "the place of a source", "one in the dictionary", place));
-    };
-    let number = previous.wrapping_add(unzigzag(r.varint("a transaction's number")?).cast_unsigned());
-    if matches!(source, Gtid::MySql { .. }) && !(1..=crate::gtid::GNO_MAX).contains(&number) {
-        return Err(Error::bad(WHAT, "a transaction's number", "1 to 2^63 - 2", number));
-    }
-    *previous = number;
-    Ok(with_number(source, number))
 }
 
 #[cfg(test)]

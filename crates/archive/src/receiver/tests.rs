@@ -372,6 +372,23 @@ fn check_whole(memory: &Memory, source: &Source) {
     follow_some(&whole, source, usize::MAX, 1, true).unwrap();
     let strip = |list: Vec<Indexed>| list.into_iter().map(|i| (i.file, i.entry)).collect::<Vec<_>>();
     assert_eq!(strip(entries(memory)), strip(entries(&whole)));
+    check_coverage(memory);
+}
+
+/// What is said to be covered, which the records of sealed segments say, is what the entries say.
+fn check_coverage(memory: &Memory) {
+    let coverage = ServerLog::open(memory, STREAM.server).unwrap().coverage().unwrap();
+    let entries = entries(memory);
+    assert_eq!(coverage.len(), 1);
+    let times = |times: &mut dyn Iterator<Item = &Indexed>| times.next().map(|i| i.entry.commit_us);
+    assert_eq!(coverage[0].from_us, times(&mut entries.iter()));
+    assert_eq!(coverage[0].to_us, times(&mut entries.iter().rev()));
+    assert_eq!(coverage[0].transactions, entries.len() as u64);
+    let mut gtids = coverage[0].from.gtid.clone();
+    for entry in &entries {
+        gtids.add(entry.entry.gtid.as_ref().unwrap()).unwrap();
+    }
+    assert_eq!(coverage[0].to.gtid, gtids);
 }
 
 #[test]
@@ -533,8 +550,8 @@ fn a_target_in_a_hole_is_refused_with_the_nearest_points() {
     }
     let log = ServerLog::open(&memory, STREAM.server).unwrap();
     let mut all = Vec::new();
-    log.each(&mut |from, to, indexed| {
-        all.push((from, to, indexed));
+    log.each(&mut |seen| {
+        all.push((seen.from, seen.to, seen.indexed()));
         Ok(())
     })
     .unwrap();

@@ -6,7 +6,7 @@ use holdfast_format::record::{Position, StreamKey};
 
 use super::{Place, ServerLog, place, split};
 use crate::error::Result;
-use crate::index::each_entry;
+use crate::index::{each_frame, each_frame_behind};
 use crate::intake::FIRST_OFFSET;
 use crate::log::LogReader;
 
@@ -68,15 +68,30 @@ impl ServerLog<'_> {
                 transactions: 0,
                 broken: stream.gap.as_ref().map(|gap| gap.reason.clone()),
             };
-            each_entry(self.store, &stream.key, &mut |indexed| {
-                interval.from_us.get_or_insert(indexed.entry.commit_us);
-                interval.to_us = Some(indexed.entry.commit_us);
-                interval.transactions += 1;
-                if let Some(gtid) = &indexed.entry.gtid {
-                    // One stream has GTIDs of one family.
-                    let _ = interval.to.gtid.add(gtid);
+            let stretches = self.store.stretches(&stream.key)?;
+            // The record of a sealed stretch says all that is asked here; only what is behind them is looked through.
+            let sealed: Vec<_> = stretches.iter().map_while(|stretch| stretch.sealed.as_ref()).collect();
+            for record in &sealed {
+                if record.transactions > 0 {
+                    interval.from_us.get_or_insert(record.first_us);
+                    interval.to_us = Some(record.last_us);
                 }
-                Ok(())
+                interval.transactions += record.transactions;
+            }
+            if let Some(record) = sealed.last() {
+                interval.to.gtid = record.gtid_after.clone();
+            }
+            each_frame_behind(self.store, &stream.key, sealed.len(), &mut |frame| {
+                frame.each(|entry| {
+                    interval.from_us.get_or_insert(entry.commit_us);
+                    interval.to_us = Some(entry.commit_us);
+                    interval.transactions += 1;
+                    if let Some(gtid) = entry.gtid() {
+                        // One stream has GTIDs of one family.
+                        let _ = interval.to.gtid.add(&gtid);
+                    }
+                    Ok(())
+                })
             })?;
             intervals.push(interval);
         }
@@ -138,11 +153,11 @@ impl ServerLog<'_> {
         let at = self.stream_at(base);
         // Times need not rise in the log: it is the latest one so far that counts.
         let (mut before, mut inside): (Option<i64>, Option<i64>) = (None, None);
-        self.each(&mut |from, _, indexed| {
-            let commit_us = Some(indexed.entry.commit_us);
-            if from < base {
+        self.each(&mut |seen| {
+            let commit_us = Some(seen.entry.commit_us);
+            if seen.from < base {
                 before = before.max(commit_us);
-            } else if self.stream_at(from) == at {
+            } else if self.stream_at(seen.from) == at {
                 inside = inside.max(commit_us);
             }
             Ok(())
@@ -199,9 +214,14 @@ impl ServerLog<'_> {
             None => None,
         };
         let mut first = None;
-        each_entry(self.store, &stream.key, &mut |indexed| {
-            first.get_or_insert(indexed.entry.commit_us);
-            Ok(())
+        each_frame(self.store, &stream.key, &mut |frame| {
+            if first.is_some() {
+                return Ok(());
+            }
+            frame.each(|entry| {
+                first.get_or_insert(entry.commit_us);
+                Ok(())
+            })
         })?;
         Ok(match (noted, first) {
             (Some(noted), Some(first)) => Some(noted.min(first)),

@@ -2,7 +2,7 @@
 
 use holdfast_format::gtid::Gtid;
 
-use super::{FileSpan, Place, ServerLog, place};
+use super::{FileSpan, Place, Seen, ServerLog, place};
 use crate::error::Result;
 use crate::index::Indexed;
 
@@ -71,36 +71,36 @@ impl ServerLog<'_> {
     /// The transactions up to the first one with a later commit time. Behind the last one of a life, the archive's
     /// notes say up to when that is all there was.
     fn at_time(&self, us: i64) -> Result<Result<Cut, Hole>> {
-        let mut kept: Option<(Place, Indexed)> = None;
-        let mut left_out: Option<(Place, Indexed)> = None;
-        self.each(&mut |from, to, indexed| {
-            if left_out.is_some() {
-                return Ok(());
-            }
-            if indexed.entry.commit_us > us {
-                left_out = Some((from, indexed));
-            } else {
-                kept = Some((to, indexed));
+        // The last one kept, from and to, and the first one left out.
+        let mut last: Option<(Place, Place)> = None;
+        let mut first: Option<Place> = None;
+        self.each(&mut |seen| {
+            if first.is_none() {
+                if seen.entry.commit_us > us {
+                    first = Some(seen.from);
+                } else {
+                    last = Some((seen.from, seen.to));
+                }
             }
             Ok(())
         })?;
-        let kept_in = kept.as_ref().map(|(to, _)| self.stream_at(*to));
-        let left_in = left_out.as_ref().map(|(from, _)| self.stream_at(*from));
+        let [kept, left_out] = self.at([last.map(|(from, _)| from), first])?;
+        let kept_in = last.map(|(_, to)| self.stream_at(to));
+        let left_in = first.map(|from| self.stream_at(from));
         let end = left_in.unwrap_or(self.streams.len().saturating_sub(1));
         let mut place = None;
         for at in (kept_in.unwrap_or(0)..=end).rev() {
             let begun = kept_in == Some(at) || self.begins_us(at)?.is_some_and(|begin| us >= begin);
             let goes_on = left_in == Some(at) || self.complete_us(at)?.is_some_and(|complete| us <= complete);
             if begun && goes_on {
-                place = match &left_out {
-                    Some((from, _)) if left_in == Some(at) => Some(*from),
+                place = match first {
+                    Some(from) if left_in == Some(at) => Some(from),
                     _ => self.end_of(at),
                 };
                 break;
             }
         }
         let between = kept_in.zip(left_in).filter(|(kept, left)| kept != left);
-        let (kept, left_out) = (kept.map(|(_, kept)| kept), left_out.map(|(_, left)| left));
         if let Some(place) = place {
             return Ok(Ok(Cut { place, kept, left_out }));
         }
@@ -127,16 +127,15 @@ impl ServerLog<'_> {
         let (mut before, mut after) = (None, None);
         let mut found: Option<(Place, Place, Indexed)> = None;
         let mut lives = Vec::new();
-        self.each(&mut |from, to, indexed| {
-            let here =
-                life.is_none_or(|life| indexed.life.unwrap_or_default() == life) && wanted.is(&indexed);
-            lives.extend(indexed.life.filter(|_| here));
+        self.each(&mut |seen| {
+            let here = life.is_none_or(|life| seen.life().unwrap_or_default() == life) && wanted.is(seen);
+            lives.extend(seen.life().filter(|_| here));
             if found.is_some() {
-                after.get_or_insert(indexed);
+                after.get_or_insert(seen.from);
             } else if here {
-                found = Some((from, to, indexed));
+                found = Some((seen.from, seen.to, seen.indexed()));
             } else {
-                before = Some(indexed);
+                before = Some(seen.from);
             }
             Ok(())
         })?;
@@ -147,6 +146,7 @@ impl ServerLog<'_> {
         if lives.len() > 1 {
             return Ok(Err(Hole { reason: several(id, "transactions", &lives), before: None, after: None }));
         }
+        let [before, after] = self.at([before, after])?;
         Ok(Ok(if with {
             Cut { place: to, kept: Some(indexed), left_out: after }
         } else {
@@ -177,19 +177,18 @@ impl ServerLog<'_> {
                 return Ok(Err(Hole { reason: several(&name, "places", &lives), before: None, after: None }));
             }
         };
-        let mut kept: Option<(Place, Indexed)> = None;
-        let mut left_out: Option<(Place, Indexed)> = None;
-        self.each(&mut |from, to, indexed| {
-            if to <= limit {
-                kept = Some((to, indexed));
-            } else if left_out.is_none() {
-                left_out = Some((from, indexed));
+        let (mut last, mut first) = (None, None);
+        self.each(&mut |seen| {
+            if seen.to <= limit {
+                last = Some(seen.from);
+            } else {
+                first.get_or_insert(seen.from);
             }
             Ok(())
         })?;
         // Between two transactions the position itself is the cut; inside one, its start.
-        let place = left_out.as_ref().map_or(limit, |(from, _)| (*from).min(limit));
-        let (kept, left_out) = (kept.map(|(_, k)| k), left_out.map(|(_, l)| l));
+        let place = first.map_or(limit, |from: Place| from.min(limit));
+        let [kept, left_out] = self.at([last, first])?;
         Ok(Ok(Cut { place, kept, left_out }))
     }
 }
@@ -204,10 +203,10 @@ enum Wanted {
 }
 
 impl Wanted {
-    fn is(&self, indexed: &Indexed) -> bool {
+    fn is(&self, seen: &Seen<'_>) -> bool {
         match self {
-            Self::Gtid(gtid) => indexed.entry.gtid.as_ref() == Some(gtid),
-            Self::At(file, offset) => indexed.file == *file && indexed.entry.start == *offset,
+            Self::Gtid(gtid) => seen.entry.gtid_is(gtid),
+            Self::At(file, offset) => seen.file() == file && seen.entry.start == *offset,
         }
     }
 }

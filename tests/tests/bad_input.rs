@@ -107,6 +107,23 @@ fn a_wrong_key_or_place_is_named_with_what_to_do() {
 }
 
 #[test]
+fn a_kit_from_before_a_rotation_opens_what_was_there_and_says_that_it_is_old() {
+    let bed = Bed::with_folder(1000);
+    bed.user.run(&["backup", "things"]).ok();
+    let kit = bed.text("kit");
+    let whole = bed.user.run(&["list", "--recovery-kit", &kit]).ok();
+    assert!(!whole.stderr.contains("warning"), "{}", whole.stderr);
+    bed.user.run(&["key", "rotate"]).ok();
+    bed.user.run(&["backup", "things", "--force"]).ok();
+    let old = bed.user.run(&["list", "--recovery-kit", &kit]).ok();
+    for word in ["warning", "out of date", "key generation 2", "next:", "key rotate"] {
+        assert!(old.stderr.contains(word), "no {word:?} in {}", old.stderr);
+    }
+    assert_eq!(old.stdout, whole.stdout);
+    bed.user.run(&["list"]).ok();
+}
+
+#[test]
 fn init_takes_nothing_that_is_not_its_own_and_shows_the_kit_to_nobody_else() {
     let dir = tempfile::tempdir().unwrap();
     let user = Holdfast::new(dir.path());

@@ -31,6 +31,18 @@ impl Output {
         out.flush()
     }
 
+    /// Prints a warning with its next step on standard error; what was asked goes on.
+    pub fn warning(self, message: &str, next: &str) {
+        let mut err = io::stderr().lock();
+        // Nothing can be done when standard error itself is gone.
+        let _ = if self.json {
+            let document = serde_json::json!({ "message_type": "warning", "message": message, "next": next });
+            writeln!(err, "{document}")
+        } else {
+            writeln!(err, "warning: {message}\n  next: {next}")
+        };
+    }
+
     /// Prints an error with its next step on standard error.
     pub fn error(self, error: &Error) {
         let mut err = io::stderr().lock();

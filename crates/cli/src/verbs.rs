@@ -126,5 +126,19 @@ fn open(common: &Common) -> Result<Catalogue> {
 /// Opens the repository that the user named with this key.
 fn open_with(common: &Common, key: &Key) -> Result<Catalogue> {
     let environment = Environment::read()?;
-    Catalogue::open(environment, &place(common)?, key)
+    let catalogue = Catalogue::open(environment, &place(common)?, key)?;
+    if let Some(damage) = catalogue.repository.damage() {
+        let message = format!(
+            "{} can be read only, and what is shown may be out of date: {damage}.",
+            catalogue.place.display()
+        );
+        let next = match key {
+            Key::RecoveryKit(_) => {
+                "use a kit from after the last `holdfast key rotate`, or a passphrase; else `holdfast fsck`"
+            }
+            _ => "holdfast fsck says what is damaged, and with --repair mends it",
+        };
+        Output { json: common.json }.warning(&message, next);
+    }
+    Ok(catalogue)
 }

@@ -58,7 +58,7 @@ pub fn datadir(
 ) -> Result<DatadirView> {
     if let Some(Tar::File(file)) = &tar {
         // A restore takes its time: what would stop the archive is said before it.
-        for taken in [file.clone(), part_of(file)].iter().filter(|path| path.exists()) {
+        if let Some(taken) = [file.clone(), part_of(file)].iter().find(|path| path.exists()) {
             return Err(Error::usage(format!("{} is there already.", taken.display())).with_next(
                 "name a file that does not exist yet; remove what an export that was killed left",
             ));

@@ -120,7 +120,27 @@ fn a_kit_from_before_a_rotation_opens_what_was_there_and_says_that_it_is_old() {
         assert!(old.stderr.contains(word), "no {word:?} in {}", old.stderr);
     }
     assert_eq!(old.stdout, whole.stdout);
+    let fsck = |outcome| refused(outcome, 12, &["kit", "key rotate", "passphrase"]);
+    fsck(bed.user.run(&["fsck", "--recovery-kit", &kit]));
+    // It still restores what it opens; only the report can't be written down.
+    let restored = bed.user.run(&[
+        "restore",
+        "things",
+        "--to",
+        "fastest",
+        "--into",
+        &bed.text("out"),
+        "--recovery-kit",
+        &kit,
+    ]);
+    assert!(restored.ok().stdout.contains("could not be kept"));
     bed.user.run(&["list"]).ok();
+    bed.user.run(&["key", "rotate", "--rekey"]).ok();
+    for args in [["list"].as_slice(), &["status"], &["fsck"]] {
+        let outcome = bed.user.run(&[args, &["--recovery-kit", &kit]].concat());
+        refused(outcome, 12, &["kit", "key rotate"]);
+    }
+    bed.user.run(&["fsck", "--full"]).ok();
 }
 
 #[test]

@@ -31,6 +31,12 @@ pub enum Error {
         /// What is wrong with the last of them.
         flaw: String,
     },
+    /// The kit does not open a keyring that is whole.
+    #[error(
+        "the recovery kit is from before the last `holdfast key rotate` and does not open the keyring, which is whole; use a \
+         passphrase or key file that is valid now, or a kit from after it"
+    )]
+    OldKit,
     /// The whole repository is of another version, or uses what this program does not know.
     #[error("this repository can't be checked: {0}")]
     OtherFormat(holdfast_format::Error),
@@ -68,7 +74,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::NoRepository { .. } => 10,
-            Self::WrongKey { .. } => 12,
+            Self::WrongKey { .. } | Self::OldKit => 12,
             Self::NoKeyring { .. } => 21,
             Self::Usage(_) => 2,
             Self::PruneAtWork | Self::Rekeying => 11,

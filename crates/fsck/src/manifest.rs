@@ -174,7 +174,20 @@ fn mend_heads(heads: &[Option<Head>; 2], chain: &Chain<'_>, found: &Findings) ->
     Ok(())
 }
 
-type Opened = std::result::Result<(Envelope, Stamped), String>;
+type Opened = std::result::Result<(Envelope, Stamped), Flaw>;
+
+/// What is wrong with a copy of a record.
+struct Flaw {
+    what: String,
+    /// It is whole and in its place, but sealed under a key that the keyring does not have.
+    key_lacking: bool,
+}
+
+impl From<String> for Flaw {
+    fn from(what: String) -> Self {
+        Self { what, key_lacking: false }
+    }
+}
 
 struct Chain<'a> {
     objects: &'a dyn Objects,
@@ -192,7 +205,7 @@ impl Chain<'_> {
     /// Reads both copies of a record, keeps what the first good one says, and compares.
     fn step(&mut self, number: u64, may_be_torn: bool, read: &mut Manifest) -> Result<()> {
         let mut good: Option<(Envelope, Stamped)> = None;
-        let mut bad: Vec<(String, String)> = Vec::new();
+        let mut bad: Vec<(String, Flaw)> = Vec::new();
         let mut good_name = None;
         let mut rivals = false;
         for copy in 0..MANIFESTS.len() {
@@ -201,7 +214,7 @@ impl Chain<'_> {
                 // One of them may have been sealed again; then they differ, and say the same.
                 (Ok(this), Some((first, told))) if first.hash != this.0.hash || *told != this.1 => {
                     rivals = true;
-                    bad.push((name, "its two copies hold different records".to_owned()));
+                    bad.push((name, "its two copies hold different records".to_owned().into()));
                 }
                 (Ok(_), Some(_)) => {}
                 (Ok(this), None) => {
@@ -211,7 +224,9 @@ impl Chain<'_> {
                 (Err(flaw), _) => bad.push((name, flaw)),
             }
         }
-        for (name, flaw) in bad {
+        // Nobody died over a record that is whole, whether we can open it or not.
+        let may_be_torn = may_be_torn && !bad.iter().any(|(_, flaw)| flaw.key_lacking);
+        for (name, Flaw { what: flaw, .. }) in bad {
             // Which one of two rivals is right is for a person to say.
             if let Some(good) = good_name.as_ref().filter(|_| !rivals) {
                 let good = ObjectName::new(good.as_str())?;
@@ -249,13 +264,13 @@ impl Chain<'_> {
         let object = ObjectName::new(name)?;
         let bytes = match self.objects.len(&object) {
             Ok(len) if len > ENVELOPE_BYTES_MAX => {
-                return Ok(Err(format!("it has {len} bytes, the limit is {ENVELOPE_BYTES_MAX}")));
+                return Ok(Err(format!("it has {len} bytes, the limit is {ENVELOPE_BYTES_MAX}").into()));
             }
             Ok(len) => self.objects.read(&object, 0, len),
-            Err(e) if e.is_not_found() => return Ok(Err("it is missing".to_owned())),
+            Err(e) if e.is_not_found() => return Ok(Err("it is missing".to_owned().into())),
             Err(e) => Err(e),
         };
-        Ok(bytes.map_err(|e| e.to_string()).and_then(|bytes| {
+        Ok(bytes.map_err(|e| e.to_string().into()).and_then(|bytes| {
             read.bytes = read.bytes.saturating_add(bytes.len() as u64);
             self.opened(&bytes, number)
         }))
@@ -266,17 +281,22 @@ impl Chain<'_> {
         let envelope = Envelope::decode(bytes).map_err(|e| e.to_string())?;
         let prefix = &envelope.prefix;
         if prefix.repo != self.keys.repo {
-            return Err(format!("it belongs to the repository {}", prefix.repo));
+            return Err(format!("it belongs to the repository {}", prefix.repo).into());
         }
         if prefix.number != number {
-            return Err(format!("it holds record {}", prefix.number));
+            return Err(format!("it holds record {}", prefix.number).into());
         }
         if self.known && prefix.previous != self.previous {
-            return Err("it does not name the record before it: the chain is broken".to_owned());
+            return Err("it does not name the record before it: the chain is broken".to_owned().into());
         }
         let generation = prefix.kek_generation;
         let kek = self.keys.keks.get(&generation);
-        let kek = kek.ok_or_else(|| format!("the keyring has no key of its generation {generation}"))?;
+        let kek = kek.ok_or_else(|| Flaw {
+            what: format!(
+                "it is under generation {generation} of the keys, which this keyring does not have: the keyring is older than the record"
+            ),
+            key_lacking: true,
+        })?;
         let opener = Opener::new(&keys::manifest_key(kek, self.keys.repo));
         let plain = opener.open(prefix.nonce, &prefix.encode(), &envelope.sealed);
         let plain = plain.ok_or_else(|| "it does not open: its bytes are not what was sealed".to_owned())?;

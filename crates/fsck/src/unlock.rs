@@ -78,7 +78,10 @@ pub(crate) fn unlock(objects: &dyn Objects, secret: &Secret, found: &Findings) -
     let secrets = opener.open(newest.nonce, &newest.aad(), &newest.sealed);
     let secrets = secrets.ok_or_else(|| "its secrets do not open".to_owned());
     let secrets = secrets.and_then(|plain| Secrets::decode(&plain).map_err(|e| e.to_string()));
-    let secrets = secrets.map_err(|flaw| Error::NoKeyring { flaw })?;
+    let secrets = secrets.map_err(|flaw| match secret {
+        Secret::Kit(_) => Error::OldKit,
+        _ => Error::NoKeyring { flaw },
+    })?;
     let right = compare_copies(&copies, newest, found)?;
     if newest.rekeying {
         let what = "a re-encryption was begun and has not ended, so the keys from before it stay: the same command goes on (holdfast key rotate --rekey)";

@@ -61,6 +61,15 @@ pub enum Error {
     /// The keys were rotated after this process came in.
     #[error("the keys of this repository were rotated since this process opened it; run the command again")]
     KeysRotated,
+    /// The records were sealed anew since these keys were kept.
+    #[error(
+        "the records of this repository are under generation {generation} of its keys, which this recovery kit or copy of \
+         the keyring lacks: it is from before they were re-encrypted"
+    )]
+    KeyLacking {
+        /// The generation.
+        generation: u32,
+    },
     /// The text is not a recovery kit, or one with a typing error.
     #[error("this is not a recovery kit of this repository: {why}")]
     BadKit {

@@ -36,6 +36,8 @@ struct State {
     last: Option<(u64, RecordHash)>,
     /// The first flaw found, if any.
     damage: Option<String>,
+    /// A record needs a generation of the keys that we lack.
+    key_lacking: bool,
     loose: Loose,
 }
 
@@ -119,11 +121,16 @@ impl Manifest {
                 state.records.push(Arc::new(*stamped));
             }
             Found::Missing if torn_may_be => {}
-            Found::Bad(_) if torn_may_be => {}
+            // What is sealed under a key that we lack is whole: no writer died over it.
+            Found::Bad(Flaw { key_lacking: Some(generation), .. }) if number == 0 => {
+                return Err(Error::KeyLacking { generation });
+            }
+            Found::Bad(Flaw { key_lacking: None, .. }) if torn_may_be => {}
             Found::Missing => {
                 state.damage.get_or_insert(format!("record {number} is missing"));
             }
-            Found::Bad(why) => {
+            Found::Bad(Flaw { why, key_lacking }) => {
+                state.key_lacking |= key_lacking.is_some();
                 state.damage.get_or_insert(format!("record {number} can't be read in either copy ({why})"));
             }
         }
@@ -168,7 +175,9 @@ impl Manifest {
             let name = ObjectName::new(names::manifest(copy, number))?;
             match self.read_copy(&name, number, previous)? {
                 Found::Good(record, hash) => return Ok(Found::Good(record, hash)),
-                Found::Bad(why) => found = Found::Bad(why),
+                // That a key is lacking says more than that the other copy is damaged.
+                Found::Bad(_) if matches!(&found, Found::Bad(flaw) if flaw.key_lacking.is_some()) => {}
+                Found::Bad(flaw) => found = Found::Bad(flaw),
                 Found::Missing => {}
             }
         }
@@ -177,7 +186,9 @@ impl Manifest {
 
     fn read_copy(&self, name: &ObjectName, number: u64, previous: Option<RecordHash>) -> Result<Found> {
         let bytes = match self.objects.len(name) {
-            Ok(len) if len > ENVELOPE_BYTES_MAX => return Ok(Found::Bad(format!("it has {len} bytes"))),
+            Ok(len) if len > ENVELOPE_BYTES_MAX => {
+                return Ok(Found::Bad(format!("it has {len} bytes").into()));
+            }
             Ok(len) => self.objects.read(name, 0, len),
             Err(e) => Err(e),
         };
@@ -188,7 +199,7 @@ impl Manifest {
         };
         Ok(match self.open(&bytes, number, previous)? {
             Ok((stamped, hash)) => Found::Good(Box::new(stamped), hash),
-            Err(why) => Found::Bad(why),
+            Err(flaw) => Found::Bad(flaw),
         })
     }
 
@@ -197,35 +208,34 @@ impl Manifest {
         bytes: &[u8],
         number: u64,
         previous: Option<RecordHash>,
-    ) -> Result<std::result::Result<(Stamped, RecordHash), String>> {
+    ) -> Result<std::result::Result<(Stamped, RecordHash), Flaw>> {
         let envelope = match Envelope::decode(bytes) {
             Ok(envelope) => envelope,
-            Err(e) => return Ok(Err(e.to_string())),
+            Err(e) => return Ok(Err(e.to_string().into())),
         };
         let prefix = &envelope.prefix;
         if prefix.repo != self.keys.repo || prefix.number != number {
-            return Ok(Err("it belongs to another place".to_owned()));
+            return Ok(Err("it belongs to another place".to_owned().into()));
         }
         if previous.is_some_and(|hash| hash != prefix.previous) {
-            return Ok(Err("it does not follow the record before it".to_owned()));
+            return Ok(Err("it does not follow the record before it".to_owned().into()));
         }
         let Some(cipher) = self.keys.manifest_reader(prefix.kek_generation)? else {
             // Good to the last byte, and newer than our keys: no damage, but nothing that we may write after.
             if self.loaded.load(Ordering::Acquire) && prefix.kek_generation > self.keys.generation() {
                 return Err(Error::KeysRotated);
             }
-            return Ok(Err(format!(
-                "it needs key generation {}, which the keyring lacks",
-                prefix.kek_generation
-            )));
+            let generation = prefix.kek_generation;
+            let why = format!("it needs key generation {generation}, which the keyring lacks");
+            return Ok(Err(Flaw { why, key_lacking: Some(generation) }));
         };
         let mut body = envelope.sealed;
         if cipher.open(prefix.nonce, &prefix.encode(), &mut body).is_err() {
-            return Ok(Err("its tag is wrong".to_owned()));
+            return Ok(Err("its tag is wrong".to_owned().into()));
         }
         Ok(match Record::decode(&body) {
             Ok((at_us, record)) => Ok((Stamped { number, at_us, record }, envelope.hash)),
-            Err(e) => Err(e.to_string()),
+            Err(e) => Err(e.to_string().into()),
         })
     }
 
@@ -237,6 +247,10 @@ impl Manifest {
     }
 
     fn refresh_state(&self, state: &mut State, head: Option<Head>) -> Result<()> {
+        // Opened by an old kit: what came since can't be opened now either.
+        if state.key_lacking {
+            return Ok(());
+        }
         loop {
             let number = state.next();
             let named = head.is_some_and(|h| h.number >= number);
@@ -387,6 +401,20 @@ impl Manifest {
 /// What stands under a number.
 enum Found {
     Good(Box<Stamped>, RecordHash),
-    Bad(String),
+    Bad(Flaw),
     Missing,
+}
+
+/// Why a copy of a record can't be used.
+#[derive(Debug, PartialEq, Eq)]
+struct Flaw {
+    why: String,
+    /// It is whole and in its place, but sealed under this generation of the keys, which we lack.
+    key_lacking: Option<u32>,
+}
+
+impl From<String> for Flaw {
+    fn from(why: String) -> Self {
+        Self { why, key_lacking: None }
+    }
 }

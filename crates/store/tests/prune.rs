@@ -276,6 +276,11 @@ fn a_locked_backup_is_not_forgotten_and_grace_keeps_what_was() {
     assert!(repo.prune(&options, &|_, _| {}).unwrap().deleted.is_empty());
     options.grace_us = 1_000_000;
     assert_eq!(repo.prune(&options, &|_, _| {}).unwrap().deleted.len(), 2);
+    // What is gone is not asked for by a longer grace, nor by a clock that goes back behind the lock's end.
+    options.grace_us = 10_000_000;
+    assert!(repo.prune(&options, &|_, _| {}).unwrap().deleted.is_empty());
+    clock.set(3_000_000);
+    assert!(repo.prune(&options, &|_, _| {}).unwrap().deleted.is_empty());
 }
 
 #[test]

@@ -13,7 +13,9 @@ use holdfast_format::session::{Session, SessionKind};
 use holdfast_io::{Lock, LockKind, ObjectName};
 
 use super::table::SegmentTable;
+use crate::codec::Coder;
 use crate::error::{Error, Result};
+use crate::map::each_address;
 use crate::repository::Inner;
 
 /// Longest object of a session: 1,024 roots of 20 bytes and a little.
@@ -41,7 +43,7 @@ impl Snapshot {
             return Err(Error::ReadOnly { why });
         }
         let table = SegmentTable::of(&inner.manifest.records());
-        let wanted = wanted(inner, forgotten_after_us);
+        let wanted = wanted(inner, &table, forgotten_after_us)?;
         let (live, dead) = sessions(inner, own)?;
         Ok(Self { wanted, live, dead, table })
     }
@@ -74,16 +76,21 @@ impl Snapshot {
     }
 }
 
-/// Backups that are not forgotten, were forgotten lately, or are locked.
-fn wanted(inner: &Inner, forgotten_after_us: i64) -> Vec<BackupRecord> {
+/// Backups that are not forgotten, were forgotten lately, or are locked. One that was forgotten and of which an earlier
+/// prune (with a shorter grace, or by another clock) has removed something is wanted no more: it can't be had back.
+fn wanted(inner: &Inner, table: &SegmentTable, forgotten_after_us: i64) -> Result<Vec<BackupRecord>> {
     let now_us = inner.options.clock.now_us();
     let records = inner.manifest.records();
     let mut gone: HashSet<BackupId> = HashSet::new();
+    let mut forgotten: HashSet<BackupId> = HashSet::new();
     let mut locked: HashMap<BackupId, i64> = HashMap::new();
     for stamped in &records {
         match &stamped.record {
-            Record::BackupForgotten { backup, .. } if stamped.at_us <= forgotten_after_us => {
-                gone.insert(*backup);
+            Record::BackupForgotten { backup, .. } => {
+                forgotten.insert(*backup);
+                if stamped.at_us <= forgotten_after_us {
+                    gone.insert(*backup);
+                }
             }
             Record::BackupLocked { backup, until_us } => {
                 let until = locked.entry(*backup).or_insert(*until_us);
@@ -97,7 +104,24 @@ fn wanted(inner: &Inner, forgotten_after_us: i64) -> Vec<BackupRecord> {
     let committed = records
         .iter()
         .filter_map(|s| if let Record::BackupCommitted(b) = &s.record { Some(b) } else { None });
-    committed.filter(|b| !gone.contains(&b.id)).cloned().collect()
+    let mut wanted = Vec::new();
+    for backup in committed.filter(|b| !gone.contains(&b.id)) {
+        if !forgotten.contains(&backup.id) || is_there(inner, table, backup.map)? {
+            wanted.push(backup.clone());
+        }
+    }
+    Ok(wanted)
+}
+
+/// Whether no prune has removed anything that this map reaches.
+fn is_there(inner: &Inner, table: &SegmentTable, map: Address) -> Result<bool> {
+    let mut there = !table.is_gone(map.segment);
+    if there {
+        each_address(&inner.cache, &mut Coder::new()?, map, &mut |first, _| {
+            there &= !table.is_gone(first.segment);
+        })?;
+    }
+    Ok(there)
 }
 
 type Sessions = (Vec<Session>, Vec<(ObjectName, Lock)>);

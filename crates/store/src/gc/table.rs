@@ -52,6 +52,11 @@ impl SegmentTable {
         self.carriers.get(&birth).map_or(birth, |(carrier, _)| *carrier)
     }
 
+    /// Whether a birth's frames are gone: its object was removed, and nothing carries them.
+    pub(crate) fn is_gone(&self, birth: SegmentId) -> bool {
+        self.deleted.contains(&birth) && !self.carriers.contains_key(&birth)
+    }
+
     /// Births that nothing new may refer to: condemned ones, and those that went without being carried.
     pub(crate) fn forbidden(&self) -> HashSet<SegmentId> {
         let gone = self.deleted.iter().filter(|id| !self.carriers.contains_key(id));

@@ -291,12 +291,22 @@ pub(crate) fn restore_as(
         watch: &Watch { watcher, transactions: plan.log.map(|range| range.size.transactions) },
     };
     match holdfast_restore::run(&request) {
-        Ok(restored) => {
-            keep(catalogue, &base.record, &restored, kind)?;
+        Ok(mut restored) => {
+            if let Err(error) = keep(catalogue, &base.record, &restored, kind) {
+                // A drill is for its report; what was restored otherwise stays restored and proved.
+                if kind != KIND {
+                    return Err(error);
+                }
+                restored
+                    .report
+                    .remarks
+                    .push(format!("This report could not be kept in the repository: {}", error.message));
+            }
             Ok(view(&restored))
         }
         Err(holdfast_restore::Error::NotProved { failures, report }) => {
-            keep_report(catalogue, &base.record, &report, kind)?;
+            // That the data is not proved matters more than that this can't be written down.
+            let _ = keep_report(catalogue, &base.record, &report, kind);
             Err(restore_error(catalogue, holdfast_restore::Error::NotProved { failures, report }))
         }
         Err(error) => Err(restore_error(catalogue, error)),

@@ -31,7 +31,7 @@ pub enum Error {
     },
     /// The folder holds what no restore made, or what was handed over since.
     #[error(
-        "{folder} holds {found}, and no restore of ours that waits to be handed over. To have it made equal to the          backup, and everything else in it removed, add --confirm with the folder's own name."
+        "{folder} holds {found}, and no restore of ours that waits to be handed over. To have it made equal to the backup, and everything else in it removed, add --confirm with the folder's own name."
     )]
     NotOurs {
         /// The folder.

@@ -120,15 +120,7 @@ impl Rig {
     fn repository(&self) -> Result<(PathBuf, Repository)> {
         let dir = self.work.join("repository");
         remove(&dir)?;
-        let clock: Arc<dyn Clock> = Arc::new(FixedClock::new(1_700_000_000_000_000));
-        let objects: Arc<dyn Objects> = Arc::new(sql(Directory::create(RealDisk::shared(), &dir))?);
-        let options = CreateOptions {
-            open: OpenOptions::new(clock),
-            argon2: Argon2Cost { memory_kib: 64, passes: 1 },
-            program: "bench".to_owned(),
-        };
-        let (repository, ..) =
-            sql(Repository::create(objects, options, &Secret::passphrase("only for benches")))?;
+        let repository = new_repository(&dir)?;
         Ok((dir, repository))
     }
 
@@ -270,6 +262,20 @@ impl Rig {
         let told = &mut |_: Note<'_>| {};
         sql(follow(&repository, &stream(), &[], &options, &Until::Stopped, stop, told)).map(drop)
     }
+}
+
+/// A new repository in a folder, whose passphrase costs nothing to try.
+pub(super) fn new_repository(dir: &Path) -> Result<Repository> {
+    let clock: Arc<dyn Clock> = Arc::new(FixedClock::new(1_700_000_000_000_000));
+    let objects: Arc<dyn Objects> = Arc::new(sql(Directory::create(RealDisk::shared(), dir))?);
+    let options = CreateOptions {
+        open: OpenOptions::new(clock),
+        argon2: Argon2Cost { memory_kib: 64, passes: 1 },
+        program: "bench".to_owned(),
+    };
+    let (repository, ..) =
+        sql(Repository::create(objects, options, &Secret::passphrase("only for benches")))?;
+    Ok(repository)
 }
 
 fn stream() -> StreamKey {

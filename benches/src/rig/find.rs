@@ -4,7 +4,6 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Instant;
 
 use holdfast_archive::find::{Query, find};
@@ -15,9 +14,9 @@ use holdfast_format::ids::ServerId;
 use holdfast_format::record::{LogRecord, Position, StreamKey};
 use holdfast_format::segment::FrameKind;
 use holdfast_format::txn_index::{IndexFrame, StatementText, TableChange, TxnEntry, TxnKind};
-use holdfast_io::{Directory, Objects, RealDisk};
-use holdfast_store::{Argon2Cost, Clock, CreateOptions, FixedClock, OpenOptions, Repository, Secret};
+use holdfast_store::Repository;
 
+use super::archive::new_repository;
 use super::error::{Error, Result, at, sql};
 use super::folder::{bytes_below, remove};
 use super::measure::drop_caches;
@@ -60,15 +59,7 @@ pub fn ask(work: &Path, transactions: u64) -> Result<(Vec<Answer>, u64)> {
     let dir = work.join("asked");
     remove(&dir)?;
     at("make", &dir, fs::create_dir_all(&dir))?;
-    let clock: Arc<dyn Clock> = Arc::new(FixedClock::new(BEGIN_US));
-    let objects: Arc<dyn Objects> = Arc::new(sql(Directory::create(RealDisk::shared(), &dir))?);
-    let options = CreateOptions {
-        open: OpenOptions::new(clock),
-        argon2: Argon2Cost { memory_kib: 64, passes: 1 },
-        program: "bench".to_owned(),
-    };
-    let (repository, ..) =
-        sql(Repository::create(objects, options, &Secret::passphrase("only for benches")))?;
+    let repository = new_repository(&dir)?;
     fill(&repository, transactions)?;
     let bytes = bytes_below(&dir)?;
     let last_us = BEGIN_US + micros(transactions);

@@ -118,20 +118,6 @@ impl Indexed {
     }
 }
 
-/// The whole index of a stream, in the order of the log. Hands each entry to `each`.
-pub fn each_entry(
-    store: &dyn LogStore,
-    stream: &StreamKey,
-    each: &mut dyn FnMut(Indexed) -> Result<()>,
-) -> Result<()> {
-    each_frame(store, stream, &mut |frame| {
-        frame.each(|entry| {
-            let (file, number) = (frame.file.to_owned(), frame.number);
-            each(Indexed { file, number, life: None, entry: entry.to_entry() })
-        })
-    })
-}
-
 /// The whole index of a stream, in the order of the log, frame by frame, so that it can be looked through in place.
 ///
 /// Reads the index frames; only segments without a complete index (being written, or just left behind by a crash) are

@@ -14,7 +14,7 @@ use holdfast_mysql::{ConnectOptions, Endpoint};
 use proptest::prelude::*;
 
 use super::*;
-use crate::index::{Indexed, each_entry};
+use crate::index::{Indexed, each_frame};
 use crate::log::LogReader;
 use crate::server_log::{CopyFacts, Place, ServerLog, Target};
 use crate::storage::{Frames, Stretch, StretchWriter};
@@ -357,9 +357,12 @@ fn exported(memory: &Memory) -> BTreeMap<String, Vec<u8>> {
 
 fn entries(memory: &Memory) -> Vec<Indexed> {
     let mut entries = Vec::new();
-    each_entry(memory, &STREAM, &mut |indexed| {
-        entries.push(indexed);
-        Ok(())
+    each_frame(memory, &STREAM, &mut |frame| {
+        frame.each(|entry| {
+            let (file, number) = (frame.file.to_owned(), frame.number);
+            entries.push(Indexed { file, number, life: None, entry: entry.to_entry() });
+            Ok(())
+        })
     })
     .unwrap();
     entries

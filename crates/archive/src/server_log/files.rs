@@ -4,7 +4,6 @@ use holdfast_format::record::StreamKey;
 
 use super::{Cursor, Place, ServerLog, place};
 use crate::error::Result;
-use crate::index::each_entry;
 
 /// A file of the source, as far as it is archived. [`ServerLog::read_file`] gives its events, each at its offset; the
 /// file's magic comes before them, and nothing else.
@@ -29,37 +28,32 @@ pub struct ArchivedFile {
 impl ServerLog<'_> {
     /// All files of which something is archived, in the order of the log. A name comes again in another stream.
     pub fn files(&self) -> Result<Vec<ArchivedFile>> {
-        let (mut found, mut base) = (Vec::new(), 0);
+        let mut found = Vec::new();
         for stream in &self.streams {
-            let first = found.len();
-            found.extend(stream.files.iter().enumerate().map(|(at, span)| ArchivedFile {
-                stream: stream.key,
-                name: span.name.clone(),
-                start: span.start,
-                end: span.end,
-                transactions: 0,
-                committed_us: None,
-                from: place(base + at, span.start),
-                until: place(base + at, span.end),
-            }));
-            base += stream.files.len();
-            // Entries come in the order of the files.
-            let mut at = first;
-            each_entry(self.store, &stream.key, &mut |indexed| {
-                let rest = found.get(at..).unwrap_or_default();
-                let Some(further) = rest.iter().position(|file| file.name == indexed.file) else {
-                    return Ok(());
-                };
-                at += further;
-                if let Some(file) = found.get_mut(at) {
-                    let us = indexed.entry.commit_us;
-                    let (from, until) = file.committed_us.unwrap_or((us, us));
-                    file.committed_us = Some((from.min(us), until.max(us)));
-                    file.transactions += 1;
-                }
-                Ok(())
-            })?;
+            for span in &stream.files {
+                let file_no = found.len();
+                found.push(ArchivedFile {
+                    stream: stream.key,
+                    name: span.name.clone(),
+                    start: span.start,
+                    end: span.end,
+                    transactions: 0,
+                    committed_us: None,
+                    from: place(file_no, span.start),
+                    until: place(file_no, span.end),
+                });
+            }
         }
+        self.each_frame(&mut |frame| {
+            let Some(file) = found.get_mut(frame.file_no) else { return Ok(()) };
+            frame.each(&mut |seen| {
+                let us = seen.entry.commit_us;
+                let (from, until) = file.committed_us.unwrap_or((us, us));
+                file.committed_us = Some((from.min(us), until.max(us)));
+                file.transactions += 1;
+                Ok(())
+            })
+        })?;
         found.retain(|file| file.end > file.start);
         Ok(found)
     }

@@ -59,7 +59,7 @@ impl SegmentTable {
 
     /// Births that nothing new may refer to: condemned ones, and those that went without being carried.
     pub(crate) fn forbidden(&self) -> HashSet<SegmentId> {
-        let gone = self.deleted.iter().filter(|id| !self.carriers.contains_key(id));
+        let gone = self.deleted.iter().filter(|id| self.is_gone(**id));
         self.condemned.keys().chain(gone).copied().collect()
     }
 }

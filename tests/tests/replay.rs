@@ -185,6 +185,23 @@ fn a_killed_mariadb_replay_goes_on_to_the_same_state() {
     survives_kills(Engine::MariaDb);
 }
 
+/// The account of the replay may grant roles that the server has not heard of as ours yet: a call
+/// that was cut off between writing that down and having it read leaves just this.
+#[test]
+fn roles_are_granted_after_a_call_that_was_cut_off_while_it_took_their_administration() {
+    let base: Vec<&str> =
+        SCHEMA.iter().copied().chain(["CREATE ROLE kept", "CREATE USER 'clerk'@'%'"]).collect();
+    let bed = Bed::make(Engine::MariaDb, &[], &base, |source| source.run(&["GRANT kept TO 'clerk'@'%'"]));
+    let server = bed.start(&bed.copy("roles"));
+    let mut conn = server.connect().unwrap();
+    let ours = "SELECT SUBSTRING_INDEX(CURRENT_USER(), '@', -1), SUBSTRING_INDEX(CURRENT_USER(), '@', 1), 'kept', 'Y'";
+    conn.execute(format!("INSERT INTO mysql.roles_mapping (Host, User, Role, Admin_option) {ours}")).unwrap();
+    let refused = conn.execute("GRANT kept TO 'clerk'@'%'").unwrap_err().to_string();
+    assert!(refused.contains("1698"), "the server knows of it already, the test shows nothing: {refused}");
+    replay_whole(&bed, &server);
+    bed.compare(&server, "roles");
+}
+
 #[test]
 fn what_cannot_be_replayed_is_refused_before_the_first_write() {
     for engine in Engine::ALL {

@@ -112,8 +112,10 @@ pub(crate) fn had_taken_effect(statement: &Statement, code: u16) -> bool {
 }
 
 /// Makes our account an administrator of every role of a MariaDB, without which it may not
-/// grant them, whatever else it may do. It vanishes with the account.
-pub(crate) fn become_admin(conn: &mut Conn) -> Result<(), Error> {
+/// grant them, whatever else it may do. It vanishes with the account. A call that was cut off
+/// between the two statements has left rows that the server does not know of yet: `anew` says
+/// that an earlier call may have been, so that the server reads them whether we add any or not.
+pub(crate) fn become_admin(conn: &mut Conn, anew: bool) -> Result<(), Error> {
     let doing = || Error::server("taking the administration of roles");
     let added = conn
         .execute(
@@ -122,7 +124,7 @@ pub(crate) fn become_admin(conn: &mut Conn) -> Result<(), Error> {
              FROM mysql.user WHERE is_role = 'Y'",
         )
         .map_err(doing())?;
-    if added.affected > 0 {
+    if anew || added.affected > 0 {
         conn.execute("FLUSH PRIVILEGES").map_err(doing())?;
     }
     Ok(())

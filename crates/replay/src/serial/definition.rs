@@ -60,7 +60,7 @@ impl Lead<'_> {
             self.failed(text, statement, resumed.is_some(), source)?;
         }
         if self.mariadb && statement.object == Object::Account && statement.action == Action::Create {
-            ddl::become_admin(self.conn)?;
+            ddl::become_admin(self.conn, resumed.is_some())?;
         }
         ddl::grant_routine(self.conn, statement, query.vars.invoker, query.database)?;
         if matches!(statement.object, Object::Database) {

@@ -140,7 +140,7 @@ impl<'a> Lead<'a> {
         let packet_max = packet.and_then(|text| text.parse().ok()).unwrap_or(1 << 20);
         checkpoint::alone(conn)?;
         if mariadb {
-            ddl::become_admin(conn)?;
+            ddl::become_admin(conn, true)?;
         }
         let checkpoint = checkpoint::open(conn, &options.plan, &options.boot_id, options.done)?;
         let prepared = super::xa::prepared(conn)?;

@@ -161,7 +161,7 @@ fn an_archive_under_load_is_the_servers_own_log_through_restarts(engine: Engine)
     let query =
         find::Query { ddl: true, like: Some("drop table%after_crash%".into()), ..find::Query::default() };
     let mut found = Vec::new();
-    find::find(&log, &query, &mut |indexed| {
+    find::find(&log, &query, 10, &mut |indexed| {
         found.push(indexed);
         Ok(())
     })

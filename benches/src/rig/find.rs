@@ -81,7 +81,7 @@ pub fn ask(work: &Path, transactions: u64) -> Result<(Vec<Answer>, u64)> {
                 found += 1;
                 Ok(())
             };
-            sql(find(log, query, &mut count))?;
+            sql(find(log, query, usize::MAX, &mut count))?;
             Ok(found)
         })?);
     }

@@ -57,17 +57,13 @@ pub fn find(catalogue: &Catalogue, name: &str, wanted: &Wanted) -> Result<Found>
         since_us: wanted.since,
         until_us: wanted.until,
     };
-    let mut found = Found { found: Vec::new(), more: false };
-    holdfast_archive::find::find(&log, &query, &mut |indexed| {
-        if found.found.len() < wanted.limit as usize {
-            found.found.push(view(&indexed));
-        } else {
-            found.more = true;
-        }
+    let mut found = Vec::new();
+    let more = holdfast_archive::find::find(&log, &query, wanted.limit as usize, &mut |indexed| {
+        found.push(view(&indexed));
         Ok(())
     })
     .map_err(told)?;
-    Ok(found)
+    Ok(Found { found, more })
 }
 
 /// A transaction for people.

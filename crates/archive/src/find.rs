@@ -1,10 +1,12 @@
 //! Searches the index: definitions, tables, times. Reads no events where an index is there.
 
+use std::ops::ControlFlow;
+
 use holdfast_format::txn_index::{EntryView, TxnEntry, TxnKind};
 
 use crate::error::Result;
 use crate::index::Indexed;
-use crate::server_log::ServerLog;
+use crate::server_log::{SeenFrame, ServerLog};
 
 /// What is looked for; everything that is set must hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -24,13 +26,39 @@ pub struct Query {
     pub until_us: Option<i64>,
 }
 
-/// Hands every transaction that matches to `each`, in the order of the log.
-pub fn find(log: &ServerLog<'_>, query: &Query, each: &mut dyn FnMut(Indexed) -> Result<()>) -> Result<()> {
-    log.each_frame(&mut |frame| {
+/// Hands the first `limit` transactions that match to `each`, in the order of the log. True if more do.
+pub fn find(
+    log: &ServerLog<'_>,
+    query: &Query,
+    limit: usize,
+    each: &mut dyn FnMut(Indexed) -> Result<()>,
+) -> Result<bool> {
+    let in_frame = |frame: &SeenFrame<'_>| {
         // Names are compared once a frame, not once a transaction.
         let wanted = query.wanted_of(frame.tables());
-        frame.each(&mut |seen| if query.matches(seen.entry, &wanted) { each(seen.indexed()) } else { Ok(()) })
-    })
+        let (mut found, mut more) = (Vec::new(), false);
+        frame.each(&mut |seen| {
+            if query.matches(seen.entry, &wanted) {
+                if found.len() < limit {
+                    found.push(seen.indexed());
+                } else {
+                    more = true;
+                }
+            }
+            Ok(())
+        })?;
+        Ok((found, more))
+    };
+    let (mut left, mut more) = (limit, false);
+    log.each_mapped(&in_frame, &mut |(found, further)| {
+        more = further || found.len() > left;
+        for indexed in found.into_iter().take(left) {
+            left -= 1;
+            each(indexed)?;
+        }
+        Ok(if more { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    })?;
+    Ok(more)
 }
 
 impl Query {

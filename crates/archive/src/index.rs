@@ -1,6 +1,7 @@
 //! From transactions to entries of the index, and from the repository back to entries.
 
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 
 use holdfast_binlog::tables::TableKey;
 use holdfast_binlog::transaction::{Kind, Transaction};
@@ -9,6 +10,7 @@ use holdfast_format::txn_index::{
     FrameView, IndexFrame, NAME_BYTES_MAX, STATEMENT_BYTES_MAX, StatementText, TABLES_MAX, TableChange,
     TxnEntry, TxnKind,
 };
+use rayon::prelude::*;
 
 use crate::error::Result;
 use crate::log::LogReader;
@@ -16,6 +18,9 @@ use crate::storage::{LogStore, Stretch};
 
 /// Entries made from events that are held at once.
 const REBUILT_AT_ONCE: usize = 1024;
+
+/// Segments whose indexes are held at once, for each core. That of a segment is a twentieth of its size at most.
+const SEGMENTS_A_CORE: usize = 2;
 
 /// The entry of a transaction.
 #[must_use]
@@ -121,11 +126,11 @@ impl Indexed {
 /// The whole index of a stream, in the order of the log, frame by frame, so that it can be looked through in place.
 ///
 /// Reads the index frames; only segments without a complete index (being written, or just left behind by a crash) are
-/// read event by event.
+/// read event by event. No frame follows a `Break`.
 pub fn each_frame(
     store: &dyn LogStore,
     stream: &StreamKey,
-    each: &mut dyn FnMut(&FrameView<'_>) -> Result<()>,
+    each: &mut dyn FnMut(&FrameView<'_>) -> Result<ControlFlow<()>>,
 ) -> Result<()> {
     each_frame_behind(store, stream, 0, each)
 }
@@ -135,31 +140,52 @@ pub fn each_frame_behind(
     store: &dyn LogStore,
     stream: &StreamKey,
     skipped: usize,
-    each: &mut dyn FnMut(&FrameView<'_>) -> Result<()>,
+    each: &mut dyn FnMut(&FrameView<'_>) -> Result<ControlFlow<()>>,
 ) -> Result<()> {
+    each_mapped(store, stream, skipped, &|frame| Ok(frame), &mut |frame| each(&FrameView::decode(&frame)?))
+        .map(|_| ())
+}
+
+/// What `map` makes of each encoded frame, in the order of the log. Segments are read and mapped on all cores, some at
+/// once; `each` is called on this thread. Gives back what `each` said last.
+pub(crate) fn each_mapped<T: Send>(
+    store: &dyn LogStore,
+    stream: &StreamKey,
+    skipped: usize,
+    map: &(dyn Fn(Vec<u8>) -> Result<T> + Sync),
+    each: &mut dyn FnMut(T) -> Result<ControlFlow<()>>,
+) -> Result<ControlFlow<()>> {
     let stretches = store.stretches(stream)?;
     // The index of a segment that a crash left behind lies in the one that was begun next, so it must be known first.
-    let mut indexes: HashMap<u64, Vec<Vec<u8>>> = HashMap::new();
+    let mut indexes: HashMap<u64, Vec<T>> = HashMap::new();
     let mut ahead = skipped;
     for (place, stretch) in stretches.iter().enumerate().skip(skipped) {
-        // One segment is looked at ahead, more only behind one that was left behind.
+        // A few segments are looked at ahead, more only behind one that was left behind.
         while ahead < stretches.len() && !indexes.contains_key(&stretch.number) {
-            if let Some(next) = stretches.get(ahead) {
-                for (number, frames) in whole_indexes(store, next)? {
+            let until = stretches.len().min(ahead + SEGMENTS_A_CORE * rayon::current_num_threads());
+            let next = stretches.get(ahead..until).unwrap_or_default();
+            let mapped: Vec<_> = next.par_iter().map(|next| whole_indexes(store, next, map)).collect();
+            for found in mapped {
+                for (number, frames) in found? {
                     indexes.entry(number).or_insert(frames);
                 }
             }
-            ahead += 1;
+            ahead = until;
         }
-        let Some(frames) = indexes.remove(&stretch.number) else {
-            rebuilt_frames(store, stream, &stretches, place, each)?;
-            continue;
+        let told = match indexes.remove(&stretch.number) {
+            Some(frames) => {
+                frames.into_iter().try_fold(ControlFlow::Continue(()), |told, frame| match told {
+                    ControlFlow::Continue(()) => each(frame),
+                    told => Ok(told),
+                })?
+            }
+            None => rebuilt_frames(store, stream, &stretches, place, &mut |frame| each(map(frame)?))?,
         };
-        for frame in frames {
-            each(&FrameView::decode(&frame)?)?;
+        if told.is_break() {
+            return Ok(told);
         }
     }
-    Ok(())
+    Ok(ControlFlow::Continue(()))
 }
 
 /// The frames of the index of a segment that has none, made from its events.
@@ -168,13 +194,16 @@ fn rebuilt_frames(
     stream: &StreamKey,
     stretches: &[Stretch],
     place: usize,
-    each: &mut dyn FnMut(&FrameView<'_>) -> Result<()>,
-) -> Result<()> {
+    each: &mut dyn FnMut(Vec<u8>) -> Result<ControlFlow<()>>,
+) -> Result<ControlFlow<()>> {
+    let mut told = ControlFlow::Continue(());
     let mut hand_over = |number, file: &str, entries| {
         for frame in IndexFrame::split(number, file, entries, false) {
-            each(&FrameView::decode(&frame.encode())?)?;
+            if told.is_continue() {
+                told = each(frame.encode())?;
+            }
         }
-        Ok(())
+        Ok(told)
     };
     // The segment's number, the file, and entries of it.
     let mut held: Option<(u64, String, Vec<TxnEntry>)> = None;
@@ -183,23 +212,32 @@ fn rebuilt_frames(
         let full = |(_, of, entries): &mut (u64, String, Vec<TxnEntry>)| {
             *of != file || entries.len() >= REBUILT_AT_ONCE
         };
-        if let Some((number, of, entries)) = held.take_if(full) {
-            hand_over(number, &of, entries)?;
-        }
+        let told = match held.take_if(full) {
+            Some((number, of, entries)) => hand_over(number, &of, entries)?,
+            None => ControlFlow::Continue(()),
+        };
         held.get_or_insert_with(|| (number, file, Vec::new())).2.push(entry);
-        Ok(())
+        Ok(told)
     })?;
-    held.map_or(Ok(()), |(number, file, entries)| hand_over(number, &file, entries))
+    match held {
+        Some((number, file, entries)) => hand_over(number, &file, entries),
+        None => Ok(told),
+    }
 }
 
-/// The indexes in a segment, by the number of the segment they are of; one that a crash cut short is left out.
-fn whole_indexes(store: &dyn LogStore, stretch: &Stretch) -> Result<HashMap<u64, Vec<Vec<u8>>>> {
-    let mut found: HashMap<u64, (Vec<Vec<u8>>, bool)> = HashMap::new();
+/// The indexes in a segment, by the number of the segment they are of, each frame mapped; one that a crash cut short is
+/// left out.
+fn whole_indexes<T>(
+    store: &dyn LogStore,
+    stretch: &Stretch,
+    map: &(dyn Fn(Vec<u8>) -> Result<T> + Sync),
+) -> Result<HashMap<u64, Vec<T>>> {
+    let mut found: HashMap<u64, (Vec<T>, bool)> = HashMap::new();
     for bytes in store.index_frames(stretch)? {
         let frame = FrameView::decode(&bytes)?;
         let (number, complete) = (frame.number, frame.complete);
-        let (frames, whole) = found.entry(number).or_default();
-        frames.push(bytes);
+        let (frames, whole) = found.entry(number).or_insert_with(|| (Vec::new(), false));
+        frames.push(map(bytes)?);
         *whole = complete;
     }
     Ok(found
@@ -209,23 +247,26 @@ fn whole_indexes(store: &dyn LogStore, stretch: &Stretch) -> Result<HashMap<u64,
         .collect())
 }
 
-/// Makes the entries of one segment from its events.
-pub fn rebuild(
+/// Makes the entries of one segment from its events, up to a `Break`.
+fn rebuild(
     store: &dyn LogStore,
     stream: &StreamKey,
     stretches: &[Stretch],
     place: usize,
-    each: &mut dyn FnMut(Indexed) -> Result<()>,
+    each: &mut dyn FnMut(Indexed) -> Result<ControlFlow<()>>,
 ) -> Result<()> {
     let mut reader = LogReader::over(store, stream, stretches, place, place + 1)?;
     while let Some(event) = reader.next_event()? {
         if let Some(transaction) = &event.transaction {
-            each(Indexed {
+            let indexed = Indexed {
                 file: event.file.to_owned(),
                 number: event.number,
                 life: None,
                 entry: entry_of(transaction),
-            })?;
+            };
+            if each(indexed)?.is_break() {
+                break;
+            }
         }
     }
     Ok(())

@@ -1,13 +1,16 @@
 //! The whole log of one server: its streams one after the other, the holes between them, and the way from what a user
 //! names (a time, a GTID, a position) to an exact cut between two transactions.
 
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+
 use holdfast_format::gtid::{GtidSet, Uuid};
 use holdfast_format::ids::{SegmentId, ServerId};
 use holdfast_format::record::{BackupRecord, LogGap, Position, Record, StreamKey};
 use holdfast_format::txn_index::{EntryView, FrameView};
 
 use crate::error::{Error, Result};
-use crate::index::{Indexed, each_frame};
+use crate::index::{Indexed, each_frame, each_mapped};
 use crate::log::LogReader;
 use crate::mark::{self, FileMark};
 use crate::storage::{LogStore, Stretch};
@@ -107,6 +110,25 @@ struct StreamLog {
     gap: Option<LogGap>,
 }
 
+impl StreamLog {
+    /// The files' numbers in a log in which `base` files come before.
+    fn numbers(&self, base: usize) -> HashMap<&str, usize> {
+        // Should a name be there twice, the first counts.
+        self.files.iter().enumerate().rev().map(|(at, span)| (span.name.as_str(), base + at)).collect()
+    }
+
+    /// A frame of the index at its place; `None` if its file is not archived.
+    fn seen<'v>(
+        &self,
+        frame: &'v FrameView<'v>,
+        several: bool,
+        numbers: &HashMap<&str, usize>,
+    ) -> Option<SeenFrame<'v>> {
+        let life = several.then_some(self.key.incarnation);
+        numbers.get(frame.file).map(|&file_no| SeenFrame { frame, life, file_no })
+    }
+}
+
 /// What tells in which lives of a server's log a copy can stand.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CopyFacts {
@@ -193,39 +215,79 @@ impl<'s> ServerLog<'s> {
 
     /// Hands every transaction in order to `each`, with its place and the place behind it, to be looked at in place.
     pub fn each(&self, each: &mut dyn FnMut(&Seen<'_>) -> Result<()>) -> Result<()> {
-        self.each_frame(&mut |frame| frame.each(each))
+        self.each_frame(&mut |frame| {
+            frame.each(each)?;
+            Ok(ControlFlow::Continue(()))
+        })
     }
 
-    /// Hands every frame of the index in order to `each`.
-    pub fn each_frame(&self, each: &mut dyn FnMut(&SeenFrame<'_>) -> Result<()>) -> Result<()> {
+    /// Hands the frames of the index in order to `each`, up to a `Break`.
+    pub fn each_frame(&self, each: &mut dyn FnMut(&SeenFrame<'_>) -> Result<ControlFlow<()>>) -> Result<()> {
         let mut base = 0;
-        // In another life the same names come again, so they say which life they are of.
-        let several = self.streams.len() > 1;
-        for stream in &self.streams {
-            let mut at = 0;
+        for (stream, several) in self.lives() {
+            let numbers = stream.numbers(base);
+            let mut told = ControlFlow::Continue(());
             each_frame(self.store, &stream.key, &mut |frame| {
-                // Frames come in the order of the files.
-                let here = stream.files.iter().skip(at).position(|span| span.name == frame.file);
-                let Some(further) = here else { return Ok(()) };
-                at += further;
-                let life = several.then_some(stream.key.incarnation);
-                each(&SeenFrame { frame, life, file_no: base + at })
+                if let Some(seen) = stream.seen(frame, several, &numbers) {
+                    told = each(&seen)?;
+                }
+                Ok(told)
             })?;
+            if told.is_break() {
+                break;
+            }
             base += stream.files.len();
         }
         Ok(())
     }
 
+    /// What `map` makes of each frame of the index, in order, up to a `Break`. `map` runs on all cores, `each` here.
+    pub fn each_mapped<T: Send>(
+        &self,
+        map: &(dyn Fn(&SeenFrame<'_>) -> Result<T> + Sync),
+        each: &mut dyn FnMut(T) -> Result<ControlFlow<()>>,
+    ) -> Result<()> {
+        let mut base = 0;
+        for (stream, several) in self.lives() {
+            let numbers = stream.numbers(base);
+            let look = |frame: Vec<u8>| {
+                let frame = FrameView::decode(&frame)?;
+                stream.seen(&frame, several, &numbers).map(|seen| map(&seen)).transpose()
+            };
+            let told = each_mapped(self.store, &stream.key, 0, &look, &mut |found| {
+                found.map_or(Ok(ControlFlow::Continue(())), &mut *each)
+            })?;
+            if told.is_break() {
+                break;
+            }
+            base += stream.files.len();
+        }
+        Ok(())
+    }
+
+    /// The streams, each with whether others are there: the same names come again then, so it is said of which they are.
+    fn lives(&self) -> impl Iterator<Item = (&StreamLog, bool)> {
+        self.streams.iter().map(|stream| (stream, self.streams.len() > 1))
+    }
+
     /// The transactions that begin at these places, each with memory of its own.
     pub(super) fn at<const N: usize>(&self, places: [Option<Place>; N]) -> Result<[Option<Indexed>; N]> {
         let mut found = [const { None }; N];
-        self.each(&mut |seen| {
-            for (found, wanted) in found.iter_mut().zip(places) {
-                if wanted == Some(seen.from) {
-                    *found = Some(seen.indexed());
-                }
+        let wanted = places.iter().flatten();
+        let mut left = wanted.clone().count();
+        self.each_frame(&mut |frame| {
+            if wanted.clone().any(|place| split(*place).0 == frame.file_no) {
+                frame.each(&mut |seen| {
+                    for (found, wanted) in found.iter_mut().zip(places) {
+                        if wanted == Some(seen.from) {
+                            *found = Some(seen.indexed());
+                            left = left.saturating_sub(1);
+                        }
+                    }
+                    Ok(())
+                })?;
             }
-            Ok(())
+            Ok(if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         })?;
         Ok(found)
     }
@@ -317,12 +379,20 @@ impl<'s> ServerLog<'s> {
     }
 
     fn last_before(&self, end: Place) -> Result<Option<Indexed>> {
-        let mut last = None;
-        self.each(&mut |seen| {
-            if seen.to <= end {
-                last = Some(seen.from);
+        let in_frame = |frame: &SeenFrame<'_>| {
+            let mut last = None;
+            if frame.file_no <= split(end).0 {
+                frame.each(&mut |seen| {
+                    last = if seen.to <= end { Some(seen.from) } else { last };
+                    Ok(())
+                })?;
             }
-            Ok(())
+            Ok(last)
+        };
+        let mut last = None;
+        self.each_mapped(&in_frame, &mut |found| {
+            last = found.or(last);
+            Ok(ControlFlow::Continue(()))
         })?;
         let [last] = self.at([last])?;
         Ok(last)
@@ -369,15 +439,27 @@ impl<'s> ServerLog<'s> {
 
     /// How much lies between two places.
     pub fn size(&self, from: Place, until: Place) -> Result<Size> {
-        let mut size = Size::default();
-        self.each(&mut |seen| {
-            if seen.from >= from && seen.to <= until {
-                size.transactions += 1;
-                size.bytes += seen.entry.end - seen.entry.start;
+        let files = split(from).0..=split(until).0;
+        let inside = |frame: &SeenFrame<'_>| {
+            let mut size = Size::default();
+            if files.contains(&frame.file_no) {
+                frame.each(&mut |seen| {
+                    if seen.from >= from && seen.to <= until {
+                        size.transactions += 1;
+                        size.bytes += seen.entry.end - seen.entry.start;
+                    }
+                    Ok(())
+                })?;
             }
-            Ok(())
+            Ok(size)
+        };
+        let mut sum = Size::default();
+        self.each_mapped(&inside, &mut |size| {
+            sum.transactions += size.transactions;
+            sum.bytes += size.bytes;
+            Ok(ControlFlow::Continue(()))
         })?;
-        Ok(size)
+        Ok(sum)
     }
 
     /// Reads the events between two places.

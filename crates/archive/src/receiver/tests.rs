@@ -1,6 +1,7 @@
 //! The receiver against a source of recorded logs and a store in memory that loses what was not synced.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 
 use holdfast_binlog::Header;
@@ -361,8 +362,9 @@ fn entries(memory: &Memory) -> Vec<Indexed> {
         frame.each(|entry| {
             let (file, number) = (frame.file.to_owned(), frame.number);
             entries.push(Indexed { file, number, life: None, entry: entry.to_entry() });
-            Ok(())
-        })
+            Ok::<_, Error>(())
+        })?;
+        Ok(ControlFlow::Continue(()))
     })
     .unwrap();
     entries
@@ -609,6 +611,28 @@ fn a_time_and_a_transaction_lead_to_the_same_exact_cut() {
         let latest = log.resolve(&Target::Latest).unwrap().unwrap();
         assert_eq!(latest.kept.as_ref(), Some(last));
         assert_eq!(Some(latest.place), log.end());
+    }
+}
+
+#[test]
+fn find_gives_the_first_of_the_log_over_all_segments_and_says_that_there_are_more() {
+    let source = Source::mysql();
+    let memory = Memory::default();
+    for events in [8, 12, usize::MAX] {
+        follow_some(&memory, &source, events, 1, true).unwrap();
+    }
+    assert!(memory.stretches(&STREAM).unwrap().len() > 1);
+    let log = ServerLog::open(&memory, STREAM.server).unwrap();
+    let all = entries(&memory);
+    for limit in 0..=all.len() + 1 {
+        let mut found = Vec::new();
+        let more = crate::find::find(&log, &crate::find::Query::default(), limit, &mut |indexed| {
+            found.push(indexed);
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(found.as_slice(), &all[..limit.min(all.len())]);
+        assert_eq!(more, limit < all.len(), "at most {limit} of {}", all.len());
     }
 }
 

@@ -1,11 +1,13 @@
 //! What is covered: intervals without a hole, the breaks between them, and the moments that a restore accepts.
 
+use std::ops::ControlFlow;
+
 use holdfast_binlog::Header;
 use holdfast_format::log_meta::LogMeta;
 use holdfast_format::record::{Position, StreamKey};
 
 use super::{Place, ServerLog, place, split};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::index::{each_frame, each_frame_behind};
 use crate::intake::FIRST_OFFSET;
 use crate::log::LogReader;
@@ -90,8 +92,9 @@ impl ServerLog<'_> {
                         // One stream has GTIDs of one family.
                         let _ = interval.to.gtid.add(&gtid);
                     }
-                    Ok(())
-                })
+                    Ok::<_, Error>(())
+                })?;
+                Ok(ControlFlow::Continue(()))
             })?;
             intervals.push(interval);
         }
@@ -215,13 +218,11 @@ impl ServerLog<'_> {
         };
         let mut first = None;
         each_frame(self.store, &stream.key, &mut |frame| {
-            if first.is_some() {
-                return Ok(());
-            }
             frame.each(|entry| {
                 first.get_or_insert(entry.commit_us);
-                Ok(())
-            })
+                Ok::<_, Error>(())
+            })?;
+            Ok(if first.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         })?;
         Ok(match (noted, first) {
             (Some(noted), Some(first)) => Some(noted.min(first)),

@@ -1,5 +1,7 @@
 //! The source's own files, as they come out of the archive.
 
+use std::ops::ControlFlow;
+
 use holdfast_format::record::StreamKey;
 
 use super::{Cursor, Place, ServerLog, place};
@@ -45,14 +47,15 @@ impl ServerLog<'_> {
             }
         }
         self.each_frame(&mut |frame| {
-            let Some(file) = found.get_mut(frame.file_no) else { return Ok(()) };
+            let Some(file) = found.get_mut(frame.file_no) else { return Ok(ControlFlow::Continue(())) };
             frame.each(&mut |seen| {
                 let us = seen.entry.commit_us;
                 let (from, until) = file.committed_us.unwrap_or((us, us));
                 file.committed_us = Some((from.min(us), until.max(us)));
                 file.transactions += 1;
                 Ok(())
-            })
+            })?;
+            Ok(ControlFlow::Continue(()))
         })?;
         found.retain(|file| file.end > file.start);
         Ok(found)

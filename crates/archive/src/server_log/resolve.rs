@@ -1,8 +1,10 @@
 //! From what a user names to an exact cut between two transactions, or to the hole in which it lies.
 
+use std::ops::ControlFlow;
+
 use holdfast_format::gtid::Gtid;
 
-use super::{FileSpan, Place, Seen, ServerLog, place};
+use super::{FileSpan, Place, Seen, SeenFrame, ServerLog, place};
 use crate::error::Result;
 use crate::index::Indexed;
 
@@ -74,15 +76,24 @@ impl ServerLog<'_> {
         // The last one kept, from and to, and the first one left out.
         let mut last: Option<(Place, Place)> = None;
         let mut first: Option<Place> = None;
-        self.each(&mut |seen| {
-            if first.is_none() {
-                if seen.entry.commit_us > us {
-                    first = Some(seen.from);
-                } else {
-                    last = Some((seen.from, seen.to));
+        let in_frame = |frame: &SeenFrame<'_>| {
+            let (mut last, mut first) = (None, None);
+            frame.each(&mut |seen| {
+                if first.is_none() {
+                    if seen.entry.commit_us > us {
+                        first = Some(seen.from);
+                    } else {
+                        last = Some((seen.from, seen.to));
+                    }
                 }
-            }
-            Ok(())
+                Ok(())
+            })?;
+            Ok((last, first))
+        };
+        self.each_mapped(&in_frame, &mut |(kept, left_out)| {
+            last = kept.or(last);
+            first = left_out;
+            Ok(if first.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         })?;
         let [kept, left_out] = self.at([last.map(|(from, _)| from), first])?;
         let kept_in = last.map(|(_, to)| self.stream_at(to));

@@ -221,6 +221,21 @@ impl TestServer {
         }
     }
 
+    /// Purges the binary log before this file. A server leaves files, and says nothing, as long as a reader that has
+    /// gone is still noted for them, and MariaDB until it has checkpointed the newest one: so it is asked until it did.
+    pub fn purge_before(&self, file: &str) {
+        let mut conn = self.root();
+        let oldest = |conn: &mut Conn| conn.query("SHOW BINARY LOGS").unwrap().text(0, 0).unwrap();
+        for _ in 0..600 {
+            conn.execute(format!("PURGE BINARY LOGS TO '{file}'")).unwrap();
+            if oldest(&mut conn) == file {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        panic!("the server keeps {} and does not purge up to {file}", oldest(&mut conn));
+    }
+
     /// The first value of a query of `root`.
     #[must_use]
     pub fn value(&self, query: &str) -> Option<String> {

@@ -402,7 +402,8 @@ fn a_backup_of_a_life_that_was_never_archived_stands_in_no_other_one(engine: Eng
     fetch_all(&repo, &server).unwrap();
     server.run(&["FLUSH BINARY LOGS", "INSERT INTO d.t VALUES (2)", "FLUSH BINARY LOGS"]);
     let here = end_of_log(&server);
-    server.run(&[&format!("PURGE BINARY LOGS TO '{}'", here.file), "INSERT INTO d.t VALUES (3)"]);
+    server.purge_before(&here.file);
+    server.run(&["INSERT INTO d.t VALUES (3)"]);
     let lost = base_now(&server, 1);
     repo.append(Record::BackupCommitted(lost.clone())).unwrap();
     reset(&server);
@@ -454,7 +455,8 @@ fn a_reset_source_is_not_joined_where_it_has_purged_our_file(engine: Engine, opt
     write_up_to(&server, &first);
     server.run(&["CREATE DATABASE e", "CREATE TABLE e.t (id INT PRIMARY KEY)", "INSERT INTO e.t VALUES (2)"]);
     write_up_to(&server, &next.file);
-    server.run(&[&format!("PURGE BINARY LOGS TO '{}'", next.file), "INSERT INTO e.t VALUES (3)"]);
+    server.purge_before(&next.file);
+    server.run(&["INSERT INTO e.t VALUES (3)"]);
     let error = fetch_all(&repo, &server).unwrap_err();
     assert!(matches!(error, Error::Gap { .. }), "{error}");
     assert_eq!(exported(&repo), before);

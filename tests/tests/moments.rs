@@ -40,7 +40,7 @@ fn a_purge_while_the_archive_stood_still_is_a_hole_that_is_shown_and_a_backup_en
     bed.server.run(&["FLUSH BINARY LOGS"]);
     let files = bed.server.root().query("SHOW BINARY LOGS").unwrap();
     let newest = files.text(files.rows.len() - 1, 0).unwrap();
-    bed.server.run(&[&format!("PURGE BINARY LOGS TO '{newest}'")]);
+    bed.server.purge_before(&newest);
     std::thread::sleep(SECOND);
     let inside = bed.now();
     std::thread::sleep(SECOND);

@@ -227,6 +227,9 @@ pub(crate) fn store_error(place: &Path, error: holdfast_store::Error) -> Error {
         .with_next("name the kit that `holdfast init` made for this repository, or use the passphrase"),
         Store::KeysRotated => Error::new(Code::WrongKey, text)
             .with_next("start the command again, with a passphrase or key file that is valid now"),
+        Store::OldKeys => Error::new(Code::WrongKey, text).with_next(
+            "run the same command with a passphrase or key file that is valid now (--passphrase-file, --key-file); then destroy the old kit",
+        ),
         Store::KeyLacking { .. } => Error::new(Code::WrongKey, text).with_next(
             "use a passphrase or key file that is valid now, or a kit from after the last `holdfast key rotate`",
         ),

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::findings::{Findings, Mend};
 use crate::hold::random;
 use crate::manifest::{self, Manifest};
-use crate::repair::quarantine::Quarantine;
+use crate::repair::quarantine::{Quarantine, in_the_way};
 use crate::unlock::Keys;
 
 /// How long to wait for whoever appends: each append takes some syncs of small files.
@@ -27,15 +27,15 @@ pub(crate) fn lock(objects: &dyn Objects) -> Result<Lock> {
     Ok(objects.lock(&ObjectName::new(MANIFEST_LOCK)?, LockKind::Exclusive, LOCK_WAIT)?)
 }
 
-/// Puts copies and heads in order; gives how many. Under the manifest's lock.
+/// Puts copies and heads in order; gives how many, and what could not be. Under the manifest's lock.
 pub(crate) fn mend(
     objects: &dyn Objects,
     keys: &Keys,
     menders: &[Mend],
     quarantine: &Quarantine<'_>,
     _lock: &Lock,
-) -> Result<u64> {
-    let mut done = 0_u64;
+) -> Result<(u64, Vec<String>)> {
+    let (mut done, mut left) = (0_u64, Vec::new());
     for mend in menders {
         let (name, bytes) = match mend {
             Mend::Copy { bad, good } => {
@@ -46,11 +46,15 @@ pub(crate) fn mend(
             Mend::Head { name, number, hash } => (name, head(keys, *number, *hash)),
             _ => continue,
         };
+        if let Some(why) = in_the_way(objects, name) {
+            left.push(why);
+            continue;
+        }
         quarantine.keep(name)?;
         objects.replace(name, &bytes)?;
         done = done.saturating_add(1);
     }
-    Ok(done)
+    Ok((done, left))
 }
 
 fn head(keys: &Keys, number: u64, hash: RecordHash) -> Vec<u8> {

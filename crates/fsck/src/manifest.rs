@@ -36,7 +36,7 @@ const HOLE_STEPS_MAX: u64 = 64;
 /// Reads and checks heads and chain.
 pub(crate) fn read(objects: &dyn Objects, keys: &Keys, found: &Findings) -> Result<Manifest> {
     let packs = packs::list(objects, found)?;
-    let heads = read_heads(objects, keys, found)?;
+    let (heads, heads_read) = read_heads(objects, keys, found)?;
     let mut numbers: BTreeSet<u64> = BTreeSet::new();
     for folder in MANIFESTS {
         for name in objects.list(folder)? {
@@ -63,7 +63,8 @@ pub(crate) fn read(objects: &dyn Objects, keys: &Keys, found: &Findings) -> Resu
     let mut number = 0;
     while number <= last.unwrap_or(0) {
         // No head names it, and nothing follows: a writer died here before it acknowledged anything.
-        let may_be_torn = Some(number) == last && named.is_none_or(|named| named < number);
+        // A head that the disk does not give may name it.
+        let may_be_torn = heads_read && Some(number) == last && named.is_none_or(|named| named < number);
         chain.step(number, may_be_torn, &mut read)?;
         let next = number.saturating_add(1);
         let there = numbers.range(next..).next().copied().or(last).unwrap_or(0).max(next);
@@ -106,9 +107,10 @@ pub(crate) fn read(objects: &dyn Objects, keys: &Keys, found: &Findings) -> Resu
     Ok(read)
 }
 
-/// The two heads; a missing one is `None`, and so is one that is reported as damaged.
-fn read_heads(objects: &dyn Objects, keys: &Keys, found: &Findings) -> Result<[Option<Head>; 2]> {
-    let mut heads = [None, None];
+/// The two heads; a missing one is `None`, and so is one that is reported as damaged. False if one is there, and its bytes
+/// are not to be had.
+fn read_heads(objects: &dyn Objects, keys: &Keys, found: &Findings) -> Result<([Option<Head>; 2], bool)> {
+    let (mut heads, mut read) = ([None, None], true);
     for (at, (name, place)) in HEADS.iter().zip(&mut heads).enumerate() {
         let object = ObjectName::new(*name)?;
         let bytes = match objects.len(&object) {
@@ -116,6 +118,7 @@ fn read_heads(objects: &dyn Objects, keys: &Keys, found: &Findings) -> Result<[O
             Err(e) if e.is_not_found() => continue,
             Err(e) => Err(e),
         };
+        read &= bytes.is_ok();
         let head = bytes.map_err(|e| e.to_string());
         let head = head.and_then(|bytes| Head::decode(&bytes, &keys.head_key).map_err(|e| e.to_string()));
         match head {
@@ -131,7 +134,7 @@ fn read_heads(objects: &dyn Objects, keys: &Keys, found: &Findings) -> Result<[O
             }
         }
     }
-    Ok(heads)
+    Ok((heads, read))
 }
 
 /// Each head names the newest record of its turn, or one before it if a writer died in between.

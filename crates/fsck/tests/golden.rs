@@ -347,7 +347,7 @@ fn a_kit_opens_a_repository_whose_keyring_is_gone() {
     let repo = common::create(&objects, 64);
     common::back_up(&repo, None, &common::first_backup(), "");
     let kit = folder.path().join("kit");
-    std::fs::write(&kit, repo.recovery_kit().to_text().as_str()).unwrap();
+    std::fs::write(&kit, repo.recovery_kit().unwrap().to_text().as_str()).unwrap();
     let (root, kit) = (root.to_str().unwrap(), kit.to_str().unwrap());
     assert_eq!(program(&[root, "--kit", kit]).status.code(), Some(0));
     std::fs::remove_dir_all(Path::new(root).join("keyring")).unwrap();

@@ -70,6 +70,12 @@ pub enum Error {
         /// The generation.
         generation: u32,
     },
+    /// A kit was asked for by somebody who came in with keys that are no more.
+    #[error(
+        "the keys of this repository were rotated or re-encrypted since the kit or keys were made that opened it, so a recovery \
+         kit of those would open nothing that is newer"
+    )]
+    OldKeys,
     /// The text is not a recovery kit, or one with a typing error.
     #[error("this is not a recovery kit of this repository: {why}")]
     BadKit {

@@ -154,6 +154,8 @@ pub(crate) struct Keys {
     pub(crate) unknown_features: u32,
     /// Generation of the keyring that they were read from; none with a kit that stood in for it.
     pub(crate) read_from: Option<u64>,
+    /// Copies of the keyring that can't be read, and why; the others serve.
+    pub(crate) bad_copies: Vec<(String, String)>,
     secrets: Secrets,
     unlock: Zeroizing<[u8; 32]>,
 }
@@ -186,6 +188,7 @@ impl Keys {
             opened_by: None,
             unknown_features: 0,
             read_from: None,
+            bad_copies: Vec::new(),
             secrets,
             unlock,
         }
@@ -228,14 +231,20 @@ impl Keys {
 
     /// Reads the keyring and opens it.
     pub(crate) fn open(objects: &dyn Objects, engine: Engine, secret: &Secret) -> Result<Self> {
-        let keyring = read_keyring(objects);
-        if let Secret::Kit(kit) = secret {
-            return Self::open_with_kit(keyring, engine, kit);
-        }
-        let keyring = keyring?;
+        let mut bad_copies = Vec::new();
+        let keyring = read_copies(objects, &mut bad_copies);
+        let mut keys = match secret {
+            Secret::Kit(kit) => Self::open_with_kit(keyring, engine, kit)?,
+            _ => Self::open_with_slot(&keyring?, engine, secret)?,
+        };
+        keys.bad_copies = bad_copies;
+        Ok(keys)
+    }
+
+    fn open_with_slot(keyring: &Keyring, engine: Engine, secret: &Secret) -> Result<Self> {
         for slot in &keyring.slots {
             let Some(unlock) = open_slot(engine, keyring.repo, slot, secret)? else { continue };
-            let secrets = open_secrets(&keyring, engine, &unlock)?;
+            let secrets = open_secrets(keyring, engine, &unlock)?;
             let mut keys = Self::new(keyring.repo, engine, unlock, secrets);
             keys.opened_by = Some(slot.id);
             keys.read_from = Some(keyring.generation);
@@ -267,6 +276,19 @@ impl Keys {
     /// The kit of this repository.
     pub(crate) fn kit(&self) -> RecoveryKit {
         RecoveryKit { repo: self.repo, unlock: self.unlock.clone(), secrets: self.secrets.clone() }
+    }
+
+    /// The kit with the keys that the keyring holds now; with our own where no copy of the keyring is left.
+    pub(crate) fn kit_now(&self, objects: &dyn Objects) -> Result<RecoveryKit> {
+        match read_keyring(objects) {
+            Ok(keyring) => {
+                let secrets =
+                    open_secrets(&keyring, self.engine, &self.unlock).map_err(|_| Error::OldKeys)?;
+                Ok(RecoveryKit { repo: self.repo, unlock: self.unlock.clone(), secrets })
+            }
+            Err(Error::Io(e)) => Err(e.into()),
+            Err(_) => Ok(self.kit()),
+        }
     }
 
     /// What seals the keyring's secrets.
@@ -400,6 +422,11 @@ pub(crate) fn open_secrets(keyring: &Keyring, engine: Engine, unlock: &[u8; 32])
 
 /// The newest valid one of the three copies.
 pub(crate) fn read_keyring(objects: &dyn Objects) -> Result<Keyring> {
+    read_copies(objects, &mut Vec::new())
+}
+
+/// As [`read_keyring`]; the copies that are there and can't be read, and why, go to `bad`.
+fn read_copies(objects: &dyn Objects, bad: &mut Vec<(String, String)>) -> Result<Keyring> {
     let mut newest: Option<Keyring> = None;
     let mut first_error = None;
     for name in KEYRINGS {
@@ -407,7 +434,10 @@ pub(crate) fn read_keyring(objects: &dyn Objects) -> Result<Keyring> {
             Ok(k) if newest.as_ref().is_none_or(|n| n.generation < k.generation) => newest = Some(k),
             Ok(_) => {}
             Err(Error::Io(e)) if e.is_not_found() => {}
-            Err(e) => first_error = first_error.or(Some(e)),
+            Err(e) => {
+                bad.push((name.to_owned(), e.to_string()));
+                first_error = first_error.or(Some(e));
+            }
         }
     }
     match (newest, first_error) {

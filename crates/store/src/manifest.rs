@@ -8,7 +8,7 @@
 mod packs;
 mod reseal;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -38,7 +38,25 @@ struct State {
     damage: Option<String>,
     /// A record needs a generation of the keys that we lack.
     key_lacking: bool,
+    /// Heads and copies of records that can't be read, and why, where another one serves.
+    bad_copies: BTreeMap<String, String>,
     loose: Loose,
+}
+
+/// What the two heads say.
+#[derive(Debug, Default)]
+struct Heads {
+    /// The newer valid one.
+    newest: Option<Head>,
+    /// Those that are there and can't be read, and why: nobody knows what they name.
+    unread: Vec<(&'static str, holdfast_io::Error)>,
+}
+
+impl Heads {
+    /// Whether a head that can be read names this record or a later one.
+    fn name(&self, number: u64) -> bool {
+        self.newest.is_some_and(|head| head.number >= number)
+    }
 }
 
 impl State {
@@ -70,11 +88,13 @@ impl Manifest {
         let loaded = AtomicBool::new(false);
         let manifest = Self { objects, keys, state: Mutex::default(), loaded, pack_records };
         // The head first, and packs before records: all of them only ever get more.
-        let head = manifest.head()?;
+        let heads = manifest.heads()?;
+        let head = heads.newest;
         let packs = manifest.listed_packs()?;
         let numbers = manifest.listed()?;
         {
             let mut state = manifest.state();
+            state.note_unread(&heads);
             let unknown = manifest.keys.unknown_features;
             if unknown != 0 {
                 let why = format!("it uses features (0x{unknown:x}) that this program does not know");
@@ -91,9 +111,15 @@ impl Manifest {
                     number = next;
                     continue;
                 }
-                let torn_may_be = Some(number) == newest && head.is_none_or(|h| h.number < number);
-                manifest.take(&mut state, number, head, torn_may_be)?;
+                let torn_may_be = Some(number) == newest && !heads.name(number);
+                manifest.take(&mut state, number, &heads, torn_may_be)?;
                 number = number.saturating_add(1);
+            }
+            // Its chain may go on behind what is listed, and nobody could say.
+            if heads.newest.is_none()
+                && let Some((name, why)) = heads.unread.first()
+            {
+                state.damage.get_or_insert(format!("{name} can't be read ({why}), and no other head serves"));
             }
         }
         manifest.loaded.store(true, Ordering::Release);
@@ -105,13 +131,13 @@ impl Manifest {
     }
 
     /// Takes record `number` into the state, or notes what is wrong with it.
-    fn take(&self, state: &mut State, number: u64, head: Option<Head>, torn_may_be: bool) -> Result<()> {
+    fn take(&self, state: &mut State, number: u64, heads: &Heads, torn_may_be: bool) -> Result<()> {
         let expected =
             state.last.filter(|(last, _)| last.checked_add(1) == Some(number)).map(|(_, hash)| hash);
         let expected = if number == 0 { Some(RecordHash::default()) } else { expected };
-        match self.read(number, expected)? {
+        match self.read(state, number, expected)? {
             Found::Good(stamped, hash) => {
-                if head.is_some_and(|h| h.number == number && h.hash != hash) {
+                if heads.newest.is_some_and(|h| h.number == number && h.hash != hash) {
                     state
                         .damage
                         .get_or_insert(format!("the head names another record {number} than there is"));
@@ -125,11 +151,15 @@ impl Manifest {
             Found::Bad(Flaw { key_lacking: Some(generation), .. }) if number == 0 => {
                 return Err(Error::KeyLacking { generation });
             }
-            Found::Bad(Flaw { key_lacking: None, .. }) if torn_may_be => {}
+            Found::Bad(Flaw { key_lacking: None, .. }) if torn_may_be && heads.unread.is_empty() => {}
+            // It may be read the next time; who has the repository open need not take it for lost.
+            Found::Bad(Flaw { unread: Some(e), .. }) if self.loaded.load(Ordering::Acquire) => {
+                return Err(e.into());
+            }
             Found::Missing => {
                 state.damage.get_or_insert(format!("record {number} is missing"));
             }
-            Found::Bad(Flaw { why, key_lacking }) => {
+            Found::Bad(Flaw { why, key_lacking, .. }) => {
                 state.key_lacking |= key_lacking.is_some();
                 state.damage.get_or_insert(format!("record {number} can't be read in either copy ({why})"));
             }
@@ -148,36 +178,46 @@ impl Manifest {
         Ok(numbers)
     }
 
-    /// The newer valid one of the two heads.
-    fn head(&self) -> Result<Option<Head>> {
-        let mut newest: Option<Head> = None;
+    /// The two heads. One that can't be read stops nothing: the other one serves.
+    fn heads(&self) -> Result<Heads> {
+        let mut heads = Heads::default();
         for name in HEADS {
-            let name = ObjectName::new(name)?;
-            let bytes = match self.objects.read(&name, 0, HEAD_BYTES) {
+            let object = ObjectName::new(name)?;
+            let bytes = match self.objects.read(&object, 0, HEAD_BYTES) {
                 Ok(bytes) => bytes,
                 Err(e) if e.is_not_found() || matches!(e, holdfast_io::Error::ShortRead { .. }) => continue,
-                Err(e) => return Err(e.into()),
+                Err(e) => {
+                    heads.unread.push((name, e));
+                    continue;
+                }
             };
             if let Ok(head) = Head::decode(&bytes, &self.keys.head)
                 && head.repo == self.keys.repo
-                && newest.is_none_or(|n| n.number < head.number)
+                && heads.newest.is_none_or(|n| n.number < head.number)
             {
-                newest = Some(head);
+                heads.newest = Some(head);
             }
         }
-        Ok(newest)
+        Ok(heads)
     }
 
-    /// Reads a record from whichever copy is good.
-    fn read(&self, number: u64, previous: Option<RecordHash>) -> Result<Found> {
-        let mut found = Found::Missing;
+    /// Reads a record from whichever copy is good; notes in the state which one had to serve for the other.
+    fn read(&self, state: &mut State, number: u64, previous: Option<RecordHash>) -> Result<Found> {
+        let (mut found, mut bad) = (Found::Missing, Vec::new());
         for copy in 0..MANIFESTS.len() {
             let name = ObjectName::new(names::manifest(copy, number))?;
             match self.read_copy(&name, number, previous)? {
-                Found::Good(record, hash) => return Ok(Found::Good(record, hash)),
-                // That a key is lacking says more than that the other copy is damaged.
-                Found::Bad(_) if matches!(&found, Found::Bad(flaw) if flaw.key_lacking.is_some()) => {}
-                Found::Bad(flaw) => found = Found::Bad(flaw),
+                Found::Good(record, hash) => {
+                    state.bad_copies.extend(bad);
+                    return Ok(Found::Good(record, hash));
+                }
+                Found::Bad(flaw) => {
+                    bad.push((name.to_string(), flaw.why.clone()));
+                    // That a key is lacking says more than that the other copy is damaged.
+                    if !matches!(&found, Found::Bad(flaw) if flaw.key_lacking.is_some()) {
+                        found = Found::Bad(flaw);
+                    }
+                }
                 Found::Missing => {}
             }
         }
@@ -195,7 +235,9 @@ impl Manifest {
         let bytes = match bytes {
             Ok(bytes) => bytes,
             Err(e) if e.is_not_found() => return Ok(Found::Missing),
-            Err(e) => return Err(e.into()),
+            Err(e) => {
+                return Ok(Found::Bad(Flaw { why: e.to_string(), key_lacking: None, unread: Some(e) }));
+            }
         };
         Ok(match self.open(&bytes, number, previous)? {
             Ok((stamped, hash)) => Found::Good(Box::new(stamped), hash),
@@ -227,7 +269,7 @@ impl Manifest {
             }
             let generation = prefix.kek_generation;
             let why = format!("it needs key generation {generation}, which the keyring lacks");
-            return Ok(Err(Flaw { why, key_lacking: Some(generation) }));
+            return Ok(Err(Flaw { why, key_lacking: Some(generation), unread: None }));
         };
         let mut body = envelope.sealed;
         if cipher.open(prefix.nonce, &prefix.encode(), &mut body).is_err() {
@@ -241,21 +283,21 @@ impl Manifest {
 
     /// Takes in what other processes appended since.
     pub(crate) fn refresh(&self) -> Result<()> {
-        let head = self.head()?;
+        let heads = self.heads()?;
         let mut state = self.state();
-        self.refresh_state(&mut state, head)
+        self.refresh_state(&mut state, &heads)
     }
 
-    fn refresh_state(&self, state: &mut State, head: Option<Head>) -> Result<()> {
+    fn refresh_state(&self, state: &mut State, heads: &Heads) -> Result<()> {
+        state.note_unread(heads);
         // Opened by an old kit: what came since can't be opened now either.
         if state.key_lacking {
             return Ok(());
         }
         loop {
             let number = state.next();
-            let named = head.is_some_and(|h| h.number >= number);
             let before = state.last;
-            self.take(state, number, head, !named)?;
+            self.take(state, number, heads, !heads.name(number))?;
             if state.last == before {
                 return Ok(());
             }
@@ -286,9 +328,10 @@ impl Manifest {
             Ok(_) => return Err(Error::SelfCheck { what: "a manifest record" }),
             Err(e) => return Err(Error::Refused { op: "append the record", why: e.to_string() }),
         }
-        let head = self.head()?;
+        let heads = self.heads()?;
+        let head = heads.newest;
         let mut state = self.state();
-        self.refresh_state(&mut state, head)?;
+        self.refresh_state(&mut state, &heads)?;
         if let Some(why) = &state.damage {
             return Err(Error::ReadOnly { why: why.clone() });
         }
@@ -316,8 +359,10 @@ impl Manifest {
         let mut good = None;
         for name in &names {
             if let Ok(len) = self.objects.len(name) {
-                let bytes = self.objects.read(name, 0, len.min(ENVELOPE_BYTES_MAX))?;
-                if Envelope::decode(&bytes).is_ok_and(|e| e.hash == hash) {
+                let bytes = self.objects.read(name, 0, len.min(ENVELOPE_BYTES_MAX));
+                if let Ok(bytes) = bytes
+                    && Envelope::decode(&bytes).is_ok_and(|e| e.hash == hash)
+                {
                     good = Some(bytes);
                     break;
                 }
@@ -364,7 +409,7 @@ impl Manifest {
             return Ok(());
         }
         let len = self.objects.len(name)?;
-        if self.objects.read(name, 0, len.min(ENVELOPE_BYTES_MAX))? == bytes {
+        if self.objects.read(name, 0, len.min(ENVELOPE_BYTES_MAX)).is_ok_and(|there| there == bytes) {
             return Ok(());
         }
         self.objects.delete(name)?;
@@ -396,6 +441,23 @@ impl Manifest {
     pub(crate) fn damage(&self) -> Option<String> {
         self.state().damage.clone()
     }
+
+    /// Whether a record needs a generation of the keys that we lack.
+    pub(crate) fn is_key_lacking(&self) -> bool {
+        self.state().key_lacking
+    }
+
+    /// Heads and copies of records that can't be read, and why, while the other one of each serves.
+    pub(crate) fn bad_copies(&self) -> Vec<(String, String)> {
+        self.state().bad_copies.clone().into_iter().collect()
+    }
+}
+
+impl State {
+    fn note_unread(&mut self, heads: &Heads) {
+        let unread = heads.unread.iter().map(|(name, why)| ((*name).to_owned(), why.to_string()));
+        self.bad_copies.extend(unread);
+    }
 }
 
 /// What stands under a number.
@@ -406,15 +468,17 @@ enum Found {
 }
 
 /// Why a copy of a record can't be used.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 struct Flaw {
     why: String,
     /// It is whole and in its place, but sealed under this generation of the keys, which we lack.
     key_lacking: Option<u32>,
+    /// The place where it lies gave this error instead of its bytes.
+    unread: Option<holdfast_io::Error>,
 }
 
 impl From<String> for Flaw {
     fn from(why: String) -> Self {
-        Self { why, key_lacking: None }
+        Self { why, key_lacking: None, unread: None }
     }
 }

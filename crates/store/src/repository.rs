@@ -232,10 +232,13 @@ impl Repository {
         self.inner.keys.repo
     }
 
-    /// The text that opens it without a passphrase.
-    #[must_use]
-    pub fn recovery_kit(&self) -> RecoveryKit {
-        self.inner.keys.kit()
+    /// The text that opens it without a passphrase, with the keys as they are now. [`Error::OldKeys`] if this process came in
+    /// by keys that were replaced since: a kit of them would open nothing that is newer.
+    pub fn recovery_kit(&self) -> Result<RecoveryKit> {
+        if self.inner.manifest.is_key_lacking() {
+            return Err(Error::OldKeys);
+        }
+        self.inner.keys.kit_now(self.inner.objects.as_ref())
     }
 
     /// The ways in, as the keyring lists them now.
@@ -275,6 +278,14 @@ impl Repository {
     #[must_use]
     pub fn damage(&self) -> Option<String> {
         self.inner.manifest.damage()
+    }
+
+    /// Copies of keyring, heads and records that could not be read, and why: another copy of each served. `holdfast-fsck
+    /// --repair` writes them anew.
+    #[must_use]
+    pub fn bad_copies(&self) -> Vec<(String, String)> {
+        let keyrings = self.inner.keys.bad_copies.iter().cloned();
+        keyrings.chain(self.inner.manifest.bad_copies()).collect()
     }
 
     /// Takes in what other processes appended since.

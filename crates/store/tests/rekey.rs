@@ -295,7 +295,7 @@ fn everything_reads_as_before_and_nothing_opens_with_old_keys() {
 
     // It goes on as any repository: backups, logs, prunes, rotations, and the next re-encryption, over these records.
     let repo = enter(&disk, &secret()).unwrap();
-    let kit = repo.recovery_kit();
+    let kit = repo.recovery_kit().unwrap();
     let last = before.backups.last().unwrap();
     let mut now = last.1.clone();
     touch(&mut now, 1, 77);

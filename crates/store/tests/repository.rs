@@ -7,14 +7,17 @@ mod common;
 use std::path::Path;
 use std::sync::Arc;
 
+use common::failing::Failing;
+use common::history::{Files, backup, files, fsck, read};
 use common::{
-    BLOCK, content, create, create_options, draft, log_record, objects, open, position, put_file, read_file,
-    secret, spec, stream,
+    BLOCK, content, create, create_options, draft, log_record, objects, open, options, position, put_file,
+    read_file, secret, spec, stream,
 };
 use holdfast_format::ids::BackupId;
 use holdfast_format::map::SourceState;
 use holdfast_format::record::BackupStats;
-use holdfast_io::{Directory, Disk, SimDisk};
+use holdfast_io::sim::Crash;
+use holdfast_io::{Directory, Disk, Objects, SimDisk};
 use holdfast_store::{
     BackupWriter, BlockKind, Engine, Error, LogKind, LogState, OpenOptions, RecoveryKit, Repository,
     RestoreOptions, Secret,
@@ -319,4 +322,97 @@ fn a_changed_block_is_a_delta_of_the_one_it_replaces_and_the_fifth_of_the_whole_
     let writer = repo.begin_backup(Some(made[11].0)).unwrap();
     put_file(&writer, "a", &content(99, 4 * BLOCK));
     assert_eq!(writer.commit(draft()).unwrap().stats.delta_blocks, 0);
+}
+
+/// A repository of some records, whose newest is named by `head/1`; the disk, and what its one backup holds.
+fn with_history() -> (SimDisk, BackupId, Files) {
+    let disk = SimDisk::new();
+    let (repo, _) = create(&disk);
+    let made = files(3, 2);
+    let id = backup(&repo, None, &made).unwrap();
+    while repo.records().len() < 6 {
+        repo.lock_backup(id, repo.records().len() as i64).unwrap();
+    }
+    (disk, id, made)
+}
+
+fn repair(objects: &dyn Objects) -> holdfast_fsck::Repaired {
+    let secret = holdfast_fsck::Secret::Passphrase(b"correct horse".to_vec());
+    let options = holdfast_fsck::RepairOptions { dry_run: false, index_only: false, now_us: 1 };
+    holdfast_fsck::repair(objects, &secret, options, &holdfast_fsck::Progress::default()).unwrap()
+}
+
+#[test]
+fn a_copy_that_the_disk_does_not_give_stops_nothing_and_is_written_anew() {
+    let (disk, id, made) = with_history();
+    let newest = "0000000000000005";
+    let names = ["keyring/0", "keyring/1", "keyring/2", "head/0", "head/1", "manifest/0000000000000000"]
+        .map(str::to_owned)
+        .into_iter()
+        .chain(["manifest", "manifest2"].map(|folder| format!("{folder}/{newest}")));
+    for name in names {
+        let failing = |disk: &SimDisk| {
+            let failing = Failing::new(objects(disk));
+            failing.fail(&name, 0..u64::MAX);
+            failing
+        };
+        let image = disk.crash(Crash::Everything);
+        let repo = Repository::open(failing(&image), &secret(), options()).unwrap();
+        assert_eq!(repo.damage(), None, "{name}");
+        assert!(read(&repo, id).unwrap() == made, "{name}");
+        let told = repo.bad_copies();
+        // A second copy is read only where the first is no good.
+        let asked = !name.starts_with("manifest2");
+        assert_eq!(told.iter().map(|(n, _)| n.as_str()).collect::<Vec<_>>(), [&*name][usize::from(!asked)..]);
+        assert!(told.iter().all(|(_, why)| why.contains("os error 5")), "{told:?}");
+        backup(&repo, Some(id), &made).unwrap();
+        drop(repo);
+        fsck_if(&image, !name.starts_with("keyring") && !name.starts_with("manifest"));
+
+        let image = disk.crash(Crash::Everything);
+        let place = failing(&image);
+        let repaired = repair(place.as_ref());
+        assert!(!repaired.before.clean && repaired.clean(), "{name}\n{}", repaired.text());
+        assert_eq!(Repository::open(place, &secret(), options()).unwrap().bad_copies(), [], "{name}");
+
+        // A folder in its place can't be written over, and everything else goes on.
+        let image = disk.crash(Crash::Everything);
+        let path = Path::new("/repo").join(&name);
+        image.shared().remove_file(&path).unwrap();
+        image.shared().create_dir(&path).unwrap();
+        let repo = open(&image).unwrap();
+        assert_eq!((repo.damage(), repo.bad_copies().len()), (None, usize::from(asked)), "{name}");
+        assert!(read(&repo, id).unwrap() == made, "{name}");
+        let repaired = repair(objects(&image).as_ref()).text();
+        assert!(repaired.contains(&format!("{name} stays: it is not a file; move it")), "{repaired}");
+    }
+}
+
+fn fsck_if(disk: &SimDisk, clean: bool) {
+    if clean {
+        fsck(&objects(disk), "after an append over it");
+    }
+}
+
+#[test]
+fn a_head_that_the_disk_does_not_give_may_name_the_record_that_no_other_names() {
+    let (disk, id, made) = with_history();
+    for copy in ["manifest", "manifest2"] {
+        assert!(disk.flip_bit(Path::new(&format!("/repo/{copy}/0000000000000005")), 120, 1));
+    }
+    // Its head names it: damage. Without that head it would be taken for torn; with one that can't be read it is not.
+    let place = Failing::new(objects(&disk));
+    place.fail("head/1", 0..1);
+    let repo = Repository::open(place, &secret(), options()).unwrap();
+    assert!(repo.damage().unwrap().contains("record 5"), "{:?}", repo.damage());
+    assert!(read(&repo, id).unwrap() == made);
+    assert!(matches!(repo.lock_backup(id, 99), Err(Error::ReadOnly { .. })));
+
+    let (disk, id, made) = with_history();
+    let place = Failing::new(objects(&disk));
+    place.fail("head/0", 0..1);
+    place.fail("head/1", 0..1);
+    let repo = Repository::open(place, &secret(), options()).unwrap();
+    assert!(repo.damage().unwrap().contains("no other head serves"), "{:?}", repo.damage());
+    assert!(read(&repo, id).unwrap() == made);
 }

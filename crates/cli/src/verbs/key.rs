@@ -160,7 +160,7 @@ fn export(common: &Common, output: Output, kit: Option<PathBuf>) -> Result<u8, S
             .into());
     }
     let catalogue = open(common)?;
-    let text = catalogue.repository.recovery_kit().to_text();
+    let text = catalogue.repository.recovery_kit().map_err(|e| catalogue.store_error(e))?.to_text();
     match kit {
         Some(path) => {
             KitFile::reserve(&path)?.write(&text)?;

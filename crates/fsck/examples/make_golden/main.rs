@@ -48,7 +48,7 @@ fn main() {
     repo.rotate_keys(&[secret(), Secret::key_file(key_file.to_vec())]).unwrap();
     let packing = OpenOptions { pack_records: 8, ..options() };
     let repo = Repository::open(Arc::clone(&objects), &secret(), packing).unwrap();
-    std::fs::write(target.join("kit"), repo.recovery_kit().to_text().as_str()).unwrap();
+    std::fs::write(target.join("kit"), repo.recovery_kit().unwrap().to_text().as_str()).unwrap();
     backups.push(backups::thinned(&repo));
     other_records(&repo, backups[0].id);
     backups::break_off(&repo, &root);

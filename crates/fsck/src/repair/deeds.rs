@@ -54,10 +54,11 @@ impl<'a> Deeds<'a> {
         let _ = unlock(self.objects, secret, &found)?;
         let _ = manifest::read(self.objects, self.keys, &found)?;
         let (.., menders) = found.finish();
-        let count = mend(self.objects, self.keys, &menders, &self.quarantine, &lock)?;
+        let (count, left) = mend(self.objects, self.keys, &menders, &self.quarantine, &lock)?;
         if count > 0 {
             self.done.push(format!("{count} copies of keyring, records and heads were written anew"));
         }
+        self.done.extend(left);
         Ok(())
     }
 

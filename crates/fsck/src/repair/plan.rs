@@ -6,7 +6,7 @@ use holdfast_format::segment::SegmentKind;
 use holdfast_io::{ObjectName, Objects};
 use serde::Serialize;
 
-use super::quarantine::read_what_can_be;
+use super::quarantine::{in_the_way, read_what_can_be};
 use crate::check::{Checked, index_of, proven};
 use crate::error::Result;
 use crate::findings::Mend;
@@ -83,6 +83,12 @@ pub(super) fn make(objects: &dyn Objects, checked: &Checked<'_>, index_only: boo
         all.clone().filter_map(|m| if let Mend::Segment { name } = m { Some(name) } else { None }).collect();
     if !index_only {
         for mend in all.clone() {
+            if let Mend::Copy { bad: name, .. } | Mend::Head { name, .. } = mend
+                && let Some(why) = in_the_way(objects, name)
+            {
+                plan.stays.push(why);
+                continue;
+            }
             match mend {
                 Mend::Copy { bad, good } => {
                     plan.step(bad, format!("written anew from {good}"), Deed::Small);

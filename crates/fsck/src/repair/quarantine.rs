@@ -47,6 +47,16 @@ impl<'a> Quarantine<'a> {
     }
 }
 
+/// What stands where an object belongs and is none, such as a folder: nobody can write the object anew before it is gone.
+pub(crate) fn in_the_way(objects: &dyn Objects, name: &ObjectName) -> Option<String> {
+    match objects.len(name) {
+        Err(Error::Refused { why, .. }) => {
+            Some(format!("{name} stays: {why}; move it out of the repository, and repair again"))
+        }
+        _ => None,
+    }
+}
+
 /// An object's bytes; sectors that give an error are zeros.
 pub(crate) fn read_what_can_be(objects: &dyn Objects, name: &ObjectName, len: u64) -> Result<Vec<u8>> {
     const STEP: u64 = 4096;

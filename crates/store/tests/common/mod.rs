@@ -7,6 +7,7 @@
     reason = "helpers of tests; each program uses a part"
 )]
 
+pub mod failing;
 pub mod history;
 pub mod hooked;
 

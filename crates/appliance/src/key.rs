@@ -1,12 +1,11 @@
 //! `key`: the ways into a repository.
 
-use crate::catalogue::{Catalogue, Key, objects, open_options, secret, sentence, store_error};
+use crate::catalogue::{Catalogue, Key, objects, open_options, secret, store_error};
 use crate::error::{Code, Error, Result};
 use crate::progress::{Reading, Watcher};
 use crate::settings::Environment;
 use crate::time::Micros;
 use crate::views::time;
-use holdfast_io::{Directory, RealDisk};
 use holdfast_store::{Argon2Cost, KeySlotInfo, KeySlotKind, RekeyPlan, Repository};
 use serde::Serialize;
 use std::path::Path;
@@ -45,8 +44,8 @@ pub struct RekeyView {
     pub dry_run: bool,
     /// It goes on, or went on, with one that was broken off.
     pub resumed: bool,
-    /// The new keys; none of a plan.
-    pub rotated: Option<RotatedView>,
+    /// The new keys, or what they would be: which ways in stay, and which go.
+    pub rotated: RotatedView,
     /// Data and meta segments that were sealed anew, or are to be.
     pub segments: u64,
     /// Log segments.
@@ -61,11 +60,13 @@ pub struct RekeyView {
     pub quarantined: u64,
     /// What could not be sealed anew, so that the old keys stay.
     pub left: Vec<String>,
+    /// Backups that need what could not be sealed anew.
+    pub needed_by: Vec<String>,
 }
 
-fn rekey_view(plan: &RekeyPlan, rotated: Option<RotatedView>) -> RekeyView {
+fn rekey_view(plan: &RekeyPlan, rotated: RotatedView, dry_run: bool) -> RekeyView {
     RekeyView {
-        dry_run: rotated.is_none(),
+        dry_run,
         resumed: plan.resumes,
         rotated,
         segments: plan.segments,
@@ -75,6 +76,7 @@ fn rekey_view(plan: &RekeyPlan, rotated: Option<RotatedView>) -> RekeyView {
         free_bytes: plan.free_bytes,
         quarantined: plan.quarantined,
         left: Vec::new(),
+        needed_by: Vec::new(),
     }
 }
 
@@ -147,13 +149,14 @@ pub fn rotate(catalogue: &Catalogue, keys: &[Key]) -> Result<RotatedView> {
     Ok(rotated_view(&rotated))
 }
 
-/// What [`rekey`] would do.
+/// What [`rekey`] would do with these keys.
 ///
 /// # Errors
-/// When the repository can't be read.
-pub fn plan_rekey(catalogue: &Catalogue) -> Result<RekeyView> {
-    let plan = catalogue.repository.plan_rekey().map_err(|e| catalogue.store_error(e))?;
-    Ok(rekey_view(&plan, None))
+/// When the repository can't be read; `WrongKey` when no key opens any slot.
+pub fn plan_rekey(catalogue: &Catalogue, keys: &[Key]) -> Result<RekeyView> {
+    let secrets = keys.iter().map(secret).collect::<Result<Vec<_>>>()?;
+    let (plan, rotated) = catalogue.repository.plan_rekey(&secrets).map_err(|e| catalogue.store_error(e))?;
+    Ok(rekey_view(&plan, rotated_view(&rotated), true))
 }
 
 /// Makes new keys, seals everything in the repository at `place` anew under them, and drops the old ones; one that was
@@ -168,23 +171,20 @@ pub fn rekey(
     watcher: &dyn Watcher,
 ) -> Result<RekeyView> {
     let secrets = keys.iter().map(secret).collect::<Result<Vec<_>>>()?;
-    // Temporary files of processes that died are no objects, and may hold what was sealed under old keys.
-    let unfit = |e: holdfast_io::Error| Error::failed(sentence(&e.to_string()));
-    let sweep = || Directory::open(RealDisk::shared(), place).and_then(|folder| folder.sweep());
     let report = Repository::rekey(objects(place)?, &secrets, open_options(environment), &|at| {
         let (done, total) = (at.bytes, Some(at.total));
         watcher.reading(Reading { phase: "re-encrypt", done, total, bytes: true, ..Reading::default() });
         !watcher.cancelled()
     });
     let report = report.map_err(|e| store_error(place, e))?;
-    sweep().map_err(unfit)?;
     if !report.finished && report.left.is_empty() {
         let why =
             "The re-encryption was stopped; the repository can be used as it is, and the old keys stay.";
         return Err(Error::new(Code::Interrupted, why).with_next("the same command goes on"));
     }
-    let mut view = rekey_view(&report.done, Some(rotated_view(&report.rotated)));
+    let mut view = rekey_view(&report.done, rotated_view(&report.rotated), false);
     view.resumed = report.resumed;
     view.left = report.left;
+    view.needed_by = report.needed_by.iter().map(ToString::to_string).collect();
     Ok(view)
 }

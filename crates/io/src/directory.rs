@@ -314,6 +314,10 @@ impl Objects for Directory {
         self.disk.lock(&self.path(name), kind, Wait::Try)
     }
 
+    fn sweep(&self) -> Result<u64> {
+        Self::sweep(self)
+    }
+
     fn free_space(&self) -> Result<Option<FreeSpace>> {
         self.disk.free_space(&self.root).map(Some)
     }

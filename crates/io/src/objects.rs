@@ -157,6 +157,11 @@ pub trait Objects: Send + Sync + fmt::Debug {
     /// Locks an object that exists ([`Error::NotFound`] otherwise) without waiting; `None` if another holder has it.
     fn try_lock(&self, name: &ObjectName, kind: LockKind) -> Result<Option<Lock>>;
 
+    /// Removes what writers that died left beside objects, and gives how many; nothing where nothing is left.
+    fn sweep(&self) -> Result<u64> {
+        Ok(0)
+    }
+
     /// Bytes left where the repository lies; `None` where nobody can know (object stores).
     fn free_space(&self) -> Result<Option<FreeSpace>>;
 

@@ -24,6 +24,7 @@ mod prune;
 mod snapshot;
 mod table;
 
+pub(crate) use mark::holders;
 pub use plan::{Carry, Discard, DiscardReason, PrunePlan, Space};
 pub(crate) use prune::{Prune, retained};
 pub use prune::{PruneOptions, PruneReport};

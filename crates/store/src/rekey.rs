@@ -14,22 +14,24 @@
 mod log;
 mod segment;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_format::ids::SegmentId;
+use holdfast_format::ids::{BackupId, SegmentId};
 use holdfast_format::limits::SEGMENT_BYTES_MAX;
 use holdfast_format::manifest::{ENVELOPE_BYTES_MAX, Envelope};
 use holdfast_format::names::{
     FOOT_SUFFIX, LOGS, MANIFESTS, PACKS, QUARANTINE, REKEY_LOCK, SEGMENTS, SESSIONS,
 };
 use holdfast_format::pack::{PACK_BYTES_MAX, Pack};
-use holdfast_format::record::{HealedRecord, Healing, Record};
+use holdfast_format::record::{BackupRecord, HealedRecord, Healing, Record};
 use holdfast_format::segment::{PAGE_BYTES, SegmentHeader};
 use holdfast_format::session::{Session, SessionKind};
 use holdfast_io::{Lock, LockKind, ObjectName, Objects};
 
 use crate::error::{Error, Result};
+use crate::gc::{Prune, PruneOptions, holders};
 use crate::keys::{Keys, Secret};
 use crate::manifest::Manifest;
 use crate::parity::Workshop;
@@ -83,7 +85,12 @@ pub struct RekeyReport {
     pub finished: bool,
     /// What could not be sealed anew, and why: the old keys stay because of it.
     pub left: Vec<String>,
+    /// Backups that need a segment of that: once they are forgotten, a prune removes it.
+    pub needed_by: Vec<BackupId>,
 }
+
+/// How the records call the beginning of a re-encryption, and its going on. One that ended says so in another record.
+const BEGUN: &str = "re-encryption to generation ";
 
 /// Keeps a re-encryption away for as long as the lock lives. `None` where no lock can be had, as in a place that
 /// nobody may write to; [`Error::Rekeying`] while one works.
@@ -97,14 +104,12 @@ pub(crate) fn hold_off(objects: &dyn Objects) -> Result<Option<Lock>> {
 }
 
 impl Repository {
-    /// What [`Repository::rekey`] would do now; nothing is changed.
-    pub fn plan_rekey(&self) -> Result<RekeyPlan> {
-        let keys = &self.inner.keys;
-        let resumes = slots::rekeying(self.inner.objects.as_ref())?;
-        let newest = keys.generation();
-        let generation = if resumes { newest } else { newest.saturating_add(1) };
-        let (work, _) = Work::of(self.inner.objects.as_ref(), generation)?;
-        Ok(RekeyPlan { resumes, ..work.plan })
+    /// What [`Repository::rekey`] would do now with these secrets, and what would become of keys and slots; nothing is
+    /// changed. [`Error::WrongSecret`] if none of them opens a slot.
+    pub fn plan_rekey(&self, secrets: &[Secret]) -> Result<(RekeyPlan, Rotated)> {
+        let (rotated, resumes) = slots::plan_rekey(self.inner.objects.as_ref(), &self.inner.keys, secrets)?;
+        let (work, _) = Work::of(self.inner.objects.as_ref(), rotated.generation)?;
+        Ok((RekeyPlan { resumes, ..work.plan }, rotated))
     }
 
     /// Makes new keys, seals everything in the repository anew under them, and forgets the old ones: an old copy of the
@@ -125,7 +130,8 @@ impl Repository {
         let quarantined = objects.list(QUARANTINE)?.len();
         if quarantined > 0 {
             let why = format!(
-                "quarantine/ holds {quarantined} objects that a repair took away, sealed under the old keys; look at them, and remove that folder first"
+                "quarantine/ holds {quarantined} objects that a repair took away, sealed under the old keys; no backup needs them: \
+                 move that folder out of the repository, or remove it, and run the same command again"
             );
             return Err(Error::Refused { op: "re-encrypt the repository", why });
         }
@@ -136,7 +142,17 @@ impl Repository {
                 None => Ok(manifest),
             }
         };
-        loaded(&Arc::new(keys))?;
+        // Temporary files of writers that died are no objects, may hold what was sealed under old keys, and take space.
+        objects.sweep()?;
+        let keys = Arc::new(keys);
+        let manifest = loaded(&keys)?;
+        if let Some(rotated) = broken_off_at_its_end(objects.as_ref(), &keys, &manifest)? {
+            let inner = Self::assemble(Arc::clone(&objects), keys, manifest, options, Some(lock));
+            let mut run = Run::new(&inner.inner, watch, rotated, true);
+            run.ended()?;
+            return Ok(run.report);
+        }
+        drop(manifest);
         has_room(objects.as_ref())?;
 
         let keys = open_keys(objects.as_ref(), secrets, &options)?;
@@ -149,21 +165,7 @@ impl Repository {
             options,
             Some(lock),
         );
-        let mut run = Run {
-            inner: &inner.inner,
-            generation: keys.generation(),
-            workshop: Arc::default(),
-            watch,
-            total: 0,
-            healed: Vec::new(),
-            report: RekeyReport {
-                rotated,
-                resumed,
-                done: RekeyPlan::default(),
-                finished: false,
-                left: Vec::new(),
-            },
-        };
+        let mut run = Run::new(&inner.inner, watch, rotated, resumed);
         run.all()?;
         Ok(run.report)
     }
@@ -179,6 +181,23 @@ fn open_keys(objects: &dyn Objects, secrets: &[Secret], options: &OpenOptions) -
         }
     }
     Err(refused)
+}
+
+/// Whether a re-encryption dropped the old keys and ended before it had written all copies of the keyring, or the record
+/// that says so: then all copies are written, and it was the last step.
+fn broken_off_at_its_end(objects: &dyn Objects, keys: &Keys, manifest: &Manifest) -> Result<Option<Rotated>> {
+    let records = manifest.records();
+    let told = records.iter().rev().find_map(|stamped| match &stamped.record {
+        Record::KeysChanged { what } => Some(what),
+        _ => None,
+    });
+    let ours = format!("{BEGUN}{} ", keys.generation());
+    if !told.is_some_and(|what| what.starts_with(&ours)) {
+        return Ok(None);
+    }
+    let (work, unreadable) = Work::of(objects, keys.generation())?;
+    let nothing = work.segments.is_empty() && work.logs.is_empty() && work.plan.records == 0;
+    if nothing && unreadable.is_empty() { slots::settle(objects, keys) } else { Ok(None) }
 }
 
 /// Takes the repository for this process alone, or says who has it.
@@ -218,7 +237,8 @@ fn has_room(objects: &dyn Objects) -> Result<()> {
     let Some(free) = objects.free_space()? else { return Ok(()) };
     if free.available < work.plan.free_bytes {
         let why = format!(
-            "the largest object has {} bytes and is there twice for a moment, but only {} are free",
+            "the largest object has {} bytes and is there twice for a moment, but only {} are free; free some space where the \
+             repository lies, and run the same command again",
             work.plan.free_bytes, free.available
         );
         return Err(Error::Refused { op: "re-encrypt the repository", why });
@@ -262,7 +282,9 @@ impl Work {
         for folder in MANIFESTS.into_iter().chain([PACKS]) {
             for name in objects.list(folder)? {
                 let len = objects.len(&name)?;
-                let bytes = objects.read(&name, 0, len.min(ENVELOPE_BYTES_MAX.max(PACK_BYTES_MAX)))?;
+                let bytes = objects.read(&name, 0, len.min(ENVELOPE_BYTES_MAX.max(PACK_BYTES_MAX)));
+                // What the disk does not give is no more than damaged: the other copy serves.
+                let bytes = bytes.unwrap_or_default();
                 let named = if folder == PACKS {
                     Pack::decode(&bytes).map(|pack| pack.prefix.kek_generation).ok()
                 } else {
@@ -284,7 +306,7 @@ impl Work {
 }
 
 struct Run<'a> {
-    inner: &'a Inner,
+    inner: &'a Arc<Inner>,
     /// The newest one: what everything is to name.
     generation: u32,
     workshop: Arc<Workshop>,
@@ -295,14 +317,33 @@ struct Run<'a> {
     report: RekeyReport,
 }
 
-impl Run<'_> {
+impl<'a> Run<'a> {
+    fn new(
+        inner: &'a Arc<Inner>,
+        watch: &'a dyn Fn(RekeyProgress) -> bool,
+        rotated: Rotated,
+        resumed: bool,
+    ) -> Self {
+        let report = RekeyReport {
+            rotated,
+            resumed,
+            done: RekeyPlan::default(),
+            finished: false,
+            left: Vec::new(),
+            needed_by: Vec::new(),
+        };
+        let generation = inner.keys.generation();
+        Self { inner, generation, workshop: Arc::default(), watch, total: 0, healed: Vec::new(), report }
+    }
+
     fn all(&mut self) -> Result<()> {
         let objects = self.inner.objects.as_ref();
-        let (work, _) = Work::of(objects, self.generation)?;
-        self.total = work.plan.bytes;
         let words = if self.report.resumed { "goes on" } else { "begins" };
         // What a writer that died left at the end of the manifest is in order after this.
-        self.note(format!("re-encryption to generation {} {words}", self.generation))?;
+        self.note(format!("{BEGUN}{} {words}", self.generation))?;
+        self.leftovers()?;
+        let (work, _) = Work::of(objects, self.generation)?;
+        self.total = work.plan.bytes;
         for (name, len) in &work.segments {
             if !self.goes_on() {
                 return Ok(());
@@ -331,6 +372,25 @@ impl Run<'_> {
         self.finish()
     }
 
+    /// The repository as it is now, with nothing in its caches: what is sealed anew opens under other keys.
+    fn fresh(&self) -> Result<Repository> {
+        let (objects, keys) = (Arc::clone(&self.inner.objects), Arc::clone(&self.inner.keys));
+        let options = self.inner.options.clone();
+        let manifest = Manifest::load(Arc::clone(&objects), Arc::clone(&keys), options.pack_records)?;
+        Ok(Repository::assemble(objects, keys, manifest, options, None))
+    }
+
+    /// Removes what a prune removes at any grace: a segment whose writer died before its end can't be sealed anew.
+    fn leftovers(&self) -> Result<()> {
+        let fresh = self.fresh()?;
+        let options = PruneOptions { dead_percent_max: 100, grace_us: i64::MAX, logs: Vec::new() };
+        match Prune::begin(&fresh.inner, &options).and_then(|prune| prune.run(&|_, _| false)) {
+            // What is damaged, or what the disk does not give, may be brought back by parity below, and is named else.
+            Err(e) if !e.is_damage() && !matches!(e, Error::Io(holdfast_io::Error::Io { .. })) => Err(e),
+            _ => Ok(()),
+        }
+    }
+
     /// Drops the old keys if nothing names them any more.
     fn finish(&mut self) -> Result<()> {
         let objects = self.inner.objects.as_ref();
@@ -350,9 +410,16 @@ impl Run<'_> {
             self.report.left.push("the manifest: a record names an older key".to_owned());
         }
         if !self.report.left.is_empty() {
+            let left = work.segments.iter().filter_map(|(name, _)| id_of(name, SEGMENTS)).collect();
+            self.report.needed_by = needed_by(&self.fresh()?.inner, &left);
             return Ok(());
         }
+        objects.sweep()?;
         slots::end_rekey(objects, &self.inner.keys)?;
+        self.ended()
+    }
+
+    fn ended(&mut self) -> Result<()> {
         self.report.finished = true;
         let generation = self.generation;
         self.note(format!(
@@ -396,14 +463,35 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// The whole object.
-    fn read(&self, name: &ObjectName) -> Result<Vec<u8>> {
-        let len = self.inner.objects.len(name)?;
+    /// The whole object; pages that the disk does not give are zeros, for parity to fill, and the first error is told.
+    fn read(&self, name: &ObjectName) -> Result<(Vec<u8>, Option<holdfast_io::Error>)> {
+        let objects = &self.inner.objects;
+        let len = objects.len(name)?;
         if len > 2 * SEGMENT_BYTES_MAX {
             return Err(Error::damaged(name, "its length", format!("{len} bytes")));
         }
-        Ok(self.inner.objects.read(name, 0, len)?)
+        let refused = match objects.read(name, 0, len) {
+            Ok(bytes) => return Ok((bytes, None)),
+            Err(e @ holdfast_io::Error::Io { .. }) => e,
+            Err(e) => return Err(e.into()),
+        };
+        let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
+        for (nth, page) in bytes.chunks_mut(PAGE_BYTES).enumerate() {
+            if objects.read_into(name, (nth * PAGE_BYTES) as u64, page).is_err() {
+                page.fill(0);
+            }
+        }
+        Ok((bytes, Some(refused)))
     }
+}
+
+/// The backups that need one of these segments, for a block, a base of one, or a part of their map.
+fn needed_by(inner: &Arc<Inner>, left: &HashSet<SegmentId>) -> Vec<BackupId> {
+    let needs = |backup: &BackupRecord| match holders(inner, [backup.map]) {
+        Ok(holders) => !holders.is_disjoint(left),
+        Err(_) => false,
+    };
+    inner.backups().iter().filter(|backup| needs(backup)).map(|backup| backup.id).collect()
 }
 
 /// The segment that an object's name tells.

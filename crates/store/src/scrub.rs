@@ -16,10 +16,9 @@ use holdfast_format::segment::{PAGE_BYTES, Trailer};
 use holdfast_format::session::SessionKind;
 use holdfast_io::{LockKind, ObjectName};
 
-use crate::codec::Coder;
 use crate::error::{Error, Result};
+use crate::gc::holders;
 use crate::logs::{LogFrames, LogSegment, LogState};
-use crate::map;
 use crate::parity::{self, Healed};
 use crate::repository::{Inner, Repository};
 
@@ -319,16 +318,6 @@ impl<'a> Run<'a> {
     /// The objects that hold what the backups need; nothing if that cannot be said.
     fn reached(&mut self) -> &Option<HashSet<SegmentId>> {
         let inner = self.inner;
-        self.reached.get_or_insert_with(|| {
-            let mut coder = Coder::new().ok()?;
-            let mut reached = HashSet::new();
-            for backup in inner.backups() {
-                let (root, segments) = map::load_segments(&inner.cache, &mut coder, backup.map).ok()?;
-                let frames = root.tables.iter().chain(&root.leaves).map(|at| at.segment);
-                let all = frames.chain(segments.iter().map(|s| s.segment)).chain([backup.map.segment]);
-                reached.extend(all.map(|birth| inner.cache.carrier(birth)));
-            }
-            Some(reached)
-        })
+        self.reached.get_or_insert_with(|| holders(inner, inner.backups().iter().map(|b| b.map)).ok())
     }
 }

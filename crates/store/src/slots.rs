@@ -244,9 +244,16 @@ pub(crate) fn end_rekey(objects: &dyn Objects, keys: &Keys) -> Result<()> {
     change.store(keys.unlock())
 }
 
-/// Whether a re-encryption was begun and has not ended.
-pub(crate) fn rekeying(objects: &dyn Objects) -> Result<bool> {
-    Ok(read_keyring(objects)?.rekeying)
+/// Whether the keyring holds no key but the newest, and no re-encryption has begun: so the last step of one leaves it.
+/// Stores it once more, so that all copies say so, and gives the slots.
+pub(crate) fn settle(objects: &dyn Objects, keys: &Keys) -> Result<Option<Rotated>> {
+    let mut change = Change::begin(objects, keys)?;
+    if change.keyring.rekeying || change.secrets.keks.len() != 1 {
+        return Ok(None);
+    }
+    change.store(keys.unlock())?;
+    let kept = change.keyring.slots.iter().map(|slot| info(slot, keys.opened_by)).collect();
+    Ok(Some(Rotated { generation: keys.generation(), kept, removed: Vec::new() }))
 }
 
 /// Whether the keyring was changed since these keys were read from it.
@@ -257,18 +264,39 @@ pub(crate) fn changed(objects: &dyn Objects, keys: &Keys) -> Result<bool> {
     }
 }
 
+/// What [`begin_rekey`] would make of the slots; nothing is changed.
+pub(crate) fn plan_rekey(objects: &dyn Objects, keys: &Keys, secrets: &[Secret]) -> Result<(Rotated, bool)> {
+    let keyring = read_keyring(objects)?;
+    if keyring.rekeying {
+        let kept = keyring.slots.iter().map(|slot| info(slot, keys.opened_by)).collect();
+        return Ok((Rotated { generation: keys.generation(), kept, removed: Vec::new() }, true));
+    }
+    let (mut kept, mut removed) = (Vec::new(), Vec::new());
+    for slot in &keyring.slots {
+        let list = if fitting(keys, slot, secrets)?.is_some() { &mut kept } else { &mut removed };
+        list.push(info(slot, keys.opened_by));
+    }
+    if kept.is_empty() {
+        return Err(Error::WrongSecret);
+    }
+    Ok((Rotated { generation: keys.generation().saturating_add(1), kept, removed }, false))
+}
+
+/// The secret that opens a slot, if any of them does.
+fn fitting<'a>(keys: &Keys, slot: &KeySlot, secrets: &'a [Secret]) -> Result<Option<&'a Secret>> {
+    for secret in secrets {
+        if open_slot(keys.engine, keys.repo, slot, secret)?.is_some() {
+            return Ok(Some(secret));
+        }
+    }
+    Ok(None)
+}
+
 fn rotate_in(mut change: Change<'_>, keys: &Keys, secrets: &[Secret]) -> Result<Rotated> {
     let unlock = Zeroizing::new(random::bytes::<32>()?);
     let (mut kept, mut removed) = (Vec::new(), Vec::new());
     for mut slot in std::mem::take(&mut change.keyring.slots) {
-        let mut fits = None;
-        for secret in secrets {
-            if open_slot(keys.engine, keys.repo, &slot, secret)?.is_some() {
-                fits = Some(secret);
-                break;
-            }
-        }
-        match fits {
+        match fitting(keys, &slot, secrets)? {
             Some(secret) => {
                 wrap(keys.engine, keys.repo, &mut slot, secret, &unlock)?;
                 kept.push(info(&slot, keys.opened_by));

@@ -9,21 +9,24 @@ mod common;
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 use std::sync::Arc;
 
 use aes_gcm::aead::{AeadInOut, KeyInit};
+use common::failing::Failing;
 use common::history::{Files, backup, files, fsck, read, rewrite, thorough, touch};
 use common::{
-    content, create_options, draft, log_record, objects, options, position, put_file, secret, stream,
+    BLOCK, content, create_options, draft, log_record, objects, options, position, put_file, secret, stream,
 };
 use holdfast_format::ids::{BackupId, RepoId, SegmentId};
-use holdfast_format::keyring::Secrets;
+use holdfast_format::keyring::{Keyring, Secrets};
 use holdfast_format::keys;
 use holdfast_format::manifest::Envelope;
 use holdfast_format::pack::Pack;
+use holdfast_format::record::Record;
 use holdfast_format::segment::{FRAME_HEADER_BYTES, Footer, FrameHeader, PAGE_BYTES, SegmentHeader, Trailer};
 use holdfast_io::sim::{Crash, Fault};
-use holdfast_io::{Directory, ObjectName, Objects, SimDisk};
+use holdfast_io::{Directory, ObjectName, Objects, Open, SimDisk};
 use holdfast_store::{
     Argon2Cost, Error, LogKind, LogState, OpenOptions, RecoveryKit, RekeyReport, Repository, Secret,
 };
@@ -273,12 +276,14 @@ fn everything_reads_as_before_and_nothing_opens_with_old_keys() {
     for what in ["record", "pack", "wrapped key", "frame", "footer"] {
         assert!(opened.contains_key(what), "{what}: {opened:?}");
     }
-    let plan = enter(&disk, &secret()).unwrap().plan_rekey().unwrap();
+    let (plan, slots) = enter(&disk, &secret()).unwrap().plan_rekey(&[secret()]).unwrap();
     assert_eq!((plan.resumes, plan.logs), (false, 4), "{plan:?}");
 
     let report = rekey(&disk).unwrap();
     assert!(report.finished && !report.resumed && report.left.is_empty(), "{report:?}");
     assert_eq!(report.done.segments, plan.segments);
+    // The plan told which ways in go and which stay.
+    assert_eq!(slots, report.rotated);
     assert_eq!(report.rotated.removed.iter().map(|s| s.label.as_str()).collect::<Vec<_>>(), ["lost"]);
     assert_eq!(sizes(&disk), layout, "a segment keeps its layout");
     settled(&disk, &before, &mut thief, "after it");
@@ -427,13 +432,17 @@ fn nobody_has_the_repository_open_meanwhile_and_a_stop_is_gone_on_from() {
     // Between the two runs the repository is used as ever, and a rotation is one more.
     let repo = enter(&disk, &secret()).unwrap();
     assert_eq!(content_of(&repo).unwrap(), before);
-    assert!(repo.plan_rekey().unwrap().resumes);
+    let (plan, slots) = repo.plan_rekey(&[secret()]).unwrap();
+    assert!(plan.resumes && slots.removed.is_empty() && slots.generation == 2, "{plan:?} {slots:?}");
+    assert!(matches!(repo.plan_rekey(&[stolen()]).map(|(plan, _)| plan.resumes), Ok(true)));
     repo.rotate_keys(&[secret()]).unwrap();
     drop(repo);
     let report = rekey(&disk).unwrap();
     assert!(report.finished && report.resumed, "{report:?}");
     settled(&disk, &before, &mut thief, "after both");
-    assert!(!enter(&disk, &secret()).unwrap().plan_rekey().unwrap().resumes);
+    let repo = enter(&disk, &secret()).unwrap();
+    assert!(!repo.plan_rekey(&[secret()]).unwrap().0.resumes);
+    assert!(matches!(repo.plan_rekey(&[stolen()]), Err(Error::WrongSecret)));
 }
 
 #[test]
@@ -465,10 +474,133 @@ fn rot_is_healed_on_the_way_and_what_is_past_healing_is_named_and_keeps_the_old_
         !again.finished && again.resumed && again.done.segments == 0 && again.left == report.left,
         "{again:?}"
     );
+    // What it advises helps: the backups that need it are forgotten, a prune removes it, the same command ends.
+    assert!(!report.needed_by.is_empty() && report.needed_by == again.needed_by, "{report:?}");
+    let repo = enter(&lost, &secret()).unwrap();
+    for id in &report.needed_by {
+        repo.forget(*id, "damaged").unwrap();
+    }
+    repo.prune(&thorough(), &|_, _| {}).unwrap();
+    let kept = content_of(&repo).unwrap();
+    assert_eq!(kept.backups.len(), before.backups.len() - report.needed_by.len());
+    drop(repo);
+    assert!(rekey(&lost).unwrap().finished);
+    settled(&lost, &kept, &mut thief, "without what was damaged");
 
     // What a repair took away is sealed under old keys: that is said before anything is done.
     let aside = ObjectName::new("quarantine/1/segments/x").unwrap();
     objects(&disk).put_if_absent(&aside, b"old").unwrap();
     let refused = rekey(&disk).unwrap_err().to_string();
     assert!(refused.contains("quarantine/"), "{refused}");
+}
+
+#[test]
+fn what_the_disk_does_not_give_is_healed_or_left_and_the_rest_goes_on() {
+    let disk = SimDisk::new();
+    let kit = history(&disk);
+    let before = content_of(&enter(&disk, &secret()).unwrap()).unwrap();
+    let (mut thief, _) = thief_of(&disk, &kit);
+    let names = |folder: &str| objects(&disk).list(folder).unwrap();
+    let largest = names("segments/").into_iter().max_by_key(|n| objects(&disk).len(n).unwrap()).unwrap();
+    let log = names("logs/").into_iter().max_by_key(|n| objects(&disk).len(n).unwrap()).unwrap();
+
+    let image = disk.crash(Crash::Everything);
+    let place = Failing::new(objects(&image));
+    place.fail(largest.as_str(), 5000..5001);
+    place.fail("manifest/0000000000000002", 0..9);
+    let pack = names("packs/")[0].clone();
+    place.fail(pack.as_str(), 0..9);
+    let report = rekey_in(place).unwrap();
+    assert!(report.finished, "{report:?}");
+    settled(&image, &before, &mut thief, "healed");
+    let records = enter(&image, &secret()).unwrap().records();
+    let healed = records.iter().filter(|r| matches!(&r.record, Record::Healed(h) if h.by == "re-encryption"));
+    assert_eq!(healed.count(), 1);
+
+    let place = Failing::new(objects(&disk));
+    place.fail(largest.as_str(), 0..u64::MAX);
+    place.fail(log.as_str(), 4097..4098);
+    let report = rekey_in(place.clone()).unwrap();
+    assert!(!report.finished && report.left.len() == 2 && report.done.segments > 0, "{report:?}");
+    for (left, name) in report.left.iter().zip([largest, log]) {
+        assert!(left.contains(name.as_str()) && left.contains("os error 5"), "{left}");
+    }
+    // The disk is well again: the same command ends it.
+    assert!(rekey(&disk).unwrap().finished);
+    settled(&disk, &before, &mut thief, "in the end");
+}
+
+#[test]
+fn what_died_writers_left_goes_first_and_takes_no_space() {
+    let disk = SimDisk::new();
+    let kit = history(&disk);
+    let before = content_of(&enter(&disk, &secret()).unwrap()).unwrap();
+    let (mut thief, _) = thief_of(&disk, &kit);
+    // A backup that was killed leaves a segment without an end.
+    let image = disk.crash(Crash::Everything);
+    let repo = enter(&image, &secret()).unwrap();
+    let writer = repo.begin_backup(None).unwrap();
+    put_file(&writer, "x", &content(99, 9 * BLOCK));
+    writer.barrier().unwrap();
+    let image = image.crash(Crash::Everything);
+    drop(writer);
+    let count = |disk: &SimDisk| objects(disk).list("segments/").unwrap().len();
+    assert!(count(&image) > count(&disk), "the backup left a segment");
+    // A re-encryption that was killed leaves a temporary file, and there is no space for another one.
+    let largest = objects(&image).list("segments/").unwrap();
+    let largest = largest.iter().map(|n| objects(&image).len(n).unwrap()).max().unwrap();
+    let left = image.shared().open(Path::new("/repo/segments/.tmp-left"), Open::CreateNew).unwrap();
+    left.write_all_at(0, &vec![7; 4 * largest as usize]).unwrap();
+    drop(left);
+    image.set_capacity(Some(image.used() + largest / 2));
+    let report = rekey(&image).unwrap_or_else(|e| panic!("{e}"));
+    assert!(report.finished, "{report:?}");
+    assert!(!image.shared().exists(Path::new("/repo/segments/.tmp-left")).unwrap());
+    assert_eq!(count(&image), count(&disk));
+    settled(&image, &before, &mut thief, "after a killed backup");
+}
+
+#[test]
+fn broken_off_in_its_last_step_it_ends_without_sealing_anything_again() {
+    let disk = SimDisk::new();
+    let kit = history(&disk);
+    let before = content_of(&enter(&disk, &secret()).unwrap()).unwrap();
+    let (mut thief, _) = thief_of(&disk, &kit);
+    let from = disk.trace_len();
+    assert!(rekey(&disk).unwrap().finished);
+    let keyring = |disk: &SimDisk, copy: usize| {
+        let name = ObjectName::new(format!("keyring/{copy}")).unwrap();
+        Keyring::decode(&objects(disk).read(&name, 0, objects(disk).len(&name).unwrap()).unwrap()).unwrap()
+    };
+    // Each moment at which the first copy says that it has ended, but the last record does not.
+    let (mut walk, mut seen) = (disk.walk(), Vec::new());
+    while walk.step() {
+        if walk.ops() < from {
+            continue;
+        }
+        let image = walk.image(Crash::Everything);
+        let newer = (0..3).filter(|copy| keyring(&image, *copy).generation == 4).count();
+        let told = enter(&image, &secret()).unwrap().records().iter().any(|stamped| {
+            matches!(&stamped.record, Record::KeysChanged { what } if what.starts_with("re-encrypted:"))
+        });
+        if newer == 0 || told || seen.contains(&newer) {
+            continue;
+        }
+        seen.push(newer);
+        let segments: Vec<_> = objects(&image).list("segments/").unwrap();
+        let bytes = |image: &SimDisk| -> Vec<Vec<u8>> {
+            let read = |name| objects(image).read(name, 0, objects(image).len(name).unwrap()).unwrap();
+            segments.iter().map(read).collect()
+        };
+        let sealed = bytes(&image);
+        let report = rekey(&image).unwrap();
+        assert!(report.finished && report.resumed && report.done.bytes == 0, "{newer}: {report:?}");
+        assert!(bytes(&image) == sealed, "nothing was sealed again");
+        assert!((0..3).all(|copy| keyring(&image, copy) == keyring(&image, 0)));
+        settled(&image, &before, &mut thief, "ended");
+        // The next one is a new one.
+        let report = rekey(&image).unwrap();
+        assert!(report.finished && !report.resumed && report.done.segments > 0, "{report:?}");
+    }
+    assert_eq!(seen, [1, 2, 3]);
 }

@@ -29,13 +29,17 @@ pub(super) fn key(common: &Common, output: Output, verb: KeyVerb) -> Result<u8, 
             })?;
             Ok(DONE)
         }
-        KeyVerb::Rotate { rekey: true, dry_run: true, .. } => {
-            let view = key::plan_rekey(&open(common)?)?;
-            output.answer(&view, |out| planned(out, &view))?;
-            Ok(DONE)
-        }
-        KeyVerb::Rotate { rekey, keep_passphrase_file, keep_key_file, .. } => {
-            rotate(common, output, rekey, keep_passphrase_file, keep_key_file)
+        KeyVerb::Rotate { rekey, dry_run, keep_passphrase_file, keep_key_file } => {
+            let (current, keys) = kept_keys(common, keep_passphrase_file, keep_key_file)?;
+            match (rekey, dry_run) {
+                (true, true) => {
+                    let view = key::plan_rekey(&super::open_with(common, &current)?, &keys)?;
+                    output.answer(&view, |out| planned(out, &view))?;
+                    Ok(DONE)
+                }
+                (true, false) => rekeyed(common, output, &keys),
+                (false, _) => rotate(common, output, &current, &keys),
+            }
         }
         KeyVerb::Export { kit } => export(common, output, kit),
     }
@@ -68,13 +72,12 @@ fn add(common: &Common, output: Output, new: NewKey, label: &str) -> Result<u8, 
     Ok(DONE)
 }
 
-fn rotate(
+/// The key that opens the repository, and those whose ways in stay.
+fn kept_keys(
     common: &Common,
-    output: Output,
-    rekey: bool,
     passphrase_files: Vec<PathBuf>,
     key_files: Vec<PathBuf>,
-) -> Result<u8, Stop> {
+) -> Result<(Key, Vec<Key>), Stop> {
     let current = passphrase::key(common)?;
     if matches!(current, Key::RecoveryKit(_)) && passphrase_files.is_empty() && key_files.is_empty() {
         return Err(Error::usage("With a recovery kit alone no way in would be left.")
@@ -87,22 +90,23 @@ fn rotate(
     }
     keys.extend(passphrase_files.into_iter().map(Key::PassphraseFile));
     keys.extend(key_files.into_iter().map(Key::KeyFile));
-    if rekey {
-        return rekeyed(common, output, &keys);
-    }
-    let view = key::rotate(&super::open_with(common, &current)?, &keys)?;
+    Ok((current, keys))
+}
+
+fn rotate(common: &Common, output: Output, current: &Key, keys: &[Key]) -> Result<u8, Stop> {
+    let view = key::rotate(&super::open_with(common, current)?, keys)?;
     output.answer(&view, |out| {
-        slots(out, &view)?;
+        slots(out, &view, "are", ["kept", "removed"])?;
         writeln!(out, "next: holdfast key export, because kits made before open nothing that is newer")
     })?;
     Ok(DONE)
 }
 
-fn slots(out: &mut dyn Write, view: &RotatedView) -> io::Result<()> {
-    writeln!(out, "The keys are of generation {} now.", view.generation)?;
-    for (slots, word) in [(&view.kept, "kept"), (&view.removed, "removed")] {
+fn slots(out: &mut dyn Write, view: &RotatedView, are: &str, [kept, removed]: [&str; 2]) -> io::Result<()> {
+    writeln!(out, "The keys {are} of generation {} now.", view.generation)?;
+    for (slots, word) in [(&view.kept, kept), (&view.removed, removed)] {
         for slot in slots {
-            writeln!(out, "  {word:<8} {} {} '{}'", slot.id, slot.kind, slot.label)?;
+            writeln!(out, "  {word:<9} {} {} '{}'", slot.id, slot.kind, slot.label)?;
         }
     }
     Ok(())
@@ -112,6 +116,7 @@ fn planned(out: &mut dyn Write, view: &RekeyView) -> io::Result<()> {
     if view.resumed {
         writeln!(out, "A re-encryption was begun and would go on.")?;
     }
+    slots(out, &view.rotated, "would be", ["stays", "goes"])?;
     objects(out, "would be sealed anew", view)?;
     writeln!(out, "free space needed: {}", size(view.free_bytes))?;
     if view.quarantined > 0 {
@@ -119,6 +124,13 @@ fn planned(out: &mut dyn Write, view: &RekeyView) -> io::Result<()> {
             out,
             "refused as long as quarantine/ holds {} objects sealed under old keys",
             view.quarantined
+        )?;
+        writeln!(out, "next: move quarantine/ out of the repository; no backup needs what is in it")?;
+    }
+    if !view.rotated.removed.is_empty() {
+        writeln!(
+            out,
+            "next: --keep-passphrase-file FILE or --keep-key-file FILE for each way in that is to stay"
         )?;
     }
     Ok(())
@@ -137,20 +149,40 @@ fn rekeyed(common: &Common, output: Output, keys: &[Key]) -> Result<u8, Stop> {
     meter.finish();
     let view = done?;
     output.answer(&view, |out| {
-        if let Some(rotated) = &view.rotated {
-            slots(out, rotated)?;
-        }
+        slots(out, &view.rotated, "are", ["kept", "removed"])?;
         objects(out, "sealed anew", &view)?;
         view.left.iter().try_for_each(|what| writeln!(out, "left: {what}"))?;
         if view.left.is_empty() {
-            writeln!(out, "The older keys are gone; what was deleted may still be on the disk until it is written over.")?;
+            writeln!(
+                out,
+                "The older keys are gone; what was deleted may still be on the disk until it is written over."
+            )?;
             writeln!(out, "next: holdfast key export, because kits made before open nothing")
         } else {
-            writeln!(out, "The older keys stay because of these.")?;
-            writeln!(out, "next: holdfast prune, which removes what no backup needs; or holdfast fsck --repair; then the same command")
+            view.needed_by.iter().try_for_each(|backup| writeln!(out, "needed by: backup {backup}"))?;
+            writeln!(out, "The older keys stay because of what is left: its parity does not bring it back.")?;
+            writeln!(out, "next: {}; then the same command", leave_behind(&view))
         }
     })?;
     Ok(if view.left.is_empty() { DONE } else { DAMAGED })
+}
+
+/// What is to be done about what a re-encryption left.
+fn leave_behind(view: &RekeyView) -> String {
+    let mut steps = Vec::new();
+    if !view.needed_by.is_empty() {
+        steps.push("holdfast forget BACKUP for each of these backups, which can't be restored whole, and holdfast prune --grace 0d");
+    }
+    if view.left.iter().any(|left| left.contains("logs/")) {
+        steps.push(
+            "for logs, holdfast fsck --repair, or forget the backups that lead into them, and holdfast prune",
+        );
+    }
+    if steps.is_empty() {
+        steps.push("holdfast fsck --repair");
+    }
+    steps.push("if a repair made quarantine/, move that out of the repository");
+    steps.join("; ")
 }
 
 fn export(common: &Common, output: Output, kit: Option<PathBuf>) -> Result<u8, Stop> {

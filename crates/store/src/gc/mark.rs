@@ -28,6 +28,21 @@ pub(super) struct Live {
     births: HashMap<SegmentId, Bits>,
 }
 
+/// The objects that hold what these maps reach: their frames, blocks, and the bases of those, however deep; as far as
+/// damage lets that be seen.
+pub(crate) fn holders(inner: &Inner, maps: impl IntoIterator<Item = Address>) -> Result<HashSet<SegmentId>> {
+    let (mut live, mut coder) = (Live::default(), Coder::new()?);
+    for root in maps {
+        live.set(root, 1);
+        // What a map named before it broke off counts.
+        let _ = each_address(&inner.cache, &mut coder, root, &mut |first, count| {
+            live.set(first, count.min(SLOTS_MAX.saturating_sub(first.slot)));
+        });
+    }
+    let _ = live.close(inner, &mut |_| Ok(()));
+    Ok(live.holders(&SegmentTable::of(&inner.manifest.records())))
+}
+
 impl Live {
     /// Marks what these maps reach, oldest first, and the bases of the deltas among it, however deep.
     ///
@@ -52,7 +67,7 @@ impl Live {
                 ));
             }
         }
-        live.close(inner)?;
+        live.close(inner, &mut Err)?;
         Ok(live)
     }
 
@@ -98,12 +113,19 @@ impl Live {
 
     /// Follows the bases of live deltas until nothing new is found. A map names the base of its block, a footer that of
     /// the base itself.
-    fn close(&mut self, inner: &Inner) -> Result<()> {
+    /// What can't be read goes to `wrong`, which says whether to go on without it.
+    fn close(&mut self, inner: &Inner, wrong: &mut dyn FnMut(Error) -> Result<()>) -> Result<()> {
         let mut todo: Vec<SegmentId> = self.births.keys().copied().collect();
         // Neighbours in the cache of footers; any order is right.
         todo.sort_unstable_by_key(|birth| std::cmp::Reverse((inner.cache.carrier(*birth), *birth)));
         while let Some(birth) = todo.pop() {
-            let view = inner.cache.view(birth)?;
+            let view = match inner.cache.view(birth) {
+                Ok(view) => view,
+                Err(e) => {
+                    wrong(e)?;
+                    continue;
+                }
+            };
             let mut found = 0_u32;
             for entry in &view.footer().entries {
                 let Some(address) = view.address(entry).filter(|a| a.segment == birth && self.has(*a)) else {
@@ -122,7 +144,7 @@ impl Live {
                     "{} frames of segment {birth} are needed and its footer lists {found} of them",
                     self.count(birth)
                 );
-                return Err(Error::damaged(view.name(), "its footer", why));
+                wrong(Error::damaged(view.name(), "its footer", why))?;
             }
         }
         Ok(())

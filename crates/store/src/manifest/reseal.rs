@@ -37,7 +37,7 @@ impl Manifest {
         let newest = self.keys.generation();
         for first in self.listed_packs()? {
             let name = ObjectName::new(names::pack(first))?;
-            let Some(there) = self.bytes_of(&name, PACK_BYTES_MAX)? else { continue };
+            let there = self.bytes_of(&name, PACK_BYTES_MAX)?.unwrap_or_default();
             let pack = Pack::decode(&there).ok();
             if pack.as_ref().is_some_and(|pack| pack.prefix.kek_generation == newest) {
                 continue;
@@ -53,11 +53,12 @@ impl Manifest {
         Ok((objects, bytes))
     }
 
+    /// What is there; nothing if the disk does not give it, as if it were missing: it is made good by what can be read.
     fn bytes_of(&self, name: &ObjectName, most: u64) -> Result<Option<Vec<u8>>> {
         let read = self.objects.len(name).and_then(|len| self.objects.read(name, 0, len.min(most)));
         match read {
             Ok(bytes) => Ok(Some(bytes)),
-            Err(e) if e.is_not_found() => Ok(None),
+            Err(e) if e.is_not_found() || matches!(e, holdfast_io::Error::Io { .. }) => Ok(None),
             Err(e) => Err(e.into()),
         }
     }

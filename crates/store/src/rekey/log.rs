@@ -13,7 +13,7 @@ use holdfast_format::segment::{Footer, Trailer};
 use holdfast_io::ObjectName;
 
 use super::Run;
-use super::segment::pad;
+use super::segment::{not_given, pad};
 use crate::error::{Error, Result};
 use crate::logs::{Scanned, scan_whole};
 use crate::segment::seal_footer;
@@ -25,6 +25,9 @@ impl Run<'_> {
         let foot = ObjectName::new(names::log_foot(id))?;
         let detached = objects.exists(&foot)?;
         let records = self.inner.manifest.records();
+        if let (_, Some(refused)) = self.read(name)? {
+            return Err(not_given(name, &refused));
+        }
         let recorded =
             records.iter().any(|s| matches!(&s.record, Record::LogSealed(log) if log.segment == id));
         let scanned = scan_whole(self.inner, id, name, recorded)?;
@@ -47,7 +50,7 @@ impl Run<'_> {
     /// The log up to where its frames end, with footer and trailer behind them.
     fn attached(&self, id: SegmentId, name: &ObjectName, scanned: Scanned) -> Result<Vec<u8>> {
         let (repo, frames_end) = (self.inner.keys.repo, scanned.frames_end);
-        let mut bytes = self.read(name)?;
+        let (mut bytes, _) = self.read(name)?;
         bytes.truncate(usize::try_from(frames_end).unwrap_or(usize::MAX));
         pad(&mut bytes);
         let footer_offset = bytes.len() as u64;

@@ -26,14 +26,15 @@ const WRONG: Error = Error::SelfCheck { what: "a re-encrypted segment" };
 impl Run<'_> {
     /// Seals a data or meta segment anew and replaces it; rot that its parity makes good is healed on the way.
     pub(super) fn segment(&mut self, id: SegmentId, name: &ObjectName) -> Result<bool> {
-        let made = match self.resealed(id, name, self.read(name)?) {
-            Err(e) if e.is_damage() => match parity::heal(self.inner.keys.repo, id, &self.read(name)?)? {
+        let (bytes, refused) = self.read(name)?;
+        let made = match self.resealed(id, name, bytes) {
+            Err(e) if e.is_damage() => match parity::heal(self.inner.keys.repo, id, &self.read(name)?.0)? {
                 Healed::Repaired { bytes, bad_pages } => {
                     let made = self.resealed(id, name, bytes)?;
                     self.healed.push(Healing { segment: id, pages: bad_pages });
                     made
                 }
-                _ => return Err(e),
+                _ => return Err(refused.map_or(e, |refused| not_given(name, &refused))),
             },
             other => other?,
         };
@@ -56,6 +57,11 @@ impl Run<'_> {
         }
         Ok(made)
     }
+}
+
+/// Bytes that the disk does not give are lost, as damaged ones are.
+pub(super) fn not_given(name: &ObjectName, refused: &holdfast_io::Error) -> Error {
+    Error::damaged(name, "its bytes", format!("the disk does not give them ({refused})"))
 }
 
 /// The bytes of the segment under new keys.

@@ -328,7 +328,10 @@ impl Run<'_> {
         // Segments of bases of bases, too, which no map names.
         let needed = kept(&maps, &index, &reached, []);
         for bad in &unreadable {
-            if bad.log_with_frames || self.known.births_in(bad.id).any(|id| needed.contains(&id)) {
+            if let Some(generation) = bad.wrong.key_lacking {
+                self.progress.flaw();
+                self.found.key_lacking(generation, self.known.births_in(bad.id));
+            } else if bad.log_with_frames || self.known.births_in(bad.id).any(|id| needed.contains(&id)) {
                 self.progress.flaw();
                 let births = self.known.births_in(bad.id);
                 self.found.bad_segment(births, &bad.name, bad.wrong.offset, bad.wrong.what.clone());

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -15,16 +15,14 @@ use serde::Serialize;
 use crate::check::{Options, Scope, check};
 use crate::error::{Error, Result};
 use crate::hold::random;
-use crate::kit::Kit;
 use crate::progress::Progress;
 use crate::repair::{RepairOptions, Repaired, repair};
 use crate::report::Report;
 use crate::unlock::Secret;
+use crate::way_in::WayIn;
 
 /// Exit code of a check that found something wrong.
 const EXIT_CORRUPTED: u8 = 21;
-/// Longest file with a secret: a key file is a few dozen bytes, a kit of many keys some hundred KiB.
-const SECRET_BYTES_MAX: u64 = 1024 * 1024;
 /// How often a terminal shows progress.
 const TERMINAL_INTERVAL: Duration = Duration::from_millis(250);
 /// How often anything else does.
@@ -35,7 +33,7 @@ const LINE_INTERVAL: Duration = Duration::from_secs(10);
 #[command(
     name = "holdfast-fsck",
     version,
-    group(ArgGroup::new("secret").args(["passphrase_file", "key_file", "kit"]).multiple(false)),
+    group(ArgGroup::new("secret").args(["passphrase_file", "passphrase_command", "key_file", "kit"]).multiple(false)),
     after_help = "Exit codes: 0 clean, 1 the check failed, 2 wrong usage, 10 no repository, 11 garbage collection at work, 12 wrong passphrase or key, \
                   21 corruption found, or left after a repair."
 )]
@@ -46,7 +44,10 @@ struct Arguments {
     /// A file whose first line is the passphrase [env: HOLDFAST_PASSPHRASE_FILE]
     #[arg(long, value_name = "F")]
     passphrase_file: Option<PathBuf>,
-    /// A key file
+    /// A shell command whose first line of output is the passphrase [env: HOLDFAST_PASSPHRASE_COMMAND]
+    #[arg(long, value_name = "C")]
+    passphrase_command: Option<OsString>,
+    /// A key file [env: HOLDFAST_KEY_FILE]
     #[arg(long, value_name = "F")]
     key_file: Option<PathBuf>,
     /// A recovery kit
@@ -148,34 +149,20 @@ fn checked(arguments: &Arguments) -> Result<Outcome> {
 
 /// The secret from the one option that was given, or from the environment.
 fn secret(arguments: &Arguments) -> Result<Secret> {
-    if let Some(path) = &arguments.key_file {
-        return Ok(Secret::KeyFile(read_small(path)?));
-    }
-    if let Some(path) = &arguments.kit {
-        let text = String::from_utf8_lossy(&read_small(path)?).into_owned();
-        let kit = Kit::read(&text);
-        let kit = kit.map_err(|why| Error::Usage(format!("{} is no recovery kit: {why}", path.display())))?;
-        return Ok(Secret::Kit(Box::new(kit)));
-    }
-    let path = arguments.passphrase_file.clone().or_else(|| {
-        std::env::var_os("HOLDFAST_PASSPHRASE_FILE").filter(|p| !p.is_empty()).map(PathBuf::from)
-    });
-    let path = path.ok_or_else(|| {
-        let what = "give the way in: --passphrase-file F, --key-file F, --kit F, or HOLDFAST_PASSPHRASE_FILE";
+    let given = [
+        arguments.kit.clone().map(WayIn::Kit),
+        arguments.key_file.clone().map(WayIn::KeyFile),
+        arguments.passphrase_file.clone().map(WayIn::PassphraseFile),
+        arguments.passphrase_command.clone().map(WayIn::PassphraseCommand),
+    ];
+    let way = given.into_iter().flatten().next();
+    let way = way.or_else(|| WayIn::from_environment(|name| std::env::var_os(name)));
+    let way = way.ok_or_else(|| {
+        let what = "give the way in: --passphrase-file F, --passphrase-command C, --key-file F or --kit F, or set \
+                    HOLDFAST_PASSPHRASE_FILE, HOLDFAST_PASSPHRASE_COMMAND or HOLDFAST_KEY_FILE";
         Error::Usage(what.to_owned())
     })?;
-    let content = read_small(&path)?;
-    let line = content.split(|b| *b == b'\n').next().unwrap_or(&[]);
-    let line = line.strip_suffix(b"\r").unwrap_or(line);
-    if line.is_empty() {
-        return Err(Error::Usage(format!("{} has no passphrase in its first line", path.display())));
-    }
-    Ok(Secret::Passphrase(line.to_vec()))
-}
-
-fn read_small(path: &Path) -> Result<Vec<u8>> {
-    let read = RealDisk::read_whole(path, SECRET_BYTES_MAX);
-    read.map_err(|e| Error::Usage(format!("the secret cannot be read: {e}")))
+    way.read()
 }
 
 fn print(text: &str, document: &impl Serialize, json: bool) -> std::io::Result<()> {

@@ -7,14 +7,16 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// There is no repository.
-    #[error("{place} holds no Holdfast repository: it has no keyring and no manifest")]
+    #[error(
+        "{place} holds no Holdfast repository: it has no keyring and no manifest; name the folder that `holdfast init` made"
+    )]
     NoRepository {
         /// Where it was looked for.
         place: String,
     },
     /// No key slot opens.
     #[error(
-        "the {secret} opens none of the {slots} key slots of this repository; give the one it was made with"
+        "the {secret} opens none of the {slots} key slots of this repository; give one that `holdfast key list` would show, or --kit F"
     )]
     WrongKey {
         /// What was given: a passphrase or a key file.
@@ -25,7 +27,7 @@ pub enum Error {
     /// All copies of the keyring are damaged.
     #[error(
         "no copy of the keyring can be read ({flaw}), and without one nothing can be opened; put back a copy of the \
-         folder keyring from a mirror"
+         folder keyring from a mirror, or open it with the recovery kit (--kit F)"
     )]
     NoKeyring {
         /// What is wrong with the last of them.
@@ -38,13 +40,15 @@ pub enum Error {
     )]
     OldKit,
     /// The whole repository is of another version, or uses what this program does not know.
-    #[error("this repository can't be checked: {0}")]
+    #[error(
+        "this repository can't be checked: {0}; use the holdfast-fsck of the Holdfast that wrote it, or a newer one"
+    )]
     OtherFormat(holdfast_format::Error),
     /// The command line asks for something impossible.
     #[error("{0}")]
     Usage(String),
     /// Garbage collection is at work.
-    #[error("garbage collection is at work on this repository; repair when it is done")]
+    #[error("garbage collection (holdfast prune) is at work on this repository; repair when it is done")]
     PruneAtWork,
     /// The keys are changed, or were while this began.
     #[error(
@@ -52,13 +56,19 @@ pub enum Error {
     )]
     Rekeying,
     /// The manifest takes no record.
-    #[error("the manifest is damaged, so no record can follow")]
+    #[error(
+        "the manifest is damaged, so no record can follow; `holdfast-fsck --repair --dry-run` says what can be mended"
+    )]
     ManifestDamaged,
     /// What a repair would write does not read back right; nothing was replaced.
-    #[error("what the repair made is not right, so it was not written: {0}")]
+    #[error(
+        "what the repair made is not right, so it was not written: {0}; check this machine's memory and disk, and run the repair again"
+    )]
     NotProven(String),
     /// The system gives no random bytes.
-    #[error("the system gives no random bytes, without which nothing may be sealed: {why}")]
+    #[error(
+        "the system gives no random bytes, without which nothing may be sealed: {why}; run it again when it does"
+    )]
     NoRandom {
         /// What it says.
         why: String,

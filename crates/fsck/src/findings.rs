@@ -53,6 +53,10 @@ struct Inner {
     menders: Vec<Mend>,
     suspects: BTreeSet<String>,
     vanished: Vec<SegmentId>,
+    /// The one flaw that stands for everything under keys that the keyring does not have, and how many objects of each
+    /// generation there are.
+    lacking: Option<FlawNo>,
+    lacking_objects: BTreeMap<u32, u64>,
     bad_frames: HashMap<Address, FlawNo>,
     bad_segments: HashMap<SegmentId, FlawNo>,
     /// Frames that are flaws only if something needs them: object, offset, what.
@@ -110,6 +114,22 @@ impl Findings {
     ) {
         let no = self.flaw(object, offset, what);
         let mut inner = self.inner();
+        for birth in births {
+            inner.bad_segments.entry(birth).or_insert(no);
+        }
+        drop(inner);
+        self.any_bad.store(true, Ordering::Release);
+    }
+
+    /// An object that is under a generation of the keys which the keyring does not have: all of them are one flaw, the
+    /// keyring's. `births` are the segments whose frames lie in it.
+    pub(crate) fn key_lacking(&self, generation: u32, births: impl IntoIterator<Item = SegmentId>) {
+        let known = self.inner().lacking;
+        let no = known.unwrap_or_else(|| self.flaw("keyring", None, String::new()));
+        let mut inner = self.inner();
+        inner.lacking = Some(no);
+        let count = inner.lacking_objects.entry(generation).or_default();
+        *count = count.saturating_add(1);
         for birth in births {
             inner.bad_segments.entry(birth).or_insert(no);
         }
@@ -197,6 +217,12 @@ impl Findings {
     pub(crate) fn absorb(&self, other: &Self) {
         let mut from = other.inner();
         let mut inner = self.inner();
+        let before = inner.drafts.len();
+        inner.lacking = inner.lacking.or(from.lacking.map(|no| no.saturating_add(before)));
+        for (generation, count) in std::mem::take(&mut from.lacking_objects) {
+            let sum = inner.lacking_objects.entry(generation).or_default();
+            *sum = sum.saturating_add(count);
+        }
         inner.drafts.append(&mut from.drafts);
         inner.notes.append(&mut from.notes);
         inner.menders.append(&mut from.menders);
@@ -206,11 +232,26 @@ impl Findings {
     /// Everything, for the report: flaws, how many more, notes; and what can be mended.
     pub(crate) fn finish(&self) -> (Vec<Flaw>, u64, Vec<Note>, Vec<Mend>) {
         let mut inner = self.inner();
+        let told = lacking_text(&inner.lacking_objects);
+        if let Some(draft) = inner.lacking.and_then(|no| inner.drafts.get_mut(no)) {
+            draft.what = told;
+        }
         let flaws = std::mem::take(&mut inner.drafts).into_iter().map(Draft::finish).collect();
         let mut menders = std::mem::take(&mut inner.menders);
         menders.extend(std::mem::take(&mut inner.suspects).into_iter().map(|name| Mend::Segment { name }));
         (flaws, inner.more, std::mem::take(&mut inner.notes), menders)
     }
+}
+
+fn lacking_text(objects: &BTreeMap<u32, u64>) -> String {
+    let each =
+        objects.iter().map(|(generation, count)| format!("{} of {generation}", counted(*count, "object")));
+    let each: Vec<String> = each.collect();
+    format!(
+        "this keyring, or this kit, is from before the keys were rotated: it lacks generations that objects here are under ({}); \
+         they are not looked into. Put back the newest copy of keyring/, or use a kit from after the last `holdfast key rotate`",
+        each.join(", ")
+    )
 }
 
 impl Draft {

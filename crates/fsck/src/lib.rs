@@ -34,6 +34,7 @@ pub mod report;
 mod segment;
 mod text;
 mod unlock;
+mod way_in;
 mod windows;
 
 pub use check::{Options, Scope, check};

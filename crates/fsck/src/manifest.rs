@@ -26,6 +26,8 @@ pub(crate) struct Manifest {
     pub bytes: u64,
     /// The newest record of a whole chain; none if the chain is broken.
     pub last: Option<(u64, RecordHash)>,
+    /// A record is under a key that the keyring does not have.
+    pub key_lacking: bool,
 }
 
 /// Longest object of a head that is read: a right one has 104 bytes, and a longer one must not fill the memory.
@@ -182,13 +184,14 @@ type Opened = std::result::Result<(Envelope, Stamped), Flaw>;
 /// What is wrong with a copy of a record.
 struct Flaw {
     what: String,
-    /// It is whole and in its place, but sealed under a key that the keyring does not have.
-    key_lacking: bool,
+    /// It is whole and in its place, but sealed under this generation of the keys, which the keyring does not have; and what
+    /// the chain calls it.
+    key_lacking: Option<(u32, RecordHash)>,
 }
 
 impl From<String> for Flaw {
     fn from(what: String) -> Self {
-        Self { what, key_lacking: false }
+        Self { what, key_lacking: None }
     }
 }
 
@@ -227,8 +230,13 @@ impl Chain<'_> {
                 (Err(flaw), _) => bad.push((name, flaw)),
             }
         }
-        // Nobody died over a record that is whole, whether we can open it or not.
-        let may_be_torn = may_be_torn && !bad.iter().any(|(_, flaw)| flaw.key_lacking);
+        // Nobody died over a record that is whole, whether we can open it or not; and no other copy is put over it.
+        let lacking = bad.iter().find_map(|(_, flaw)| flaw.key_lacking);
+        let may_be_torn = may_be_torn && lacking.is_none();
+        if let Some((generation, _)) = lacking {
+            self.found.key_lacking(generation, []);
+        }
+        bad.retain(|(_, flaw)| flaw.key_lacking.is_none());
         for (name, Flaw { what: flaw, .. }) in bad {
             // Which one of two rivals is right is for a person to say.
             if let Some(good) = good_name.as_ref().filter(|_| !rivals) {
@@ -251,6 +259,14 @@ impl Chain<'_> {
                 read.records.push(stamped);
             }
             None if may_be_torn => {}
+            None if lacking.is_some() => {
+                read.key_lacking = true;
+                if let Some((_, hash)) = lacking {
+                    (self.previous, self.known) = (hash, true);
+                    self.hashes.insert(number, hash);
+                }
+                self.whole = false;
+            }
             None => {
                 let what = format!("record {number} is lost, and with it whatever it says");
                 let no = self.found.flaw("manifest", None, what);
@@ -296,9 +312,9 @@ impl Chain<'_> {
         let kek = self.keys.keks.get(&generation);
         let kek = kek.ok_or_else(|| Flaw {
             what: format!(
-                "it is under generation {generation} of the keys, which this keyring does not have: the keyring is older than the record"
+                "it is under generation {generation} of the keys, which this keyring does not have"
             ),
-            key_lacking: true,
+            key_lacking: Some((generation, envelope.hash)),
         })?;
         let opener = Opener::new(&keys::manifest_key(kek, self.keys.repo));
         let plain = opener.open(prefix.nonce, &prefix.encode(), &envelope.sealed);

@@ -45,6 +45,12 @@ pub(crate) fn check(
             Ok(len) => objects.read(name, 0, len).map_err(|e| e.to_string()),
             Err(e) => Err(e.to_string()),
         };
+        let lacking = bytes.as_ref().ok().and_then(|bytes| Pack::decode(bytes).ok());
+        let lacking = lacking.map(|pack| pack.prefix.kek_generation).filter(|g| !keys.keks.contains_key(g));
+        if let Some(generation) = lacking {
+            found.key_lacking(generation, []);
+            continue;
+        }
         let opened = bytes.and_then(|bytes| {
             bytes_read = bytes_read.saturating_add(bytes.len() as u64);
             open(&bytes, *first, keys)

@@ -28,15 +28,17 @@ pub(crate) const SECTOR_BYTES: u64 = 512;
 pub(crate) struct Wrong {
     pub offset: Option<u64>,
     pub what: String,
+    /// It is under this generation of the keys, which the keyring does not have.
+    pub key_lacking: Option<u32>,
 }
 
 impl Wrong {
     pub(crate) fn at(offset: u64, what: impl ToString) -> Self {
-        Self { offset: Some(offset), what: what.to_string() }
+        Self { offset: Some(offset), what: what.to_string(), key_lacking: None }
     }
 
     pub(crate) fn whole(what: impl ToString) -> Self {
-        Self { offset: None, what: what.to_string() }
+        Self { offset: None, what: what.to_string(), key_lacking: None }
     }
 }
 
@@ -477,8 +479,10 @@ fn looks_like_trailer(page: &[u8]) -> bool {
 fn birth_keys(keys: &Keys, birth: &Birth) -> Result<BirthKeys, Wrong> {
     let generation = birth.kek_generation;
     let kek = keys.keks.get(&generation);
-    let kek =
-        kek.ok_or_else(|| Wrong::at(0, format!("the keyring has no key of its generation {generation}")))?;
+    let kek = kek.ok_or_else(|| Wrong {
+        key_lacking: Some(generation),
+        ..Wrong::at(0, format!("the keyring has no key of its generation {generation}"))
+    })?;
     let wrap = Opener::new(&keys::segment_wrap_key(kek, keys.repo, birth.segment));
     let aad = wrap_aad(keys.repo, birth.segment, generation);
     let plain = wrap.open(WRAP_NONCE, &aad, &birth.wrapped_key);

@@ -189,3 +189,45 @@ fn a_file_system_that_grants_every_lock_is_refused_before_anything_is_made() {
     let refused = directory.probe_locks().err().unwrap();
     assert!(matches!(refused, holdfast_io::Error::LocksDontWork { .. }), "{refused}");
 }
+
+#[test]
+fn an_old_keyring_put_back_is_one_flaw_and_a_repair_writes_over_nothing_newer() {
+    let disk = SimDisk::new();
+    let objects: Arc<dyn Objects> = Arc::new(Directory::create(disk.shared(), "/repo").unwrap());
+    let repo = common::create(&objects, 64);
+    let first = common::back_up(&repo, None, &common::first_backup(), "");
+    let whole = |folder: &str| -> Vec<(ObjectName, Vec<u8>)> {
+        let names = objects.list(folder).unwrap().into_iter();
+        names.map(|name| (name.clone(), bytes(objects.as_ref(), &name))).collect()
+    };
+    let put_back = |kept: &[(ObjectName, Vec<u8>)]| {
+        kept.iter().for_each(|(name, bytes)| objects.replace(name, bytes).unwrap());
+    };
+    let old = whole("keyring/");
+    repo.rotate_keys(&[common::secret()]).unwrap();
+    drop(repo);
+    let repo = Repository::open(Arc::clone(&objects), &common::secret(), common::options()).unwrap();
+    common::back_up(&repo, Some(first), &common::second_backup(), "");
+    let heads = whole("head/");
+    repo.lock_backup(first, 5).unwrap();
+    drop(repo);
+    // The writer of the last record died before its head, and somebody puts the old keyring back.
+    put_back(&heads);
+    let (new, before) = (whole("keyring/"), (whole("manifest"), whole("segments/")));
+    put_back(&old);
+    let report = fsck(objects.as_ref()).unwrap();
+    assert_eq!(report.flaws.len(), 1, "{}", report.text());
+    let flaw = &report.flaws[0];
+    assert!(flaw.object == "keyring" && flaw.what.contains("of 2)"), "{}", report.text());
+    assert!(flaw.what.contains("Put back the newest copy of keyring/"), "{}", report.text());
+    let secret = holdfast_fsck::Secret::Passphrase(common::PASSPHRASE.as_bytes().to_vec());
+    let options = holdfast_fsck::RepairOptions { dry_run: false, index_only: false, now_us: 1 };
+    let done = holdfast_fsck::repair(objects.as_ref(), &secret, options, &holdfast_fsck::Progress::default())
+        .unwrap();
+    assert!(!done.clean() && done.plan.text().contains("put back its newest copy"), "{}", done.text());
+    assert!((whole("manifest"), whole("segments/")) == before, "{}", done.text());
+    put_back(&new);
+    let report = fsck(objects.as_ref()).unwrap();
+    assert!(report.clean && report.backups.len() == 2, "{}", report.text());
+    assert_eq!(report.counts.records, before.0.len() as u64 / 2);
+}

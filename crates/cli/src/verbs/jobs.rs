@@ -326,6 +326,8 @@ pub(super) fn fsck(common: &Common, args: &FsckArgs, output: Output) -> std::res
         arguments.extend(["--key-file".into(), file.into()]);
     } else if let Some(file) = &common.passphrase_file {
         arguments.extend(["--passphrase-file".into(), file.into()]);
+    } else if let Some(command) = &common.passphrase_command {
+        arguments.extend(["--passphrase-command".into(), command.into()]);
     }
     let flags = [
         (args.full, "--full"),

@@ -99,7 +99,12 @@ pub(super) fn make(objects: &dyn Objects, checked: &Checked<'_>, index_only: boo
                 _ => {}
             }
         }
-        if checked.manifest.last.is_none() {
+        if checked.manifest.key_lacking {
+            plan.stays.push(
+                "the keyring is older than records here: put back its newest copy, and repair then; nothing is written meanwhile"
+                    .to_owned(),
+            );
+        } else if checked.manifest.last.is_none() {
             plan.stays.push(
                 "the manifest has lost a record in both copies: no new record can follow, and nothing is taken for an \
                  orphan; restore what is whole, then begin a new repository"

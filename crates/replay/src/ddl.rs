@@ -1,19 +1,19 @@
 //! Statements that commit by themselves: definitions and accounts.
 //!
-//! Before one runs, its number and the definitions of the tables that it names are noted;
-//! behind it the checkpoint moves on. A call after a kill in between finds the note and has
+//! Before one runs, its number and what it is about are noted; behind it the checkpoint moves on. A call after a kill in between finds the note and has
 //! to know whether the statement took effect. The servers make single statements atomic
 //! (MySQL 8.0, MariaDB 10.6), so there are two cases, told apart by what it is:
 //!
-//! - ALTER, RENAME, CREATE INDEX, DROP INDEX: if a named table is defined otherwise than
-//!   noted, it took effect. If all are as noted, it runs (a second time, it then changes nothing).
+//! - What a second time would change something again, or fail in many ways (ALTER and RENAME of a
+//!   table, indexes, names and second passwords of accounts): if what it is about is not as noted,
+//!   it took effect. If all is as noted, it runs. `before` says what is noted.
 //! - everything else runs again. CREATE that finds its object, DROP that misses it and REVOKE
 //!   that misses its grant had taken effect.
 
 use std::borrow::Cow;
 
 use holdfast_binlog::query::StatusVars;
-use holdfast_binlog::statement::{Action, Object, Statement, Verb};
+use holdfast_binlog::statement::{Action, Object, Statement};
 use holdfast_mysql::Conn;
 
 use crate::error::Error;
@@ -50,31 +50,6 @@ pub(crate) fn makes_a_file_elsewhere(text: &str) -> bool {
         && (file.starts_with('/') || file.starts_with("../") || file.contains("/../"))
 }
 
-/// The definitions of the tables that a statement names, as they are now.
-pub(crate) fn definitions(conn: &mut Conn, statement: &Statement, database: &[u8]) -> Result<Vec<u8>, Error> {
-    let mut out = Vec::new();
-    let lossy = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    for name in &statement.tables {
-        let database = name.database.as_deref().map_or_else(|| lossy(database), lossy);
-        let shown = conn.query(format!("SHOW CREATE TABLE {}", sql::table(&database, &lossy(&name.table))));
-        match shown {
-            Ok(shown) => out.extend_from_slice(shown.value(0, 1).unwrap_or_default()),
-            Err(holdfast_mysql::Error::Server(_)) => out.push(b'-'),
-            Err(source) => return Err(Error::server("reading a definition")(source)),
-        }
-        out.push(0);
-    }
-    Ok(out)
-}
-
-/// Does comparing definitions tell whether the statement took effect?
-pub(crate) fn told_by_definitions(statement: &Statement) -> bool {
-    let table = matches!(statement.object, Object::Table | Object::Index | Object::Sequence);
-    let changes = matches!(statement.action, Action::Alter | Action::Rename);
-    let index = statement.object == Object::Index;
-    !statement.tables.is_empty() && table && (changes || index) || statement.verb == Verb::CtasStart
-}
-
 /// Error numbers with which a statement that had taken effect fails when it runs again.
 pub(crate) fn had_taken_effect(statement: &Statement, code: u16) -> bool {
     let create: &[u16] = match statement.object {
@@ -85,7 +60,7 @@ pub(crate) fn had_taken_effect(statement: &Statement, code: u16) -> bool {
         Object::Event => &[1537],
         Object::Account => &[1396],
         Object::Tablespace => &[1813, 3121],
-        Object::Other => &[1476, 1125],
+        Object::Other => &[1476, 1125, 3712],
         Object::Index => &[],
     };
     let drop: &[u16] = match statement.object {
@@ -98,15 +73,19 @@ pub(crate) fn had_taken_effect(statement: &Statement, code: u16) -> bool {
         Object::Event => &[1539],
         Object::Account => &[1396],
         Object::Tablespace => &[3510],
-        Object::Other => &[1477],
+        Object::Other => &[1477, 3548],
         Object::Index => &[],
     };
     match statement.action {
         Action::Create => create.contains(&code),
         Action::Drop => drop.contains(&code),
-        // No such grant; none on the table; none on the routine; no such user.
-        Action::Revoke => [1141, 1147, 1403, 1269, 3523].contains(&code),
-        Action::Rename if statement.object == Object::Account => code == 1396,
+        // No such grant; none on the table; none on the routine; no such user; no such role granted (MariaDB).
+        Action::Revoke => [1141, 1147, 1403, 1269, 3523, 1962].contains(&code),
+        // The password is in the account's history.
+        Action::Alter | Action::Other if statement.object == Object::Account => code == 1062,
+        // A new name, which it has.
+        Action::Alter if statement.object == Object::Event => code == 1537,
+        Action::Alter if statement.object == Object::Tablespace => code == 3510,
         _ => false,
     }
 }
@@ -128,6 +107,26 @@ pub(crate) fn become_admin(conn: &mut Conn, anew: bool) -> Result<(), Error> {
         conn.execute("FLUSH PRIVILEGES").map_err(doing())?;
     }
     Ok(())
+}
+
+/// Makes our account one that may grant and revoke the right to stand for any other, which no
+/// privilege includes. It vanishes with the account.
+pub(crate) fn become_proxy(conn: &mut Conn) -> Result<(), Error> {
+    let doing = || Error::server("taking the right to be a proxy");
+    conn.execute(
+        "INSERT IGNORE INTO mysql.proxies_priv (Host, User, Proxied_host, Proxied_user, With_grant, Grantor) \
+         SELECT SUBSTRING_INDEX(CURRENT_USER(), '@', -1), SUBSTRING_INDEX(CURRENT_USER(), '@', 1), '', '', 1, ''",
+    )
+    .map_err(doing())?;
+    // Each time: a call that was cut off may have left the row unread.
+    conn.execute("FLUSH PRIVILEGES").map_err(doing())?;
+    Ok(())
+}
+
+/// Does this statement grant or revoke the right to stand for another account?
+pub(crate) fn concerns_proxies(statement: &Statement, text: &[u8]) -> bool {
+    matches!(statement.action, Action::Grant | Action::Revoke)
+        && text.windows(5).any(|word| word.eq_ignore_ascii_case(b"PROXY"))
 }
 
 /// What a server grants by itself to the creator of a routine who has no wider right to use
@@ -222,6 +221,10 @@ mod tests {
         assert!(had_taken_effect(&of("DROP TABLE t"), 1051));
         assert!(!had_taken_effect(&of("ALTER TABLE t ADD a INT"), 1060));
         assert!(had_taken_effect(&of("CREATE USER a"), 1396));
+        assert!(!had_taken_effect(&of("RENAME USER a TO b"), 1396));
+        assert!(had_taken_effect(&of("REVOKE r FROM a"), 1962));
+        assert!(had_taken_effect(&of("ALTER EVENT a RENAME TO b"), 1537));
+        assert!(!had_taken_effect(&of("ALTER EVENT a DISABLE"), 1539));
         assert!(!had_taken_effect(&of("GRANT SELECT ON *.* TO a"), 1410));
     }
 
@@ -254,15 +257,5 @@ mod tests {
         let statement = of("CREATE TABLE t (a INT)");
         assert_eq!(within_the_folder(&vars, &statement, text).sql_mode, Some(4 | NO_DIR_IN_CREATE));
         assert_eq!(within_the_folder(&vars, &statement, b"CREATE TABLE t (a INT)").sql_mode, Some(4));
-    }
-
-    #[test]
-    fn definitions_tell_about_alter_and_index() {
-        assert!(told_by_definitions(&of("ALTER TABLE t ADD a INT")));
-        assert!(told_by_definitions(&of("CREATE INDEX i ON t (a)")));
-        assert!(told_by_definitions(&of("RENAME TABLE a TO b")));
-        assert!(!told_by_definitions(&of("CREATE TABLE t (a INT)")));
-        assert!(!told_by_definitions(&of("ALTER EVENT e DISABLE")));
-        assert!(told_by_definitions(&of("CREATE TABLE t (a INT) START TRANSACTION")));
     }
 }

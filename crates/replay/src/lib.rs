@@ -10,6 +10,7 @@
 
 mod appliers;
 mod batch;
+mod before;
 pub mod checkpoint;
 mod ddl;
 mod error;

@@ -8,9 +8,13 @@ use holdfast_binlog::tables::TableKey;
 
 use super::Limit;
 use super::lead::Lead;
+use crate::before;
 use crate::checkpoint::{self, Intent};
 use crate::ddl;
 use crate::error::Error;
+
+/// The number of `utf8mb4_general_ci`.
+const UTF8MB4: u16 = 45;
 
 impl Lead<'_> {
     /// Runs a statement that commits by itself.
@@ -33,28 +37,41 @@ impl Lead<'_> {
         self.kinds.forget();
         self.as_thread(query.thread_id)?;
         self.forget_definitions(statement, query.database);
-        let now = ddl::definitions(self.conn, statement, query.database)?;
+        // What is noted must not depend on what ran before: the next call asks in a session that did not run it.
+        if event.header.flags & FLAG_SUPPRESS_USE == 0 {
+            self.session.use_database(self.conn, query.database)?;
+        }
+        let mut vars = ddl::within_the_folder(&query.vars, statement, text);
+        if rows_follow && !text.is_ascii() {
+            // The server's own words, in UTF-8 whatever the session's character set.
+            vars.to_mut().charset = vars.charset.map(|(_, _, server)| (UTF8MB4, UTF8MB4, server));
+        }
+        self.session.apply(self.conn, &vars)?;
+        let now = before::state(self.conn, statement, text)?;
         let resumed = self.checkpoint.intent.take_if(|intent| intent.number == self.seen);
         if let Some(intent) = &resumed {
-            if ddl::told_by_definitions(statement) && now != intent.before {
+            if before::tells(statement, text) && now != intent.before {
                 // It took effect; of a CREATE .. SELECT of MySQL, the rows did too.
                 self.current_ref().skip = true;
                 return self.note_done();
             }
-            if rows_follow && statement.verb != Verb::CtasStart && !statement.or_replace {
+            if rows_follow
+                && statement.verb != Verb::CtasStart
+                && !statement.or_replace
+                && before::was_absent(&intent.before)
+            {
                 // MariaDB: the table may be there without its rows.
-                self.drop_created(statement, query.database)?;
+                self.drop_created(statement)?;
             }
         }
         checkpoint::intend(self.conn, &Intent { number: self.seen, before: now })?;
-        self.session.apply(self.conn, &ddl::within_the_folder(&query.vars, statement, text))?;
         self.session.at(self.conn, event.header.timestamp, query.vars.microseconds.unwrap_or(0))?;
-        if event.header.flags & FLAG_SUPPRESS_USE == 0 {
-            self.session.use_database(self.conn, query.database)?;
-        }
         self.report.limit = Limit::Definition;
         // Whoever wants to stop is asked again behind it.
         let _ = self.tell();
+        if ddl::concerns_proxies(statement, text) {
+            ddl::become_proxy(self.conn)?;
+        }
         let rewritten = self.mariadb.then(|| ddl::with_admin(text, statement, query.vars.invoker)).flatten();
         if let Err(source) = self.conn.execute(rewritten.as_deref().unwrap_or(text)) {
             self.failed(text, statement, resumed.is_some(), source)?;
@@ -103,14 +120,11 @@ impl Lead<'_> {
         }
     }
 
-    fn drop_created(&mut self, statement: &Statement, database: &[u8]) -> Result<(), Error> {
+    fn drop_created(&mut self, statement: &Statement) -> Result<(), Error> {
         for name in &statement.tables {
-            let lossy = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-            let database = name.database.as_deref().map_or_else(|| lossy(database), lossy);
-            let table = crate::sql::table(&database, &lossy(&name.table));
-            self.conn
-                .execute(format!("DROP TABLE IF EXISTS {table}"))
-                .map_err(Error::server("dropping a half-made table"))?;
+            let mut drop = b"DROP TABLE IF EXISTS ".to_vec();
+            drop.extend(before::written(name));
+            self.conn.execute(drop).map_err(Error::server("dropping a half-made table"))?;
         }
         Ok(())
     }
@@ -139,7 +153,12 @@ impl Lead<'_> {
             table: lossy(&name.table),
         };
         let tables: Vec<TableKey> = statement.tables.iter().map(name).collect();
-        let told = matches!(statement.object, Object::Table | Object::Index | Object::Sequence);
+        // Names are in the statement's character set, those of tables here are not.
+        let plain = |name: &holdfast_binlog::statement::TableName| {
+            name.table.is_ascii() && name.database.as_deref().unwrap_or(database).is_ascii()
+        };
+        let told = matches!(statement.object, Object::Table | Object::Index | Object::Sequence)
+            && statement.tables.iter().all(plain);
         let tables = if told { tables.as_slice() } else { &[] };
         self.cascades.forget(tables);
         if let Some(net) = &mut self.net {

@@ -359,13 +359,15 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        // A server that was killed a moment ago may still hold it.
-        for _ in 0..50 {
-            if Command::new("umount").arg(&self.0).status().is_ok_and(|status| status.success()) {
+        // A server that was killed a moment ago may still hold it, until its memory is given back.
+        for _ in 0..300 {
+            if Command::new("umount").arg(&self.0).output().is_ok_and(|out| out.status.success()) {
                 return;
             }
             std::thread::sleep(Duration::from_millis(100));
         }
+        // Out of the way at once; it is gone when its last user is.
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).output();
     }
 }
 

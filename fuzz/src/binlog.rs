@@ -1,5 +1,6 @@
 //! The binlog: events and what is in them, GTIDs in every form.
 
+use holdfast_binlog::json::Json;
 use holdfast_binlog::query::StatusVars;
 use holdfast_binlog::statement::Statement;
 use holdfast_binlog::{Checksum, FormatDescription};
@@ -23,13 +24,14 @@ pub fn events(data: &[u8]) {
     common::read_everything(rest, &format);
 }
 
-/// Status variables and statements; the first byte chooses.
+/// Status variables, statements and JSON; the first byte chooses.
 pub fn pieces(data: &[u8]) {
     let Some((choice, rest)) = data.split_first() else { return };
-    match choice % 3 {
+    match choice % 4 {
         0 => drop(StatusVars::parse(rest, false)),
         1 => drop(StatusVars::parse(rest, true)),
-        _ => drop(Statement::classify(rest, u64::from(*choice))),
+        2 => drop(Statement::classify(rest, u64::from(*choice))),
+        _ => drop(Json::parse(rest).map(|json| json.text())),
     }
 }
 

@@ -16,6 +16,7 @@ mod error;
 pub mod event;
 pub mod format;
 pub mod gtid_event;
+pub mod json;
 pub mod kind;
 pub mod misc;
 pub mod payload;

@@ -1,12 +1,14 @@
 //! What the command line and the daemon both call.
 //!
 //! Owns the user's configuration, the catalogue of servers, and jobs: backup, archive,
-//! doctor, list, status, timeline, find, show, restore, drill, export. Refuses to know terminals and HTTP.
+//! doctor, list, status, timeline, find, show, undo, diff, restore, drill, export. Refuses to know terminals and HTTP.
 //! Start reading at `lib.rs`'s modules, one per verb.
 
 pub mod archive;
 pub mod backup;
 pub mod catalogue;
+mod changes;
+pub mod diff;
 pub mod doctor;
 pub mod drill;
 pub mod error;
@@ -29,6 +31,7 @@ pub mod settings;
 pub mod show;
 pub mod status;
 pub mod time;
+pub mod undo;
 pub mod views;
 
 pub use holdfast_format::record::ServerKind;

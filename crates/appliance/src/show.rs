@@ -9,6 +9,7 @@ use crate::find::view;
 use crate::views::{CellView, FoundView, RowView, Shown};
 use holdfast_archive::{Hole, ServerLog, Target};
 use holdfast_binlog::columns::{Column, ColumnType};
+use holdfast_binlog::json::Json;
 use holdfast_binlog::payload::inner_events;
 use holdfast_binlog::rows::{ImagePlan, Rows};
 use holdfast_binlog::table_map::TableMap;
@@ -191,15 +192,18 @@ fn each_cell(
 }
 
 /// A value for people.
-fn shown(column: &Column, bytes: Option<&[u8]>, partial: bool) -> Shown {
+pub(crate) fn shown(column: &Column, bytes: Option<&[u8]>, partial: bool) -> Shown {
     use ColumnType as T;
     let Some(bytes) = bytes else { return Shown::Null };
     let stripped = column.width.strip(bytes);
     match (column.kind, cell::decode(column, column.unsigned == Some(true), Some(bytes))) {
-        (T::Json { .. }, _) => {
-            let what = if partial { "differences of JSON" } else { "JSON" };
-            Shown::Other(format!("({what}, {} bytes)", stripped.len()))
-        }
+        (T::Json { .. }, _) => match Json::parse(stripped).map(|json| json.text()) {
+            Ok(text) if !partial => Shown::Other(cut(&text, text.len())),
+            _ => {
+                let what = if partial { "differences of JSON" } else { "JSON" };
+                Shown::Other(format!("({what}, {} bytes)", stripped.len()))
+            }
+        },
         (T::Timestamp { .. }, Some(Cell::Text(text))) => Shown::Other(timestamp(&text)),
         (
             T::Char { .. } | T::VarChar { .. } | T::Blob { .. },
@@ -298,6 +302,8 @@ mod tests {
         assert_eq!(shown(&time, Some(&[0; 5]), false), other("0000-00-00 00:00:00.00"));
         let json = column(ColumnType::Json { length_bytes: 4 }, Width::Prefixed(4), None);
         assert_eq!(shown(&json, Some(&[1, 0, 0, 0, 9]), true), other("(differences of JSON, 1 bytes)"));
+        assert_eq!(shown(&json, Some(&[1, 0, 0, 0, 9]), false), other("(JSON, 1 bytes)"));
+        assert_eq!(shown(&json, Some(&[3, 0, 0, 0, 12, 1, b'x']), false), other("\"x\""));
     }
 
     #[test]

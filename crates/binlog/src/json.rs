@@ -208,7 +208,11 @@ impl Reader {
             };
             values.push(self.value(kind, value, depth + 1)?);
         }
-        Ok(if is_object { Json::Object(names.into_iter().zip(values).collect()) } else { Json::Array(values) })
+        Ok(if is_object {
+            Json::Object(names.into_iter().zip(values).collect())
+        } else {
+            Json::Array(values)
+        })
     }
 }
 
@@ -269,10 +273,7 @@ mod tests {
             Json::Uint(u64::MAX),
             Json::Text("a\"\\\n\u{1}\u{fc}".to_owned()),
         ]);
-        assert_eq!(
-            values.text(),
-            "[1.0, 1e300, -5, 18446744073709551615, \"a\\\"\\\\\\n\\u0001\u{fc}\"]"
-        );
+        assert_eq!(values.text(), "[1.0, 1e300, -5, 18446744073709551615, \"a\\\"\\\\\\n\\u0001\u{fc}\"]");
     }
 
     #[test]

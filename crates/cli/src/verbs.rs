@@ -8,6 +8,7 @@ mod keep;
 mod key;
 mod look;
 mod setup;
+mod undo;
 
 use crate::args::{Cli, Common, Verb};
 use crate::client::Client;
@@ -76,6 +77,8 @@ pub fn run(cli: Cli) -> std::result::Result<ExitCode, Stop> {
         Verb::Timeline { name } => look::timeline(&common, output, &name),
         Verb::Find(find) => look::find(&common, output, &find),
         Verb::Show { name, id, limit } => look::show(&common, output, &name, &id, limit),
+        Verb::Diff(wanted) => undo::diff(&common, output, &wanted),
+        Verb::Undo(wanted) => undo::undo(&common, output, &wanted),
         Verb::Restore(command) => jobs::restore(&common, output, command),
         Verb::Export(wanted) => export::export(&common, output, &wanted),
         Verb::Forget { backup, reason, dry_run } => keep::forget(&common, output, &backup, &reason, dry_run),

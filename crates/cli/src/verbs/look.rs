@@ -6,7 +6,7 @@ use crate::output::{Output, duration, size, table};
 use holdfast_appliance::find::Wanted;
 use holdfast_appliance::show::TransactionView;
 use holdfast_appliance::time::{now, parse_time_or_age, show_time, show_time_both};
-use holdfast_appliance::views::{BackupView, CellView, FoundView, Shown, StatusView, TimelineView};
+use holdfast_appliance::views::{BackupView, CellView, FoundView, RowView, Shown, StatusView, TimelineView};
 use std::io::{self, Write};
 
 pub(super) fn list(common: &Common, output: Output, name: Option<&str>) -> Result<u8, Stop> {
@@ -152,7 +152,7 @@ pub(super) fn find(common: &Common, output: Output, find: &Find) -> Result<u8, S
     Ok(DONE)
 }
 
-fn say(out: &mut dyn Write, found: &FoundView) -> io::Result<()> {
+pub(super) fn say(out: &mut dyn Write, found: &FoundView) -> io::Result<()> {
     writeln!(out, "{}  {}  {}  at {}", found.id, show_time_both(found.at), found.kind, found.position)?;
     if let Some(statement) = &found.statement {
         writeln!(out, "    {}", statement.split_whitespace().collect::<Vec<_>>().join(" "))?;
@@ -173,19 +173,22 @@ pub(super) fn show(common: &Common, output: Output, name: &str, id: &str, limit:
 fn transaction(out: &mut dyn Write, view: &TransactionView) -> io::Result<()> {
     say(out, &view.found)?;
     view.queries.iter().try_for_each(|query| writeln!(out, "    query: {query}"))?;
-    for row in &view.rows {
-        let sign = match row.change {
-            "insert" => '+',
-            "delete" => '-',
-            _ => '~',
-        };
-        let cells: Vec<String> = row.cells.iter().map(cell).collect();
-        writeln!(out, "{sign} {}  {}", row.table, cells.join("  "))?;
-    }
+    view.rows.iter().try_for_each(|changed| row_line(out, changed))?;
     match view.more {
         0 => Ok(()),
         more => writeln!(out, "and {more} more rows; raise --limit to see them"),
     }
+}
+
+/// `~ shop.t  id=1  v=2 -> 3`.
+pub(super) fn row_line(out: &mut dyn Write, row: &RowView) -> io::Result<()> {
+    let sign = match row.change {
+        "insert" => '+',
+        "delete" => '-',
+        _ => '~',
+    };
+    let cells: Vec<String> = row.cells.iter().map(cell).collect();
+    writeln!(out, "{sign} {}  {}", row.table, cells.join("  "))
 }
 
 /// `name=value`, or both values of a change.

@@ -132,7 +132,7 @@ fn what_transactions_did_is_undone(engine: Engine) {
     let (start, ids) = (all[0].as_str(), &all[1..]);
     let (counts, told) = diff(&bed, "shop.kinds", start, &ids[3]);
     assert_eq!(counts, [2, 2, 2], "{told}");
-    assert!(told.contains("~ shop.kinds  id=4  k=\"four\"  t=4 -> 44\n"), "{told}");
+    assert!(told.contains("~ shop.kinds  id=4  k=\"four\"  t=4 -> 44  gv=5 -> 45\n"), "{told}");
     assert!(told.contains("- shop.kinds  id=2  k=\"\"  t=0  "), "{told}");
     assert!(told.contains("+ shop.kinds  id=30  k=\"NULLs\"  "), "{told}");
     assert!(told.ends_with("shop.kinds  +2 ~2 -2\n"), "{told}");

@@ -204,7 +204,10 @@ fn opaque(kind: u8, data: &[u8]) -> Option<String> {
             unsigned: None,
         };
         let Some(Cell::Text(text)) = cell::decode(&column, false, Some(digits)) else { return None };
-        return Some(format!("CAST({} AS DECIMAL({precision}, {scale}))", String::from_utf8(text).ok()?));
+        let text = String::from_utf8(text).ok()?;
+        // A number as it is written has the digits that are written, one of a cast whole words of nine.
+        let written = text.bytes().filter(u8::is_ascii_digit).count() == usize::from(precision);
+        return Some(if written { text } else { format!("CAST({text} AS DECIMAL({precision}, {scale}))") });
     }
     let packed = i64::from_le_bytes(data.try_into().ok()?);
     let (whole, micros) = (packed.unsigned_abs() >> 24, packed.unsigned_abs() & 0xff_ffff);
@@ -240,8 +243,9 @@ mod tests {
         let list = Json::Array(vec![Json::Uint(7), Json::Text("x".to_owned())]);
         assert!(!reads_back(&list));
         assert_eq!(made(&list).unwrap(), "JSON_ARRAY(CAST(7 AS UNSIGNED), CAST('\"x\"' AS JSON))");
-        let decimal = Json::Opaque { kind: 246, data: vec![3, 2, 0x81, 0x19] };
-        assert_eq!(made(&decimal).unwrap(), "CAST(1.25 AS DECIMAL(3, 2))");
+        let decimal = |data: &[u8]| made(&Json::Opaque { kind: 246, data: data.to_vec() }).unwrap();
+        assert_eq!(decimal(&[3, 2, 0x81, 25]), "1.25");
+        assert_eq!(decimal(&[11, 2, 0x80, 0, 0, 1, 25]), "CAST(1.25 AS DECIMAL(11, 2))");
         assert!(made(&Json::Opaque { kind: 252, data: Vec::new() }).unwrap_err().contains("252"));
         assert!(reads_back(&Json::Int(-1)) && !reads_back(&Json::Int(1 << 40)));
     }

@@ -362,6 +362,97 @@ fn rows_that_refer_to_themselves_or_in_a_circle_go_as_on_the_source() {
     }
 }
 
+/// Rows of which the log holds some columns only: what is left out has its default, or stays.
+fn in_parts(source: &holdfast_tests::TestServer, image: &str) {
+    let mut conn = source.root();
+    for sql in [
+        "CREATE TABLE app.plain (id INT AUTO_INCREMENT PRIMARY KEY, a INT DEFAULT 5, b VARCHAR(20) NOT NULL DEFAULT 'it''s', c BLOB, d INT)",
+        "INSERT INTO app.plain (a, b, c, d) VALUES (1, 'one', 'blob', 1), (2, 'two', REPEAT('b', 900), 2), (3, NULLIF('x', 'x') IS NULL, NULL, 3), \
+         (4, 'four', 'blob', 4), (5, 'five', 'blob', 5)",
+        "CREATE TABLE app.mail (k INT, id INT, mail VARCHAR(30), n INT, t TEXT, PRIMARY KEY (id, k), UNIQUE KEY (mail))",
+        "INSERT INTO app.mail VALUES (1, 1, 'a', 1, 't'), (1, 2, 'b', 2, NULL), (1, 3, 'c', 3, 'u'), (1, 4, NULL, 4, 'v')",
+        "CREATE TABLE app.moved (id INT PRIMARY KEY, a INT, b TEXT)",
+        "INSERT INTO app.moved VALUES (1, 1, 'x'), (2, 2, 'y'), (3, 3, 'z')",
+        "CREATE TABLE app.computed (id INT PRIMARY KEY, a INT, b INT DEFAULT (a + 1), t TEXT, g INT AS (a * 2) STORED, v INT AS (a * 3) VIRTUAL)",
+        "INSERT INTO app.computed (id, a, t) VALUES (1, 1, 't'), (2, 2, 'u')",
+        // Everything above is in a window of its own.
+        "CREATE TABLE app.border (id INT PRIMARY KEY)",
+        "SET SESSION binlog_row_image = IMAGE",
+        "UPDATE app.plain SET a = a + 10 WHERE id < 4",
+        "UPDATE app.plain SET c = 'changed', d = NULL WHERE id = 1",
+        "UPDATE app.plain SET b = 'again' WHERE id = 1",
+        "UPDATE app.plain SET c = NULL WHERE id = 2",
+        // Gone and back: the defaults are back, too.
+        "DELETE FROM app.plain WHERE id IN (4, 5)",
+        "INSERT INTO app.plain (id, d) VALUES (4, 44)",
+        "UPDATE app.plain SET d = d + 1 WHERE id = 4",
+        // All of a row that came in the window is known, whatever happens to it.
+        "INSERT INTO app.plain (c) VALUES ('new')",
+        "UPDATE app.plain SET d = 9 WHERE c = 'new'",
+        "UPDATE app.plain SET id = 100 WHERE c = 'new'",
+        "UPDATE app.plain SET a = NULL WHERE id = 100",
+        "INSERT INTO app.mail (id, k, mail) VALUES (9, 1, 'z')",
+        "UPDATE app.mail SET mail = 'y', n = 7 WHERE id = 9",
+        "UPDATE app.mail SET k = 2 WHERE id = 9",
+        "INSERT INTO app.mail (id, k, mail) VALUES (8, 1, 'z')",
+        "UPDATE app.mail SET t = 'set' WHERE id = 1",
+        "UPDATE app.moved SET a = a + 1",
+        "UPDATE app.moved SET id = 20 WHERE id = 2",
+        "UPDATE app.moved SET b = 'yy' WHERE id = 20",
+        "INSERT INTO app.moved (id) VALUES (2)",
+        "INSERT INTO app.computed (id, a) VALUES (3, 3)",
+        "UPDATE app.computed SET a = a + 100",
+        "UPDATE app.computed SET t = 'w' WHERE id = 1",
+    ] {
+        let sql = sql.replace("IMAGE", image).replace("app.", &format!("app.{image}_"));
+        conn.execute(&sql).unwrap_or_else(|e| panic!("{sql}: {e}"));
+    }
+}
+
+#[test]
+fn rows_of_which_the_log_holds_some_columns_are_merged() {
+    for engine in Engine::ALL {
+        let images = ["MINIMAL", "NOBLOB"];
+        let bed =
+            Bed::make(engine, &[], SCHEMA, |source| images.iter().for_each(|image| in_parts(source, image)));
+        let outcome = becomes_the_source(
+            &bed,
+            &Options { mode: Mode::Net, connections: 2, chunk_bytes: 1, memory_bytes: 64 << 20 },
+            &format!("{engine:?} in parts"),
+        );
+        for image in images {
+            let named = |table: &str| format!("{image}_{table}");
+            let class = |table| outcome.classes.iter().find(|(key, _)| key.table == named(table)).unwrap().1;
+            assert_eq!(*class("plain"), Class::Net, "{engine:?} {image}");
+            assert_eq!(*class("mail"), Class::Net, "{engine:?} {image}");
+            let Class::Ordered { why } = class("moved") else { panic!("{engine:?}: {}", class("moved")) };
+            assert!(why.contains("binlog_row_image") && why.contains("for a stretch"), "{engine:?}: {why}");
+        }
+        if engine == Engine::MariaDb {
+            continue;
+        }
+        // Small windows, and stopped again and again, in the middle of one too.
+        let server = bed.start(&bed.copy("stopped"));
+        let options = Options { mode: Mode::Net, connections: 2, chunk_bytes: 90, memory_bytes: 700 };
+        let mut next = 12;
+        loop {
+            let mut stop = |p: &Progress| {
+                if p.written < next {
+                    return ControlFlow::Continue(());
+                }
+                next += 12;
+                ControlFlow::Break(())
+            };
+            match attempt(&bed, &server, &options, &mut stop) {
+                Ok(_) => break,
+                Err(Error::Stopped(_)) => {}
+                Err(error) => panic!("{engine:?}: {error}"),
+            }
+        }
+        bed.compare(&server, "stopped");
+    }
+}
+
 /// Changes of tables without a primary key: equal rows, rows that come and go, values that go round a unique key.
 fn keyless(source: &holdfast_tests::TestServer) {
     source.run(&[

@@ -137,7 +137,9 @@ pub struct ImagePlan {
 }
 
 impl ImagePlan {
-    fn new(columns: &Columns, present: &[u8]) -> Self {
+    /// The way to cut images that carry the columns in `present`: one bit each.
+    #[must_use]
+    pub fn new(columns: &Columns, present: &[u8]) -> Self {
         let (mut cells, mut numbers) = (Vec::new(), Vec::new());
         for (i, column) in columns.list().iter().enumerate() {
             if bit(present, i) {
@@ -190,16 +192,6 @@ impl ImagePlan {
                 return;
             }
         }
-    }
-
-    /// Do two images, `a` of this plan and `b` of another, differ in one of the columns? A
-    /// column that one of them does not carry counts as a difference.
-    #[must_use]
-    pub fn differ(&self, a: &[u8], other: &Self, b: &[u8], columns: &[u16]) -> bool {
-        columns.iter().any(|column| match (self.cell(a, *column), other.cell(b, *column)) {
-            (Some(a), Some(b)) => a != b,
-            _ => true,
-        })
     }
 
     /// The cell of a column: `None` if the image does not carry it, `Some(None)` for NULL.

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use holdfast_binlog::event::{Event, Header};
 use holdfast_binlog::rows::Rows;
-use holdfast_binlog::tables::{TableCache, TableKey};
+use holdfast_binlog::tables::{Table, TableCache, TableKey};
 use holdfast_mysql::Conn;
 
 use crate::appliers::Applier;
@@ -30,6 +30,7 @@ use crate::session::Session;
 pub(crate) mod bag;
 pub(crate) mod catalogue;
 pub(crate) mod class;
+mod image;
 pub(crate) mod key;
 pub(crate) mod lane;
 pub(crate) mod merge;
@@ -391,51 +392,94 @@ impl<'a> Net<'a> {
             return Err(flaw(holdfast_binlog::Flaw { offset: 0, expected: "a TABLE_MAP event before", got }));
         };
         let key = Arc::clone(&table.key);
-        let way = match self.window.way(&key) {
+        let (goes_on, mut fresh) = match self.window.way(&key) {
             Some(Way::Merge(at)) => {
-                let goes_on = self.window.merges.get(at).is_some_and(|merge| merge.goes_on(table, rows));
-                if !goes_on {
-                    return Ok(false);
-                }
-                Way::Merge(at)
+                (self.window.merges.get(at).is_some_and(|merge| merge.goes_on(table, rows)), None)
             }
-            Some(way) => way,
-            None => {
-                let decision = self.decide(&key)?;
-                match decision.class {
-                    Class::Net => {
-                        let facts = self.catalogue.table(&mut self.asking, &key)?;
-                        let merge = facts.and_then(|facts| {
-                            Merge::new(table, *header, rows, facts, decision.followed.clone())
-                        });
-                        match merge {
-                            Some(merge) => self.window.add_merge(merge),
-                            None => {
-                                let why = "its rows carry other columns than the table has";
-                                return Err(self.surprise(&[key], why.to_owned(), false));
-                            }
-                        }
-                    }
-                    Class::Ordered { .. } | Class::Together { .. } => {
-                        self.lanes_of_statement()?;
-                        match self.window.way(&key) {
-                            Some(way) => way,
-                            None => self.window.add_to_lane(&key, &decision.lane, false, decision.apart),
-                        }
+            Some(Way::Lane(..)) => (true, None),
+            None => (true, self.new_merge(table, header, rows)?),
+        };
+        if !goes_on {
+            return Ok(false);
+        }
+        let fits = match (self.window.way(&key), &mut fresh) {
+            (Some(Way::Merge(at)), _) => match self.window.merges.get_mut(at) {
+                Some(merge) => fits(merge, rows, tables),
+                None => Ok(true),
+            },
+            (None, Some(merge)) => fits(merge, rows, tables),
+            _ => Ok(true),
+        };
+        let fits = match fits {
+            Ok(fits) => fits,
+            Err(stop) => return Err(self.stopped(stop, &key, place)),
+        };
+        let way = match (self.window.way(&key), fresh) {
+            (Some(Way::Merge(_)), _) if !fits => return Ok(false),
+            (Some(way), _) => way,
+            (None, Some(merge)) if fits => self.window.add_merge(merge),
+            (None, Some(_)) => self.lane_for_now(&key, place)?,
+            (None, None) => {
+                self.lanes_of_statement()?;
+                match self.window.way(&key) {
+                    Some(way) => way,
+                    None => {
+                        let decision = self.decide(&key)?;
+                        self.window.add_to_lane(&key, &decision.lane, false, decision.apart)
                     }
                 }
             }
         };
         match self.window.rows(way, header, rows, tables, place) {
             Ok(()) => {}
-            Err(Stop::Flaw(found)) => return Err(flaw(found)),
-            Err(Stop::Surprise(why)) => {
-                return Err(self.surprise(&[key], format!("{why} (at {place})"), false));
-            }
-            Err(Stop::Cascade(why)) => return Err(self.surprise(&[key], why, true)),
+            Err(stop) => return Err(self.stopped(stop, &key, place)),
         }
         self.window.end_of(rows.flags, place).map_err(flaw)?;
         Ok(true)
+    }
+
+    /// Where the rows of a table go that has no way yet, if it goes by net change.
+    fn new_merge(&mut self, table: &Table, header: &Header, rows: &Rows<'_>) -> Result<Option<Merge>, Error> {
+        let key = Arc::clone(&table.key);
+        let decision = self.decide(&key)?;
+        if decision.class != Class::Net {
+            return Ok(None);
+        }
+        let facts = self.catalogue.table(&mut self.asking, &key)?;
+        match facts.and_then(|facts| Merge::new(table, *header, rows, facts, decision.followed)) {
+            Some(merge) => Ok(Some(merge)),
+            None => {
+                let why = "its rows carry other columns than the table has";
+                Err(self.surprise(&[key], why.to_owned(), false))
+            }
+        }
+    }
+
+    /// Lets the rows of a table go in order for as long as the window lasts: what the log holds of the rows to come is
+    /// not enough for net change.
+    fn lane_for_now(&mut self, key: &Arc<TableKey>, place: &EventPlace) -> Result<Way, Error> {
+        let decision = self.decide(key)?;
+        let why = "a key changes in rows of which the log holds only some columns (binlog_row_image)";
+        if !decision.followed.is_empty() {
+            // Nobody would look whether a key changes that other tables follow.
+            return Err(self.surprise(std::slice::from_ref(key), why.to_owned(), false));
+        }
+        if self.classes.insert(TableKey::clone(key), Class::Ordered { why: format!("{why}, for a stretch") })
+            == Some(Class::Net)
+        {
+            self.news.push(format!("{key} is replayed in order for a stretch from {place} on, since {why}"));
+        }
+        Ok(self.window.add_to_lane(key, &decision.lane, false, decision.apart))
+    }
+
+    fn stopped(&mut self, stop: Stop, key: &Arc<TableKey>, place: &EventPlace) -> Error {
+        match stop {
+            Stop::Flaw(flaw) => Error::Encode { place: place.clone(), flaw },
+            Stop::Surprise(why) => {
+                self.surprise(std::slice::from_ref(key), format!("{why} (at {place})"), false)
+            }
+            Stop::Cascade(why) => self.surprise(std::slice::from_ref(key), why, true),
+        }
     }
 
     /// Net change does not fit a table (or one of these): it steps down, if nothing of the window is committed.
@@ -489,4 +533,16 @@ impl<'a> Net<'a> {
         }
         Ok(())
     }
+}
+
+/// Is what the log holds of these rows enough for net change?
+fn fits(merge: &mut Merge, rows: &Rows<'_>, tables: &mut TableCache) -> Result<bool, Stop> {
+    let whole =
+        |present: &[u8]| present.iter().map(|byte| byte.count_ones()).sum::<u32>() >= u32::from(rows.width);
+    if whole(rows.present_after.unwrap_or(rows.present)) {
+        return Ok(true);
+    }
+    let (_, plan) = tables.plan(rows)?;
+    let mut scratch = Vec::new();
+    merge.fits(&rows.inflated(&mut scratch)?, &plan)
 }

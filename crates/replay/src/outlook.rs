@@ -64,9 +64,10 @@ fn way(shape: RowShape, mode: Mode, mariadb: bool) -> (Way, String) {
         Mode::Net | Mode::Auto if shape.partial_json => {
             (Way::Ordered, "the log holds partial updates of its JSON columns")
         }
-        Mode::Net | Mode::Auto if shape.partial_images => {
-            (Way::Ordered, "the log holds only some columns of its rows (binlog_row_image)")
-        }
+        Mode::Net | Mode::Auto if shape.partial_images && shape.primary_key == Some(false) => (
+            Way::Ordered,
+            "it has no primary key, and the log holds only some columns of its rows (binlog_row_image)",
+        ),
         Mode::Net | Mode::Auto if shape.primary_key == Some(false) && mariadb => {
             (Way::Ordered, "it has no primary key")
         }
@@ -79,6 +80,11 @@ fn way(shape: RowShape, mode: Mode, mariadb: bool) -> (Way, String) {
                 ),
             );
         }
+        Mode::Net | Mode::Auto if shape.partial_images => (
+            Way::Net,
+            "by its primary key, as the log holds only some columns of its rows (binlog_row_image): in order where a key of \
+             such a row changes, or if it has no primary key",
+        ),
         Mode::Net | Mode::Auto => match shape.primary_key {
             Some(true) => (Way::Net, "by its primary key"),
             Some(false) => (Way::Net, "it has no primary key: by whole rows"),
@@ -101,7 +107,9 @@ mod tests {
         let keyless = RowShape { primary_key: Some(false), ..plain };
         assert_eq!((told(keyless, false).0, told(keyless, true).0), (Way::Net, Way::Ordered));
         let partial = RowShape { partial_images: true, ..plain };
+        assert_eq!(told(partial, false).0, Way::Net);
         assert!(told(partial, false).1.contains("binlog_row_image"));
+        assert_eq!(told(RowShape { primary_key: Some(false), ..partial }, false).0, Way::Ordered);
         let cascade = RowShape { unlogged_deletes: true, ..plain };
         assert_eq!(told(cascade, false).0, Way::Together);
         assert_eq!(way(plain, Mode::Ordered, false).0, Way::Ordered);

@@ -23,6 +23,8 @@ pub(crate) struct ColumnFacts {
     pub(crate) floating: bool,
     pub(crate) generated: bool,
     pub(crate) counter: bool,
+    /// Its default is, or may be, computed when a row is inserted without it.
+    pub(crate) computed_default: bool,
 }
 
 /// A unique key other than the primary: its columns; `None` where one can't be told.
@@ -123,7 +125,7 @@ fn read(conn: &mut Conn, filter: &str, into: &mut HashMap<TableKey, TableFacts>)
         }
     })?;
     let columns = format!(
-        "SELECT TABLE_SCHEMA, TABLE_NAME, COLUMN_NAME, COLUMN_TYPE, EXTRA, GENERATION_EXPRESSION \
+        "SELECT TABLE_SCHEMA, TABLE_NAME, COLUMN_NAME, COLUMN_TYPE, EXTRA, GENERATION_EXPRESSION, COLUMN_DEFAULT \
          FROM information_schema.COLUMNS WHERE {own} ORDER BY TABLE_SCHEMA, TABLE_NAME, ORDINAL_POSITION"
     );
     each(conn, &columns, |row| {
@@ -138,6 +140,11 @@ fn read(conn: &mut Conn, filter: &str, into: &mut HashMap<TableKey, TableFacts>)
             floating: kind.starts_with("float") || kind.starts_with("double"),
             generated,
             counter: extra.contains("auto_increment"),
+            computed_default: if mysql {
+                extra.contains("default_generated")
+            } else {
+                !is_literal(&text(row, 6))
+            },
         });
     })?;
     let keys = format!(
@@ -186,6 +193,13 @@ fn read(conn: &mut Conn, filter: &str, into: &mut HashMap<TableKey, TableFacts>)
     })?;
     into.extend(fresh);
     Ok(())
+}
+
+/// Is a default of MariaDB a value? It gives strings in quotes, and expressions as they stand.
+fn is_literal(default: &str) -> bool {
+    let inside = default.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\''));
+    let quoted = inside.is_some_and(|text| !text.replace("''", "").replace("\\'", "").contains('\''));
+    default.is_empty() || default == "NULL" || quoted || default.parse::<f64>().is_ok()
 }
 
 fn foreign_keys(conn: &mut Conn) -> Result<Vec<ForeignKey>, Error> {
@@ -254,4 +268,19 @@ fn text(row: &holdfast_mysql::RowRef<'_>, column: usize) -> String {
 
 fn key(row: &holdfast_mysql::RowRef<'_>) -> TableKey {
     TableKey { database: text(row, 0), table: text(row, 1) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_default_of_mariadb_is_a_value_or_computed() {
+        for value in ["", "NULL", "7", "-1.50", "'text'", "'it''s'", "'a\\'b'", "''"] {
+            assert!(is_literal(value), "{value}");
+        }
+        for computed in ["current_timestamp()", "(`a` + 1)", "'a' + 'b'", "uuid()", "'a'<>'b'"] {
+            assert!(!is_literal(computed), "{computed}");
+        }
+    }
 }

@@ -54,8 +54,11 @@ pub(crate) fn against_net(facts: Option<&TableFacts>, shape: RowShape) -> Option
         _ if facts.primary.contains(&u16::MAX) => "its primary key is computed",
         _ if facts.primary.iter().any(float) => "its primary key is a floating-point number",
         _ if shape.partial_json => "the log holds partial updates of its JSON columns",
-        _ if shape.partial_images && facts.columns.iter().all(|column| !column.generated) => {
-            "the log holds only some columns of its rows (binlog_row_image)"
+        _ if shape.partial_images && facts.primary.is_empty() => {
+            "it has no primary key, and the log holds only some columns of its rows (binlog_row_image)"
+        }
+        _ if shape.partial_images && facts.uniques.iter().any(Option::is_none) => {
+            "it has a unique key over computed values, and the log holds only some columns of its rows (binlog_row_image)"
         }
         _ => return None,
     };
@@ -129,7 +132,11 @@ mod tests {
         };
         assert_eq!(against_net(Some(&facts), RowShape::default()), None);
         let partial = RowShape { partial_images: true, ..RowShape::default() };
-        assert!(against_net(Some(&facts), partial).unwrap().contains("binlog_row_image"));
+        assert_eq!(against_net(Some(&facts), partial), None);
+        facts.uniques = vec![Some(vec![1]), None];
+        assert_eq!(against_net(Some(&facts), RowShape::default()), None);
+        assert!(against_net(Some(&facts), partial).unwrap().contains("computed values"));
+        facts.uniques.clear();
         facts.columns[0].floating = true;
         assert!(against_net(Some(&facts), RowShape::default()).unwrap().contains("floating"));
         facts.primary.clear();

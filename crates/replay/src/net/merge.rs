@@ -14,6 +14,10 @@
 //! it was before or of what it will be, so no unique key is ever held twice, whatever the
 //! order, the collation, or the cycle in which values were passed on.
 //!
+//! Images may carry some of the columns (`image.rs` lays them over each other). A row of which not all is known can
+//! be updated, but not deleted and inserted: where an event gives such a row another key, or may give it another
+//! unique value, its window ends, and the table's rows are applied in order in the next one ([`Merge::fits`]).
+//!
 //! Of a table without a primary key, rows are told by their whole image: what counts is how many rows
 //! of each image come and go (`bag.rs`). An update is a delete and an insert there, too.
 //!
@@ -32,12 +36,16 @@ use holdfast_binlog::tables::{Table, TableKey};
 
 use super::bag::Bag;
 use super::catalogue::{TableFacts, UniqueKey};
+use super::image::{SETS_MAX, SetId, Sets};
 use super::key::{Key, Order, counted};
 use crate::survey::cascades_are_unlogged;
 
 /// What an entry costs beside its bytes: the slot in the map at its usual fill, the
 /// allocation of the image.
 pub(super) const ENTRY_BYTES: usize = 112;
+
+/// See [`Merge::fits`].
+const PARTLY_KNOWN: &str = "a key changes in a row of which the log holds some columns only";
 
 /// Why a row could not be taken.
 #[derive(Debug, PartialEq, Eq)]
@@ -63,9 +71,17 @@ pub(crate) struct Change {
     pub(crate) existed: bool,
     /// A unique key of it changed on the way, or it went and came back: it must go first.
     pub(crate) replaced: bool,
+    /// It was inserted in the window: columns that its image leaves out have their defaults. Otherwise they are as
+    /// they were before.
+    pub(crate) fresh: bool,
+    /// The columns that its last image carries.
+    pub(crate) set: SetId,
     /// Its last image; `None`: it is gone.
     pub(crate) after: Option<Vec<u8>>,
 }
+
+/// An image and the columns that it carries.
+type Image<'a> = (SetId, &'a [u8]);
 
 /// The columns of unique keys other than the primary.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,7 +98,11 @@ struct Plans {
     plan: Arc<RowPlan>,
     before: Option<KeyPlan>,
     after: Option<KeyPlan>,
+    /// The after image carries some column of the key, not all.
+    mixed_key: bool,
     counter: Option<KeyPlan>,
+    before_set: SetId,
+    after_set: SetId,
 }
 
 /// A column that gives numbers by itself.
@@ -106,9 +126,7 @@ pub(crate) struct Frame {
     /// 1 or 2.
     pub(crate) version: u8,
     pub(crate) width: u16,
-    /// The columns of images: one bit each.
-    pub(crate) present: Vec<u8>,
-    /// The same for the primary key.
+    /// The columns of the primary key: one bit each.
     pub(crate) key: Vec<u8>,
     /// Number of columns in it.
     pub(crate) key_cells: usize,
@@ -126,14 +144,17 @@ pub(crate) struct Merge {
     /// In place of `changes`: rows by their images.
     pub(crate) bag: Option<Bag>,
     pub(crate) has_unique: bool,
+    pub(crate) sets: Sets,
     key: Vec<u16>,
     unique: Unique,
+    /// Columns whose defaults are computed from others, or anew each time.
+    computed_defaults: Vec<u16>,
     /// Columns that children follow when they change.
     followed: Vec<u16>,
     /// Before images must be the last after images, byte by byte.
     strict: bool,
     counter: Option<Counter>,
-    plans: Vec<Plans>,
+    plans: Vec<Arc<Plans>>,
     before: Vec<u8>,
     after: Vec<u8>,
 }
@@ -162,14 +183,6 @@ impl Merge {
         for column in if by_image { &all } else { &key } {
             *key_bits.get_mut(usize::from(*column) / 8)? |= 1 << (column % 8);
         }
-        let present = rows.present_after.unwrap_or(rows.present);
-        let missing = |at: &usize| present.get(at / 8).is_none_or(|byte| byte >> (at % 8) & 1 == 0);
-        let computed = |at: usize| facts.columns.get(at).is_some_and(|column| column.generated);
-        // Computed values may be left out of a whole image; a delete says nothing of after images.
-        if rows.kind.change != RowChange::Delete && (0..columns.len()).filter(missing).any(|at| !computed(at))
-        {
-            return None;
-        }
         let json = |column: &Column| matches!(column.kind, holdfast_binlog::columns::ColumnType::Json { .. });
         let counter = facts.columns.iter().position(|column| column.counter).and_then(|at| {
             let (shape, unsigned) = *typed.get(at)?;
@@ -182,7 +195,6 @@ impl Merge {
                 header,
                 version: rows.kind.version,
                 width: rows.width,
-                present: if rows.kind.change == RowChange::Delete { Vec::new() } else { present.to_vec() },
                 key: key_bits,
                 key_cells: key.len(),
                 sql_foreign_keys: rows.flags & FLAG_USE_SQL_FOREIGN_KEY != 0,
@@ -191,8 +203,16 @@ impl Merge {
             changes: HashMap::new(),
             bag: by_image.then(Bag::default),
             has_unique: !facts.uniques.is_empty(),
+            sets: Sets::new(&table.columns, &facts.columns),
             key,
             unique: unique(&facts.uniques),
+            computed_defaults: facts
+                .columns
+                .iter()
+                .enumerate()
+                .filter(|(_, column)| column.computed_default)
+                .map(|(at, _)| at as u16)
+                .collect(),
             followed,
             // Differences of JSON leave holes in what is stored, which an after image does not
             // have; computed values of a before image need not have been computed.
@@ -222,26 +242,14 @@ impl Merge {
 
     /// Takes the rows of an event, uncompressed. Gives the bytes by which memory grew.
     pub(crate) fn take(&mut self, rows: &Rows<'_>, plan: &Arc<RowPlan>) -> Result<isize, Stop> {
-        if rows.kind.change != RowChange::Delete {
-            let present = rows.present_after.unwrap_or(rows.present);
-            if self.frame.present.is_empty() {
-                self.frame.present = present.to_vec();
-            } else if self.frame.present != present {
-                return Err(Stop::Surprise("images carry other columns than before".to_owned()));
-            }
-        }
         let whole = |present: &[u8]| {
             present.iter().map(|byte| byte.count_ones()).sum::<u32>() >= u32::from(rows.width)
         };
         if self.bag.is_some() && !(whole(rows.present) && rows.present_after.is_none_or(whole)) {
             return Err(Stop::Surprise("an image does not carry the whole row".to_owned()));
         }
-        let at = self.plans(plan)?;
-        let Some(plans) = self.plans.get_mut(at) else { return Ok(0) };
-        let plans = std::mem::replace(
-            plans,
-            Plans { plan: Arc::clone(plan), before: None, after: None, counter: None },
-        );
+        let at = self.plans(plan, rows)?;
+        let Some(plans) = self.plans.get(at).map(Arc::clone) else { return Ok(0) };
         let watch = cascades_are_unlogged(rows.flags) && !self.followed.is_empty();
         let mut grown = 0;
         let mut taken = Ok(());
@@ -254,14 +262,13 @@ impl Merge {
                 }
             }
         }
-        if let Some(slot) = self.plans.get_mut(at) {
-            *slot = plans;
-        }
         taken.map(|()| grown)
     }
 
-    fn plans(&mut self, plan: &Arc<RowPlan>) -> Result<usize, Stop> {
-        if let Some(at) = self.plans.iter().position(|known| Arc::ptr_eq(&known.plan, plan)) {
+    fn plans(&mut self, plan: &Arc<RowPlan>, rows: &Rows<'_>) -> Result<usize, Stop> {
+        let known = self.plans.iter().position(|known| Arc::ptr_eq(&known.plan, plan));
+        // One that was forgotten is made anew (`TableCache`).
+        if let Some(at) = known.or_else(|| self.plans.iter().position(|known| known.plan == *plan)) {
             return Ok(at);
         }
         let incomplete = || Stop::Surprise("an image does not carry the primary key".to_owned());
@@ -270,20 +277,128 @@ impl Merge {
         let keyed = self.bag.is_none();
         let before =
             if has_before && keyed { Some(plan.first.key(&self.key).ok_or_else(incomplete)?) } else { None };
-        let after = match after_plan.filter(|_| keyed) {
-            Some(after) => Some(after.key(&self.key).ok_or_else(incomplete)?),
-            None => None,
-        };
+        let after = after_plan.filter(|_| keyed).and_then(|after| after.key(&self.key));
+        if keyed && plan.change() == RowChange::Insert && after.is_none() {
+            return Err(incomplete());
+        }
+        let carried = |column: &u16| after_plan.is_some_and(|plan| plan.columns().contains(column));
+        let mixed_key = keyed && after.is_none() && self.key.iter().any(carried);
         let counter = match (&self.counter, after_plan) {
             (Some(counter), Some(after)) => after.key(&[counter.column]),
             _ => None,
         };
-        self.plans.push(Plans { plan: Arc::clone(plan), before, after, counter });
+        let before_set = self.sets.number(rows.present);
+        let after_set = self.sets.number(rows.present_after.unwrap_or(rows.present));
+        let plan = Arc::clone(plan);
+        self.plans.push(Arc::new(Plans { plan, before, after, mixed_key, counter, before_set, after_set }));
         Ok(self.plans.len() - 1)
     }
 
-    fn row(&mut self, plans: &Plans, row: &Row<'_>, watch: bool) -> Result<isize, Stop> {
+    /// Can the rows of this event, uncompressed, be merged, as far as rows are concerned of which not all is known?
+    /// If not, the window must end before them, and the table's rows go in order in the next one.
+    pub(crate) fn fits(&mut self, rows: &Rows<'_>, plan: &Arc<RowPlan>) -> Result<bool, Stop> {
+        if self.bag.is_some() || rows.kind.change == RowChange::Delete {
+            return Ok(true);
+        }
+        if self.sets.len() > SETS_MAX {
+            return Ok(false);
+        }
+        let at = self.plans(plan, rows)?;
+        let Some(plans) = self.plans.get(at).map(Arc::clone) else { return Ok(true) };
+        if self.sets.is_whole(plans.after_set) {
+            return Ok(true);
+        }
+        let Some(after_plan) = plans.plan.after_plan() else { return Ok(true) };
+        let carried = |column: &u16| after_plan.columns().contains(column);
+        if rows.kind.change == RowChange::Insert {
+            // A merged row has more columns at once than it had when the source computed the rest.
+            return Ok(self.computed_defaults.iter().all(carried));
+        }
+        let unique = match &self.unique {
+            Unique::None => false,
+            Unique::Any => true,
+            Unique::Columns(columns) => columns.iter().any(carried),
+        };
+        if !unique && plans.after.is_none() && !plans.mixed_key {
+            return Ok(true);
+        }
+        let (mut before_key, mut after_key) = (Vec::new(), Vec::new());
+        for row in plans.plan.rows(rows.data) {
+            let row = row.map_err(Stop::from)?;
+            let (Some(before), Some(after)) = (row.before, row.after) else { continue };
+            self.keys(&plans, &row, &mut before_key, &mut after_key)?;
+            let changes = before_key != after_key || self.touches_unique(&plans, before, after);
+            if changes && self.known(&before_key, (plans.before_set, before)).is_none() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// All of a row before a change, and whether what its image leaves out has its default; `None` if that isn't known.
+    fn known<'a>(&'a self, key: &[u8], before: Image<'a>) -> Option<(Image<'a>, bool)> {
+        if self.sets.is_whole(before.0) {
+            return Some((before, false));
+        }
+        let change = self.changes.get(key)?;
+        let known = change.fresh || self.sets.is_whole(change.set);
+        known.then_some(((change.set, change.after.as_deref()?), change.fresh))
+    }
+
+    /// The keys of a row before and after; empty where there is no such image.
+    fn keys(
+        &self,
+        plans: &Plans,
+        row: &Row<'_>,
+        before_key: &mut Vec<u8>,
+        after_key: &mut Vec<u8>,
+    ) -> Result<(), Stop> {
         let no_key = || Stop::Surprise("a primary key is NULL".to_owned());
+        before_key.clear();
+        after_key.clear();
+        if let (Some(image), Some(key)) = (row.before, &plans.before)
+            && !key.extract(&plans.plan.first, image, before_key)
+        {
+            return Err(no_key());
+        }
+        let (Some(after), Some(plan)) = (row.after, plans.plan.after_plan()) else { return Ok(()) };
+        if let Some(key) = &plans.after {
+            return if key.extract(plan, after, after_key) { Ok(()) } else { Err(no_key()) };
+        }
+        if !plans.mixed_key {
+            after_key.extend_from_slice(before_key);
+            return Ok(());
+        }
+        for column in &self.key {
+            let old = || row.before.and_then(|before| plans.plan.first.cell(before, *column));
+            let cell = plan.cell(after, *column).or_else(old);
+            after_key.extend_from_slice(cell.flatten().ok_or_else(no_key)?);
+        }
+        Ok(())
+    }
+
+    /// May an update have changed one of these columns? It did not change those that its after image leaves out,
+    /// unless they are computed.
+    fn changed(&self, plans: &Plans, before: &[u8], after: &[u8], columns: &[u16]) -> bool {
+        let after_plan = plans.plan.after_plan().unwrap_or(&plans.plan.first);
+        columns.iter().any(|column| {
+            match (plans.plan.first.cell(before, *column), after_plan.cell(after, *column)) {
+                (_, None) => self.sets.is_computed(*column),
+                (Some(before), Some(after)) => before != after,
+                (None, Some(_)) => true,
+            }
+        })
+    }
+
+    fn touches_unique(&self, plans: &Plans, before: &[u8], after: &[u8]) -> bool {
+        match &self.unique {
+            Unique::None => false,
+            Unique::Any => true,
+            Unique::Columns(columns) => self.changed(plans, before, after, columns),
+        }
+    }
+
+    fn row(&mut self, plans: &Plans, row: &Row<'_>, watch: bool) -> Result<isize, Stop> {
         if row.partial {
             return Err(Stop::Surprise("an image holds differences of JSON".to_owned()));
         }
@@ -292,41 +407,23 @@ impl Merge {
         }
         let (mut before_key, mut after_key) =
             (std::mem::take(&mut self.before), std::mem::take(&mut self.after));
-        before_key.clear();
-        after_key.clear();
-        if let (Some(image), Some(key)) = (row.before, &plans.before)
-            && !key.extract(&plans.plan.first, image, &mut before_key)
-        {
-            return Err(no_key());
-        }
-        if let (Some(image), Some(key), Some(plan)) = (row.after, &plans.after, plans.plan.after_plan())
-            && !key.extract(plan, image, &mut after_key)
-        {
-            return Err(no_key());
-        }
+        self.keys(plans, row, &mut before_key, &mut after_key)?;
+        let (first, last) = (plans.before_set, plans.after_set);
         let done = match (row.before, row.after) {
             (None, Some(after)) => {
                 self.count(plans, after, &after_key);
-                self.insert(&after_key, after)
+                self.insert(&after_key, (last, after), true)
             }
-            (Some(before), None) => self.delete(&before_key, before),
+            (Some(before), None) => self.delete(&before_key, (first, before)),
             (Some(before), Some(after)) => {
-                let after_plan = plans.plan.after_plan().unwrap_or(&plans.plan.first);
-                if watch && plans.plan.first.differ(before, after_plan, after, &self.followed) {
+                if watch && self.changed(plans, before, after, &self.followed) {
                     Err(self.followed_key())
                 } else if before_key == after_key {
-                    let touched = match &self.unique {
-                        Unique::None => false,
-                        Unique::Any => true,
-                        Unique::Columns(columns) => {
-                            plans.plan.first.differ(before, after_plan, after, columns)
-                        }
-                    };
-                    self.update(&after_key, before, after, touched)
+                    let touched = self.touches_unique(plans, before, after);
+                    self.update(&after_key, (first, before), (last, after), touched)
                 } else {
                     self.count(plans, after, &after_key);
-                    let gone = self.delete(&before_key, before)?;
-                    self.insert(&after_key, after).map(|more| gone + more)
+                    self.move_to(&before_key, (first, before), &after_key, (last, after))
                 }
             }
             (None, None) => Ok(0),
@@ -335,17 +432,48 @@ impl Merge {
         done
     }
 
+    /// Takes an update that gives a row another key: it is gone under the old one.
+    fn move_to(
+        &mut self,
+        old: &[u8],
+        before: Image<'_>,
+        new: &[u8],
+        after: Image<'_>,
+    ) -> Result<isize, Stop> {
+        if self.sets.is_whole(after.0) {
+            let gone = self.delete(old, before)?;
+            return self.insert(new, after, true).map(|more| gone + more);
+        }
+        let (set, image, fresh) = self.laid_over(old, before, after)?;
+        let gone = self.delete(old, before)?;
+        self.insert(new, (set, &image), fresh).map(|more| gone + more)
+    }
+
+    /// All of a row after an update whose image leaves columns out, and whether what is still left out has its default.
+    fn laid_over(
+        &mut self,
+        key: &[u8],
+        before: Image<'_>,
+        after: Image<'_>,
+    ) -> Result<(SetId, Vec<u8>, bool), Stop> {
+        let Some(((set, image), fresh)) = self.known(key, before) else {
+            return Err(Stop::Surprise(PARTLY_KNOWN.to_owned()));
+        };
+        let image = image.to_vec();
+        let (set, image) = self.sets.overlay((set, &image), after);
+        Ok((set, image, fresh))
+    }
+
     fn followed_key(&self) -> Stop {
         Stop::Cascade(format!("the source's engine followed a changed key of {}, unlogged", self.table))
     }
 
     /// Takes a row that its image tells.
     fn image(&mut self, plans: &Plans, row: &Row<'_>, watch: bool) -> Result<isize, Stop> {
-        if let (true, Some(before), Some(after)) = (watch, row.before, row.after) {
-            let after_plan = plans.plan.after_plan().unwrap_or(&plans.plan.first);
-            if plans.plan.first.differ(before, after_plan, after, &self.followed) {
-                return Err(self.followed_key());
-            }
+        if let (true, Some(before), Some(after)) = (watch, row.before, row.after)
+            && self.changed(plans, before, after, &self.followed)
+        {
+            return Err(self.followed_key());
         }
         if let Some(after) = row.after {
             self.count(plans, after, after);
@@ -372,29 +500,30 @@ impl Merge {
         }
     }
 
-    fn insert(&mut self, key: &[u8], after: &[u8]) -> Result<isize, Stop> {
+    fn insert(&mut self, key: &[u8], (set, after): Image<'_>, fresh: bool) -> Result<isize, Stop> {
         match self.changes.get_mut(key) {
             None => {
-                Ok(self.add(key, Change { existed: false, replaced: false, after: Some(after.to_vec()) }))
+                let after = Some(after.to_vec());
+                Ok(self.add(key, Change { existed: false, replaced: false, fresh, set, after }))
             }
             Some(change) if change.after.is_some() => {
                 Err(Stop::Surprise("a row appears that is there already".to_owned()))
             }
             Some(change) => {
                 change.replaced |= change.existed;
-                change.after = Some(after.to_vec());
+                (change.fresh, change.set, change.after) = (fresh, set, Some(after.to_vec()));
                 Ok(after.len() as isize)
             }
         }
     }
 
-    fn delete(&mut self, key: &[u8], before: &[u8]) -> Result<isize, Stop> {
-        let strict = self.strict;
+    fn delete(&mut self, key: &[u8], before: Image<'_>) -> Result<isize, Stop> {
         let Some(change) = self.changes.get_mut(key) else {
-            return Ok(self.add(key, Change { existed: true, replaced: false, after: None }));
+            let change = Change { existed: true, replaced: false, fresh: false, set: before.0, after: None };
+            return Ok(self.add(key, change));
         };
         let last = change.after.take();
-        let len = chained(strict, last.as_deref(), before)?;
+        let len = chained(&self.sets, self.strict, (change.set, last.as_deref()), before)?;
         if !change.existed {
             self.changes.remove(key);
             return Ok(-((len + ENTRY_BYTES) as isize));
@@ -402,20 +531,43 @@ impl Merge {
         Ok(-(len as isize))
     }
 
-    fn update(&mut self, key: &[u8], before: &[u8], after: &[u8], touched: bool) -> Result<isize, Stop> {
-        let strict = self.strict;
+    fn update(
+        &mut self,
+        key: &[u8],
+        before: Image<'_>,
+        after: Image<'_>,
+        touched: bool,
+    ) -> Result<isize, Stop> {
+        let whole = self.sets.is_whole(after.0);
         let Some(change) = self.changes.get_mut(key) else {
-            return Ok(
-                self.add(key, Change { existed: true, replaced: touched, after: Some(after.to_vec()) })
-            );
+            let (set, image) = match touched && !whole {
+                true => {
+                    let (set, image, _) = self.laid_over(key, before, after)?;
+                    (set, image)
+                }
+                false => (after.0, after.1.to_vec()),
+            };
+            let change = Change { existed: true, replaced: touched, fresh: false, set, after: Some(image) };
+            return Ok(self.add(key, change));
         };
-        let len = chained(strict, change.after.as_deref(), before)?;
-        change.replaced |= touched && change.existed;
-        if let Some(last) = &mut change.after {
+        let len = chained(&self.sets, self.strict, (change.set, change.after.as_deref()), before)?;
+        let Some(last) = &mut change.after else { return Ok(0) };
+        let known = change.fresh || self.sets.is_whole(change.set);
+        if touched && change.existed && !whole && !known {
+            // What the window holds of it is not enough to insert it.
+            if !self.sets.is_whole(before.0) {
+                return Err(Stop::Surprise(PARTLY_KNOWN.to_owned()));
+            }
+            (change.set, *last) = self.sets.overlay(before, after);
+        } else if whole || change.set == after.0 {
             last.clear();
-            last.extend_from_slice(after);
+            last.extend_from_slice(after.1);
+            change.set = after.0;
+        } else {
+            (change.set, *last) = self.sets.overlay((change.set, last), after);
         }
-        Ok(after.len() as isize - len as isize)
+        change.replaced |= touched && change.existed;
+        Ok(last.len() as isize - len as isize)
     }
 
     fn add(&mut self, key: &[u8], change: Change) -> isize {
@@ -429,10 +581,15 @@ impl Merge {
 }
 
 /// Is this before image what the row was last? Gives the length of the latter.
-fn chained(strict: bool, last: Option<&[u8]>, before: &[u8]) -> Result<usize, Stop> {
+fn chained(
+    sets: &Sets,
+    strict: bool,
+    (set, last): (SetId, Option<&[u8]>),
+    before: Image<'_>,
+) -> Result<usize, Stop> {
     match last {
         None => Err(Stop::Surprise("a row changes that is gone".to_owned())),
-        Some(last) if strict && last != before => {
+        Some(last) if strict && !sets.agree((set, last), before) => {
             Err(Stop::Surprise("a row changed in a way that the log does not hold".to_owned()))
         }
         Some(last) => Ok(last.len()),

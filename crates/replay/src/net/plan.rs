@@ -14,6 +14,7 @@ use holdfast_binlog::tables::TableKey;
 use holdfast_binlog::{Flaw, encode};
 use rayon::prelude::*;
 
+use super::image::SetId;
 use super::key::Key;
 use super::lane::{Lane, Run};
 use super::merge::{Frame, Merge};
@@ -33,6 +34,8 @@ struct Put {
     key: Key,
     /// It is there already.
     update: bool,
+    /// The columns of `after`.
+    set: SetId,
     after: Vec<u8>,
 }
 
@@ -41,6 +44,8 @@ struct Put {
 pub(crate) struct TablePlan {
     pub(crate) table: Arc<TableKey>,
     frame: Frame,
+    /// Columns that images carry: one bit each.
+    sets: Vec<Vec<u8>>,
     deletes: Vec<Key>,
     puts: Vec<Put>,
     /// Each chunk of deletes is a look through the whole table, which two appliers must not take at once.
@@ -255,9 +260,11 @@ impl TablePlan {
     fn new(merge: Merge) -> Self {
         if let Some(bag) = merge.bag {
             let (going, coming) = bag.into_rows();
-            let put = |after| Put { key: Key::new(&[]), update: false, after };
+            let put = |after| Put { key: Key::new(&[]), update: false, set: 0, after };
             return Self {
                 table: merge.table,
+                // A row's key is all of it.
+                sets: vec![merge.frame.key.clone()],
                 frame: merge.frame,
                 deletes: going.iter().map(|image| Key::new(image)).collect(),
                 puts: coming.into_iter().map(put).collect(),
@@ -272,7 +279,9 @@ impl TablePlan {
         rows.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| a.1.bytes().cmp(b.1.bytes())));
         let (mut deletes, mut puts) = (Vec::new(), Vec::new());
         for (_, key, change) in rows {
-            let goes_first = change.replaced && merge.has_unique;
+            // An update would leave as they were the columns that have their defaults now.
+            let defaults = change.fresh && !merge.sets.is_whole(change.set);
+            let goes_first = change.replaced && merge.has_unique || defaults;
             match change.after {
                 None if change.existed => deletes.push(key),
                 None => {}
@@ -280,11 +289,13 @@ impl TablePlan {
                     if change.existed && goes_first {
                         deletes.push(key.clone());
                     }
-                    puts.push(Put { key, update: change.existed && !goes_first, after });
+                    let update = change.existed && !goes_first;
+                    puts.push(Put { key, update, set: change.set, after });
                 }
             }
         }
-        Self { table: merge.table, frame: merge.frame, deletes, puts, deletes_in_order: false }
+        let sets = merge.sets.into_list();
+        Self { table: merge.table, frame: merge.frame, sets, deletes, puts, deletes_in_order: false }
     }
 
     fn cut_deletes(&self, table: usize, chunk_bytes: usize) -> Vec<Chunk> {
@@ -305,26 +316,34 @@ impl TablePlan {
             self.key_image(key, &mut data);
         }
         self.table_map(table, out)?;
-        self.event(table, RowChange::Delete, true, &data, out)
+        self.event(table, RowChange::Delete, &[], true, &data, out)
     }
 
     fn encode_puts(&self, table: usize, rows: Range<usize>, out: &mut Vec<u8>) -> Result<(), Flaw> {
         let puts = self.puts.get(rows).unwrap_or_default();
-        let (mut updates, mut inserts) = (Vec::new(), Vec::new());
+        // An event for each kind of change and set of columns.
+        let mut events: Vec<(bool, SetId, Vec<u8>)> = Vec::new();
+        let mut at = 0;
         for put in puts {
-            if put.update {
-                self.key_image(&put.key, &mut updates);
-                updates.extend_from_slice(&put.after);
-            } else {
-                inserts.extend_from_slice(&put.after);
+            let same = |(update, set, _): &(bool, SetId, Vec<u8>)| (*update, *set) == (put.update, put.set);
+            if !events.get(at).is_some_and(same) {
+                at = events.iter().position(same).unwrap_or(events.len());
             }
+            if at == events.len() {
+                events.push((put.update, put.set, Vec::new()));
+            }
+            let Some((_, _, data)) = events.get_mut(at) else { continue };
+            if put.update {
+                self.key_image(&put.key, data);
+            }
+            data.extend_from_slice(&put.after);
         }
         self.table_map(table, out)?;
-        if !updates.is_empty() {
-            self.event(table, RowChange::Update, inserts.is_empty(), &updates, out)?;
-        }
-        if !inserts.is_empty() {
-            self.event(table, RowChange::Insert, true, &inserts, out)?;
+        let count = events.len();
+        for (number, (update, set, data)) in events.iter().enumerate() {
+            let change = if *update { RowChange::Update } else { RowChange::Insert };
+            let present = self.sets.get(usize::from(*set)).map(Vec::as_slice).unwrap_or_default();
+            self.event(table, change, present, number + 1 == count, data, out)?;
         }
         Ok(())
     }
@@ -346,14 +365,15 @@ impl TablePlan {
         &self,
         table: usize,
         change: RowChange,
+        columns: &[u8],
         ends: bool,
         data: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<(), Flaw> {
         let (present, present_after) = match change {
-            RowChange::Insert => (&self.frame.present, None),
-            RowChange::Update => (&self.frame.key, Some(self.frame.present.as_slice())),
-            RowChange::Delete => (&self.frame.key, None),
+            RowChange::Insert => (columns, None),
+            RowChange::Update => (self.frame.key.as_slice(), Some(columns)),
+            RowChange::Delete => (self.frame.key.as_slice(), None),
         };
         let rows = Rows {
             kind: RowsKind { change, version: self.frame.version, compressed: false, partial: false },

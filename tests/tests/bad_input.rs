@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a panic is how a test fails")]
 
 use std::fs;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use holdfast_tests::command::finish;
@@ -361,5 +361,14 @@ fn a_full_disk_below_the_target_is_noticed_before_or_told_after() {
     disk.grow("40m");
     fs::create_dir(bed.path("small/new")).unwrap();
     bed.restore("small/new").ok();
+    // Holes take no space, so none is asked for: a GiB of them fits.
+    let sparse = fs::File::create(bed.path("things/sparse")).unwrap();
+    sparse.write_all_at(b"at the end", (1 << 30) - 10).unwrap();
+    bed.user.run(&["backup", "things"]).ok();
+    fs::remove_dir_all(bed.path("small/new")).unwrap();
+    fs::create_dir(bed.path("small/new")).unwrap();
+    bed.restore("small/new").ok();
+    let restored = fs::metadata(bed.path("small/new/sparse")).unwrap();
+    assert!(restored.len() == 1 << 30 && restored.blocks() < 1024, "{restored:?}");
     drop(disk);
 }

@@ -8,9 +8,11 @@ use std::fs;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
-use std::time::Duration;
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 use holdfast_engine::{PrivateServer, StartOptions};
+use holdfast_io::{Directory, LockKind, ObjectName, Objects, RealDisk};
 use holdfast_tests::{Engine, Holdfast, Ledger, LedgerOptions, Random, TestServer, ledger};
 
 /// What there is at a path: permission bits, and a file's bytes.
@@ -229,4 +231,65 @@ fn a_stopped_servers_folder_comes_back_and_a_stock_server_starts_on_it_mysql() {
 #[test]
 fn a_stopped_servers_folder_comes_back_and_a_stock_server_starts_on_it_mariadb() {
     a_stopped_servers_folder_comes_back_and_a_stock_server_starts_on_it(Engine::MariaDb);
+}
+
+#[test]
+fn a_re_encryption_that_is_killed_goes_on_by_the_same_command() {
+    let dir = tempfile::tempdir_in(holdfast_tests::server::scratch()).unwrap();
+    let user = Holdfast::new(dir.path());
+    let text = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    // A key file, because it costs no time to come in by it.
+    let (key, kit, things) = (text("key"), text("kit"), dir.path().join("things"));
+    fs::write(&key, [7; 32]).unwrap();
+    let run = |args: &[&str]| user.run(&[args, &["--key-file", &key]].concat());
+    let mut random = Random::new(5);
+    let mut bytes = vec![0; 3 << 20];
+    bytes.chunks_mut(8).for_each(|chunk| chunk.copy_from_slice(&random.next_u64().to_le_bytes()));
+    fs::create_dir(&things).unwrap();
+    fs::write(things.join("large"), &bytes).unwrap();
+    run(&["init", "--kit", &kit]).ok();
+    run(&["server", "add", "things", "--folder", &text("things")]).ok();
+    run(&["backup", "things"]).ok();
+    fs::write(things.join("small"), "small").unwrap();
+    run(&["backup", "things"]).ok();
+    let copies = ["0", "1", "2"].map(|copy| user.repository().join("keyring").join(copy));
+    let old = copies.each_ref().map(|copy| fs::read(copy).unwrap());
+
+    // Killed when the new keys are there and nothing else is: its first record waits for a lock that we hold.
+    let objects = Directory::open(RealDisk::shared(), user.repository()).unwrap();
+    let manifest = ObjectName::new("locks/manifest").unwrap();
+    let lock = objects.lock(&manifest, LockKind::Exclusive, Duration::from_secs(60)).unwrap();
+    let rekey = ["key", "rotate", "--rekey", "--key-file", &key];
+    let mut child = user.spawn(&rekey, &dir.path().join("first"));
+    let begun = Instant::now();
+    while fs::read(&copies[2]).unwrap() == old[2] {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{}", fs::read_to_string(text("first")).unwrap());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    drop(lock);
+    // Killed while it writes the largest segment: by the system, at a limit of the length of files.
+    let inner = user.command("holdfast", &rekey);
+    let mut limited = Command::new("/bin/sh");
+    limited.args(["-c", "ulimit -c 0; ulimit -f 1000; exec \"$0\" \"$@\""]);
+    limited.arg(inner.get_program()).args(inner.get_args());
+    limited.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let killed = holdfast_tests::command::finish(limited);
+    assert_eq!(killed.code, None, "{killed:?}");
+    // What is there opens, whole; the same command ends it.
+    run(&["fsck", "--full"]).ok();
+    let done = run(&["key", "rotate", "--rekey"]).ok().stdout;
+    assert!(done.contains("The older keys are gone"), "{done}");
+    let segments = fs::read_dir(user.repository().join("segments")).unwrap();
+    let names: Vec<OsString> = segments.map(|entry| entry.unwrap().file_name()).collect();
+    assert!(names.iter().all(|name| !name.as_encoded_bytes().starts_with(b".")), "{names:?}");
+    run(&["fsck", "--full"]).ok();
+    let out = dir.path().join("out");
+    run(&["restore", "things", "--to", "fastest", "--into", out.to_str().unwrap()]).ok();
+    same(&things, &out);
+    // Neither the kit of before opens anything, nor the keyring of before with the key that went with it.
+    user.run(&["list", "--recovery-kit", &kit]).expect_code(12);
+    copies.iter().zip(&old).for_each(|(copy, bytes)| fs::write(copy, bytes).unwrap());
+    run(&["list"]).expect_code(12);
 }

@@ -233,6 +233,17 @@ pub(crate) fn store_error(place: &Path, error: holdfast_store::Error) -> Error {
         Store::KeyLacking { .. } => Error::new(Code::WrongKey, text).with_next(
             "use a passphrase or key file that is valid now, or a kit from after the last `holdfast key rotate`",
         ),
+        Store::NoBackup { .. } => Error::usage(text).with_next("see what there is: holdfast list"),
+        Store::Locked { id, until_us } => Error::failed(format!(
+            "The backup {id} is locked until {} and can't be forgotten before.",
+            crate::time::show_time(*until_us)
+        ))
+        .with_next("forget it then; a lock can be extended, never shortened"),
+        Store::OtherFormat { .. } => {
+            Error::failed(text).with_next("use the Holdfast that wrote it, or a newer one")
+        }
+        Store::Io(holdfast_io::Error::LockBusy { .. }) => Error::new(Code::Locked, text)
+            .with_next("wait until the other command is done, and run this one again"),
         Store::StreamBusy => {
             Error::new(Code::Locked, text).with_next("stop the other `holdfast archive` first")
         }

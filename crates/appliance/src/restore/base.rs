@@ -1,6 +1,7 @@
 //! A backup of the repository as the base of a restore.
 
 use crate::backup::LACKING;
+use holdfast_format::limits::BLOCK_BYTES;
 use holdfast_format::record::{BackupRecord, Coordinates, SourceKind};
 use holdfast_io::RealDisk;
 use holdfast_restore::error::Foreign;
@@ -56,7 +57,9 @@ impl Base for StoredBase {
     }
 
     fn bytes(&self) -> u64 {
-        self.record.stats.logical_bytes
+        // What is written: blocks with bytes in them. The last one of a file may be shorter, holes and zeros cost nothing.
+        let stats = &self.record.stats;
+        stats.blocks.saturating_mul(u64::from(BLOCK_BYTES)).min(stats.logical_bytes)
     }
 
     fn files(&self) -> u64 {

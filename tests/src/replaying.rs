@@ -262,6 +262,14 @@ pub fn rarities(source: &TestServer) {
         "INSERT INTO app.parts VALUES (1, 1), (11, 11)",
         "ALTER TABLE app.parts DROP PARTITION p0",
         "UPDATE app.parts SET b = 12",
+        "CREATE USER 'direct'@'%'",
+        // The table itself: MariaDB's other one is a view of it.
+        &format!(
+            "UPDATE mysql.{} SET user = 'written' WHERE user = 'direct'",
+            if mysql { "user" } else { "global_priv" }
+        ),
+        "FLUSH PRIVILEGES",
+        "GRANT SELECT ON app.* TO 'written'@'%'",
     ]);
     let password = Some(holdfast_mysql::Secret::new(b"Secret-1".to_vec()));
     let mut maker = source.server().connect_as("maker", password).unwrap();

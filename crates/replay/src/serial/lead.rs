@@ -510,7 +510,11 @@ impl<'a> Lead<'a> {
             }
             Verb::Maintenance => {
                 let upper = text.get(..16).unwrap_or(text).to_ascii_uppercase();
-                self.flush_privileges |= upper.starts_with(b"FLUSH PRIVILEGES");
+                if upper.starts_with(b"FLUSH PRIVILEGES") {
+                    // What follows may be about accounts whose rows were written before it.
+                    self.commit_group()?;
+                    self.conn.execute("FLUSH PRIVILEGES").map_err(Error::server("reloading privileges"))?;
+                }
                 Ok(())
             }
             Verb::Dml => self.change(event, query, text),

@@ -15,7 +15,7 @@ use holdfast_io::{Lock, LockKind, ObjectName};
 use super::table::SegmentTable;
 use crate::codec::Coder;
 use crate::error::{Error, Result};
-use crate::map::each_address;
+use crate::map::load_segments;
 use crate::repository::Inner;
 
 /// Longest object of a session: 1,024 roots of 20 bytes and a little.
@@ -113,15 +113,16 @@ fn wanted(inner: &Inner, table: &SegmentTable, forgotten_after_us: i64) -> Resul
     Ok(wanted)
 }
 
-/// Whether no prune has removed anything that this map reaches.
+/// Whether no prune has removed anything that this map reaches. Its root and tables say which segments those are: nobody
+/// can append meanwhile, so its leaves are left to the mark.
 fn is_there(inner: &Inner, table: &SegmentTable, map: Address) -> Result<bool> {
-    let mut there = !table.is_gone(map.segment);
-    if there {
-        each_address(&inner.cache, &mut Coder::new()?, map, &mut |first, _| {
-            there &= !table.is_gone(first.segment);
-        })?;
+    if table.is_gone(map.segment) {
+        return Ok(false);
     }
-    Ok(there)
+    let (root, segments) = load_segments(&inner.cache, &mut Coder::new()?, map)?;
+    let frames = root.tables.iter().chain(&root.leaves).map(|at| at.segment);
+    let needed = segments.iter().filter(|s| s.references > 0).map(|s| s.segment);
+    Ok(frames.chain(needed).all(|birth| !table.is_gone(birth)))
 }
 
 type Sessions = (Vec<Session>, Vec<(ObjectName, Lock)>);

@@ -133,6 +133,10 @@ fn what_transactions_did_is_undone(engine: Engine) {
     let (counts, told) = diff(&bed, "shop.kinds", start, &ids[3]);
     assert_eq!(counts, [2, 2, 2], "{told}");
     assert!(told.contains("~ shop.kinds  id=4  k=\"four\"  t=4 -> 44  gv=5 -> 45\n"), "{told}");
+    if engine == Engine::MySql {
+        let json = r#"j={"d": 1.50, "t": "-12:00:01.000000", "u": 7, "w": ["2026-11-22 01:02:03.500000", 5000000000, "#;
+        assert!(told.contains(json), "{told}");
+    }
     assert!(told.contains("- shop.kinds  id=2  k=\"\"  t=0  "), "{told}");
     assert!(told.contains("+ shop.kinds  id=30  k=\"NULLs\"  "), "{told}");
     assert!(told.ends_with("shop.kinds  +2 ~2 -2\n"), "{told}");
@@ -164,9 +168,14 @@ fn what_transactions_did_is_undone(engine: Engine) {
         printed["statements"].as_array().unwrap().iter().map(|each| each.as_str().unwrap()).collect();
     bed.server.run(&statements);
     assert_eq!(state(&bed), changed, "{printed:#}");
-    rows_in_conflict_are_left_alone(&bed);
-    what_can_not_be_undone_is_refused(&bed);
-    a_diff_of_a_log_with_names_asks_nobody(&bed);
+    // What does not depend on the family is looked at on one of them.
+    match engine {
+        Engine::MariaDb => rows_in_conflict_are_left_alone(&bed),
+        Engine::MySql => {
+            what_can_not_be_undone_is_refused(&bed);
+            a_diff_of_a_log_with_names_asks_nobody(&bed);
+        }
+    }
 }
 
 fn rows_in_conflict_are_left_alone(bed: &Bed) {
@@ -202,6 +211,9 @@ fn rows_in_conflict_are_left_alone(bed: &Bed) {
 
 fn what_can_not_be_undone_is_refused(bed: &Bed) {
     bed.server.run(&[
+        "CREATE TABLE shop.t (id INT PRIMARY KEY, v INT)",
+        "CREATE TABLE shop.loose (v INT)",
+        "INSERT INTO shop.t VALUES (2, 2)",
         "CREATE TABLE shop.parent (id INT PRIMARY KEY)",
         "CREATE TABLE shop.child (p INT, FOREIGN KEY (p) REFERENCES shop.parent (id) ON DELETE CASCADE)",
         "CREATE TRIGGER shop.counted BEFORE UPDATE ON shop.t FOR EACH ROW SET NEW.v = NEW.v + 1000",

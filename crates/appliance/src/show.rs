@@ -6,6 +6,7 @@ use crate::archive::archive_error;
 use crate::catalogue::{Catalogue, sentence};
 use crate::error::{Code, Error, Result};
 use crate::find::view;
+use crate::undo::literal::{JSON_DECIMAL, opaque_text};
 use crate::views::{CellView, FoundView, RowView, Shown};
 use holdfast_archive::{Hole, ServerLog, Target};
 use holdfast_binlog::columns::{Column, ColumnType};
@@ -197,7 +198,7 @@ pub(crate) fn shown(column: &Column, bytes: Option<&[u8]>, partial: bool) -> Sho
     let Some(bytes) = bytes else { return Shown::Null };
     let stripped = column.width.strip(bytes);
     match (column.kind, cell::decode(column, column.unsigned == Some(true), Some(bytes))) {
-        (T::Json { .. }, _) => match Json::parse(stripped).map(|json| json.text()) {
+        (T::Json { .. }, _) => match Json::parse(stripped).map(|json| json_text(&json)) {
             Ok(text) if !partial => Shown::Other(cut(&text, text.len())),
             _ => {
                 let what = if partial { "differences of JSON" } else { "JSON" };
@@ -225,6 +226,26 @@ pub(crate) fn shown(column: &Column, bytes: Option<&[u8]>, partial: bool) -> Sho
             }
             Shown::Other(text)
         }
+    }
+}
+
+/// A JSON value as the server prints it, with what is of an SQL type inside of it.
+fn json_text(value: &Json) -> String {
+    let joined = |parts: Vec<String>| parts.join(", ");
+    match value {
+        Json::Array(items) => format!("[{}]", joined(items.iter().map(json_text).collect())),
+        Json::Object(members) => {
+            let member = |(name, item): &(String, Json)| {
+                format!("{}: {}", Json::Text(name.clone()).text(), json_text(item))
+            };
+            format!("{{{}}}", joined(members.iter().map(member).collect()))
+        }
+        Json::Opaque { kind, data } => match opaque_text(*kind, data) {
+            Some(number) if *kind == JSON_DECIMAL => number,
+            Some(text) => format!("\"{text}\""),
+            None => value.text(),
+        },
+        _ => value.text(),
     }
 }
 

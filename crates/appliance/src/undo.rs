@@ -29,9 +29,13 @@ use plan::{Step, Table};
 use serde::Serialize;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Bytes of rows that are held at once; a transaction beyond this is a case for a restore.
 const ROWS_BYTES_MAX: u64 = 256 << 20;
+
+/// Longest wait for one statement: a row of a table without a key is looked for in all of it.
+const STATEMENT_TIME_MAX: Duration = Duration::from_secs(600);
 
 /// What is to be undone.
 #[derive(Clone, Debug, Default)]
@@ -141,6 +145,7 @@ fn ready(catalogue: &Catalogue, name: &str, wanted: &Wanted) -> Result<Ready> {
             .with_next(format!("`holdfast find {name}` prints what each transaction changed")));
     }
     let mut conn = connection(catalogue, &server, wanted.on.as_ref())?;
+    conn.set_read_timeout(STATEMENT_TIME_MAX);
     let mut known: HashMap<TableKey, Arc<Table>> = HashMap::new();
     let (mut steps, mut dangers, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
     for change in changes.into_iter().rev() {

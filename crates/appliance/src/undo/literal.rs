@@ -193,9 +193,30 @@ fn made(value: &Json) -> std::result::Result<String, String> {
     }
 }
 
-/// DECIMAL, DATE, TIME and DATETIME inside of JSON.
+/// A DECIMAL, DATE, TIME or DATETIME inside of JSON, as SQL that gives it.
 fn opaque(kind: u8, data: &[u8]) -> Option<String> {
-    if kind == 246 {
+    let text = opaque_text(kind, data)?;
+    match (kind, data) {
+        (JSON_DECIMAL, [precision, scale, ..]) => {
+            // A number as it is written has the digits that are written, one of a cast whole words of nine.
+            let written = text.bytes().filter(u8::is_ascii_digit).count() == usize::from(*precision);
+            Some(if written { text } else { format!("CAST({text} AS DECIMAL({precision}, {scale}))") })
+        }
+        (JSON_DATE, _) => Some(format!("CAST('{text}' AS DATE)")),
+        (JSON_TIME, _) => Some(format!("CAST('{text}' AS TIME(6))")),
+        _ => Some(format!("CAST('{text}' AS DATETIME(6))")),
+    }
+}
+
+/// SQL types inside of JSON, by their numbers in the servers' protocol.
+pub(crate) const JSON_DECIMAL: u8 = 246;
+const JSON_DATE: u8 = 10;
+const JSON_TIME: u8 = 11;
+const JSON_DATETIME: u8 = 12;
+
+/// The text of a DECIMAL, DATE, TIME or DATETIME inside of JSON.
+pub(crate) fn opaque_text(kind: u8, data: &[u8]) -> Option<String> {
+    if kind == JSON_DECIMAL {
         let (&[precision, scale], digits) = data.split_first_chunk::<2>()?;
         let column = Column {
             kind: ColumnType::Decimal { precision, scale },
@@ -204,10 +225,7 @@ fn opaque(kind: u8, data: &[u8]) -> Option<String> {
             unsigned: None,
         };
         let Some(Cell::Text(text)) = cell::decode(&column, false, Some(digits)) else { return None };
-        let text = String::from_utf8(text).ok()?;
-        // A number as it is written has the digits that are written, one of a cast whole words of nine.
-        let written = text.bytes().filter(u8::is_ascii_digit).count() == usize::from(precision);
-        return Some(if written { text } else { format!("CAST({text} AS DECIMAL({precision}, {scale}))") });
+        return String::from_utf8(text).ok();
     }
     let packed = i64::from_le_bytes(data.try_into().ok()?);
     let (whole, micros) = (packed.unsigned_abs() >> 24, packed.unsigned_abs() & 0xff_ffff);
@@ -215,12 +233,12 @@ fn opaque(kind: u8, data: &[u8]) -> Option<String> {
     let (months, day) = (whole >> 22, whole >> 17 & 31);
     let date = format!("{:04}-{:02}-{day:02}", months / 13, months % 13);
     match kind {
-        10 => Some(format!("CAST('{date}' AS DATE)")),
-        11 => {
+        JSON_DATE => Some(date),
+        JSON_TIME => {
             let sign = if packed < 0 { "-" } else { "" };
-            Some(format!("CAST('{sign}{:02}:{clock}.{micros:06}' AS TIME(6))", whole >> 12 & 1023))
+            Some(format!("{sign}{:02}:{clock}.{micros:06}", whole >> 12 & 1023))
         }
-        12 => Some(format!("CAST('{date} {:02}:{clock}.{micros:06}' AS DATETIME(6))", whole >> 12 & 31)),
+        JSON_DATETIME => Some(format!("{date} {:02}:{clock}.{micros:06}", whole >> 12 & 31)),
         _ => None,
     }
 }

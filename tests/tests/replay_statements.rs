@@ -269,6 +269,69 @@ fn statements_of_mariadb_are_replayed_with_all_that_the_source_gave_them() {
     statements_become_the_source(Engine::MariaDb);
 }
 
+/// LOAD DATA in each of its ways, of files in one block and in several.
+fn loads(source: &TestServer) {
+    let file = |name: &str, bytes: &[u8]| {
+        let path = source.datadir().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path.display().to_string()
+    };
+    let small = file("small.csv", b"1,10,'one'\n2,20,\\N\n3,30,'it\\'s'\n");
+    let more = file("more.csv", b"2;200;'two'\n4;400;'four'\n");
+    let latin = file("latin.csv", b"55\t50\t\xfc\xe4\n");
+    let long: String =
+        (100..20_100).map(|id| format!("{id},{},'row {id} of a long file'\n", id * 3)).collect();
+    let long = file("long.csv", long.as_bytes());
+    let mut conn = source.root();
+    all(
+        &mut conn,
+        &[
+            "USE app",
+            "CREATE TABLE loaded (id INT AUTO_INCREMENT PRIMARY KEY, n INT, t VARCHAR(60), at DATETIME DEFAULT NULL, UNIQUE KEY (n))",
+            "SET SESSION binlog_format = STATEMENT, sql_mode = 'STRICT_ALL_TABLES'",
+            &format!(
+                "LOAD DATA INFILE '{small}' INTO TABLE loaded FIELDS TERMINATED BY ',' ENCLOSED BY '\\'' (id, n, t)"
+            ),
+            &format!(
+                "LOAD DATA INFILE '{more}' REPLACE INTO TABLE app.loaded FIELDS TERMINATED BY ';' ENCLOSED BY '\\'' (id, @n, t) \
+                 SET n = @n + 1, at = NOW()"
+            ),
+            &format!(
+                "LOAD DATA INFILE '{more}' IGNORE INTO TABLE loaded FIELDS TERMINATED BY ';' ENCLOSED BY '\\'' IGNORE 1 LINES (@id, n, t)"
+            ),
+            &format!("LOAD DATA INFILE '{latin}' INTO TABLE loaded CHARACTER SET latin1 (id, n, t)"),
+            "BEGIN",
+            "INSERT INTO loaded (n, t) VALUES (7000001, 'before')",
+            &format!(
+                "LOAD DATA INFILE '{long}' INTO TABLE loaded FIELDS TERMINATED BY ',' ENCLOSED BY '\\'' (id, n, t)"
+            ),
+            &format!(
+                "LOAD DATA INFILE '{small}' IGNORE INTO TABLE loaded FIELDS TERMINATED BY ',' (@a, @b, t)"
+            ),
+            "UPDATE loaded SET t = CONCAT(t, '!') WHERE id % 1000 = 0",
+            "COMMIT",
+            "INSERT INTO loaded (t) VALUES ('a number behind them')",
+        ],
+    );
+    // It fails on the source, whose log has nothing to do.
+    let again = format!("LOAD DATA INFILE '{latin}' INTO TABLE loaded (id, n, t)");
+    assert!(conn.execute(again).is_err());
+    all(&mut conn, &["INSERT INTO loaded (t) VALUES ('end')"]);
+    for name in ["small.csv", "more.csv", "latin.csv", "long.csv"] {
+        std::fs::remove_file(source.datadir().join(name)).unwrap();
+    }
+}
+
+#[test]
+fn load_data_is_replayed_from_the_blocks_in_the_log() {
+    for engine in Engine::ALL {
+        let bed = Bed::make(engine, &["--secure-file-priv="], SCHEMA, loads);
+        let summary = becomes_the_source(&bed, &format!("{engine:?} LOAD DATA"), 1);
+        assert_eq!(bed.source.value("SELECT COUNT(*) > 20000 FROM app.loaded").as_deref(), Some("1"));
+        assert!(summary.one_by_one.len() >= 5, "the source logged rows only: {summary:?}");
+    }
+}
+
 /// Temporary tables of the same name on two connections, and rows between them.
 fn temporaries(source: &TestServer) {
     let (mut one, mut two) = (source.root(), source.root());

@@ -355,6 +355,9 @@ impl Assembler {
             Body::ExecuteLoad { query, .. } => {
                 let text = query.text(&mut self.scratch).map_err(|flaw| event.malformed(flaw))?;
                 note(open, Oddity::Load, Some(start_of(text)));
+                if query.error_code != 0 {
+                    note(open, Oddity::FailedStatement, Some(start_of(text)));
+                }
                 return Ok(!open.begun);
             }
             Body::Incident { message, .. } => {

@@ -8,6 +8,8 @@ pub const FOUND_ROWS: u32 = 1 << 1;
 pub const LONG_FLAG: u32 = 1 << 2;
 /// The handshake response names a database.
 pub const CONNECT_WITH_DB: u32 = 1 << 3;
+/// The server may ask for the file of LOAD DATA LOCAL. Nothing but a file's bytes given with the statement is ever sent.
+pub const LOCAL_FILES: u32 = 1 << 7;
 /// The 4.1 protocol; required.
 pub const PROTOCOL_41: u32 = 1 << 9;
 /// TLS follows the short form of the handshake response.

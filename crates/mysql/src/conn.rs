@@ -29,6 +29,9 @@ const LOGIN_PACKET_MAX: u64 = 64 << 10;
 /// Rounds of the login. A server needs at most: switch, more data, key, OK.
 const LOGIN_ROUNDS_MAX: u32 = 16;
 
+/// Bytes of a file for LOAD DATA in a packet: fewer than any server's `max_allowed_packet`.
+const LOCAL_PART_BYTES: usize = 64 << 10;
+
 pub(crate) const COM_QUIT: u8 = 1;
 pub(crate) const COM_QUERY: u8 = 3;
 pub(crate) const COM_PING: u8 = 14;
@@ -265,6 +268,41 @@ impl Conn {
         self.run(sql.as_ref(), &mut |_| Ok::<(), Error>(()))
     }
 
+    /// Runs a LOAD DATA LOCAL statement, whose file is `file`, whatever name the statement has. Gives what it did, and the
+    /// number of rows that it skipped, if the server says it.
+    ///
+    /// # Errors
+    /// As [`Self::execute`]; the server's `local_infile` must be on. A statement that asks for no file leaves the
+    /// connection unusable.
+    pub fn load(&mut self, sql: impl AsRef<[u8]>, file: &[u8]) -> Result<(Done, Option<u64>)> {
+        self.start_command(COM_QUERY, sql.as_ref(), "sending a statement")?;
+        let packet = self.read_packet("waiting for the server to ask for a file")?;
+        match packet.first() {
+            Some(0xfb) => {}
+            Some(0xff) => return Err(self.server_error(&packet)),
+            head => {
+                return Err(Error::protocol(
+                    "LOAD DATA LOCAL",
+                    "a request for a file",
+                    format!("{head:02x?}"),
+                ));
+            }
+        }
+        for part in file.chunks(LOCAL_PART_BYTES) {
+            self.write_packet(part, "sending a file")?;
+        }
+        self.write_packet(&[], "ending a file")?;
+        let packet = self.read_packet("waiting for a statement's result")?;
+        let ok = self.expect_ok(&packet)?;
+        if ok.status & STATUS_MORE_RESULTS != 0 {
+            return Err(Error::protocol("LOAD DATA LOCAL", "one result", "more"));
+        }
+        self.busy = false;
+        let done =
+            Done { affected: ok.affected, last_insert_id: ok.last_insert_id, warnings: ok.warnings.into() };
+        Ok((done, skipped(&packet)))
+    }
+
     /// Asks whether the server is there.
     pub fn ping(&mut self) -> Result<()> {
         self.simple(COM_PING, &[], "pinging").map(drop)
@@ -489,6 +527,13 @@ impl Conn {
         self.seq = packet::encode(payload, self.seq, &mut frames);
         self.transport.write_all(&frames, self.write_timeout, doing)
     }
+}
+
+/// The number in "Records: 3  Deleted: 0  Skipped: 1  Warnings: 1", which an OK packet has behind its fixed part.
+fn skipped(packet: &[u8]) -> Option<u64> {
+    let text = String::from_utf8_lossy(packet);
+    let (_, rest) = text.split_once("Skipped: ")?;
+    rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
 impl Drop for Conn {

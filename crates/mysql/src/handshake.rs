@@ -77,6 +77,7 @@ impl Greeting {
 pub fn client_capabilities(server: u32, options: &ConnectOptions, tls: bool) -> u32 {
     let mut wanted = caps::LONG_PASSWORD
         | caps::LONG_FLAG
+        | caps::LOCAL_FILES
         | caps::PROTOCOL_41
         | caps::TRANSACTIONS
         | caps::SECURE_CONNECTION

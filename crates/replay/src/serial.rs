@@ -28,6 +28,7 @@ mod counters;
 mod definition;
 mod kinds;
 mod lead;
+mod load;
 mod sender;
 mod temporary;
 mod window;

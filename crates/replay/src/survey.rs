@@ -42,6 +42,7 @@ pub(crate) struct Survey {
     pub(crate) shapes: BTreeMap<TableKey, RowShape>,
     tables: TableCache,
     rolled_back: bool,
+    file_bytes: u64,
     scratch: Vec<u8>,
 }
 
@@ -56,6 +57,7 @@ impl Survey {
                 self.primary_key(&map).map_err(malformed)?;
             }
             Body::Rows(rows) if !rows.is_dummy() => self.rows(&rows),
+            Body::BeginLoad(block) | Body::AppendBlock(block) => self.file_bytes += block.data.len() as u64,
             Body::Query(query) => {
                 let mut scratch = std::mem::take(&mut self.scratch);
                 let text = query.text(&mut scratch).map_err(malformed)?;
@@ -81,6 +83,11 @@ impl Survey {
     /// A transaction is complete. Was a part of it rolled back?
     pub(crate) fn end(&mut self) -> bool {
         std::mem::take(&mut self.rolled_back)
+    }
+
+    /// Bytes of files for LOAD DATA since the last call.
+    pub(crate) fn file_bytes(&mut self) -> u64 {
+        std::mem::take(&mut self.file_bytes)
     }
 
     /// Column names come with the keys of a table, or neither does.

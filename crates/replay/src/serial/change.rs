@@ -86,6 +86,32 @@ impl Lead<'_> {
 
     /// Runs a statement that changes rows and commits nothing.
     pub(super) fn change(&mut self, event: &Event<'_>, query: &Query<'_>, text: &[u8]) -> Result<(), Error> {
+        self.prepare_change(event, query, text)?;
+        match self.conn.execute(text) {
+            Ok(_) => Ok(()),
+            Err(source) => Err(self.change_failed(text, source)),
+        }
+    }
+
+    /// Why a statement of the log failed.
+    pub(super) fn change_failed(&self, text: &[u8], source: holdfast_mysql::Error) -> Error {
+        match source {
+            source @ holdfast_mysql::Error::Server(_) => Error::Diverged {
+                what: format!("`{}`", String::from_utf8_lossy(text.get(..200).unwrap_or(text))),
+                place: self.place.clone(),
+                source: Box::new(source),
+            },
+            source => Error::server("running a statement of the log")(source),
+        }
+    }
+
+    /// Gives our session all that the source gave to a statement which changes rows.
+    pub(super) fn prepare_change(
+        &mut self,
+        event: &Event<'_>,
+        query: &Query<'_>,
+        text: &[u8],
+    ) -> Result<(), Error> {
         let shown = || String::from_utf8_lossy(text.get(..200).unwrap_or(text)).into_owned();
         let thread_specific = event.header.flags & FLAG_THREAD_SPECIFIC != 0;
         if thread_specific && self.temporaries.are_lost(query.thread_id) {
@@ -119,14 +145,6 @@ impl Lead<'_> {
         self.conn
             .execute(format!("SET @@session.timestamp={seconds}.{micros:06}{}", given.values))
             .map_err(Error::server("setting the time of a statement"))?;
-        match self.conn.execute(text) {
-            Ok(_) => Ok(()),
-            Err(source @ holdfast_mysql::Error::Server(_)) => Err(Error::Diverged {
-                what: format!("`{}`", shown()),
-                place: self.place.clone(),
-                source: Box::new(source),
-            }),
-            Err(source) => Err(Error::server("running a statement of the log")(source)),
-        }
+        Ok(())
     }
 }

@@ -23,6 +23,7 @@ use holdfast_mysql::Conn;
 use super::cascades::Cascades;
 use super::change::Given;
 use super::kinds::Kinds;
+use super::load::Files;
 use super::sender::{SendError, Sender};
 use super::temporary::Temporaries;
 use super::{Limit, Options, Outcome, Progress, give_format, prepare};
@@ -72,6 +73,8 @@ pub(super) struct Current {
     pub(super) changes: bool,
     /// Values that the source gave to the next statement.
     pub(super) given: Given,
+    /// Files for LOAD DATA.
+    pub(super) files: Files,
 }
 
 impl Current {
@@ -136,6 +139,8 @@ impl<'a> Lead<'a> {
     ) -> Result<Self, Error> {
         let mariadb = prepare(conn)?;
         let setup = || Error::server("preparing the session");
+        // A call that was killed in the middle of a LOAD DATA left it on.
+        conn.execute("SET GLOBAL local_infile = 0").map_err(setup())?;
         let packet = conn.query_text("SELECT @@max_allowed_packet").map_err(setup())?;
         let packet_max = packet.and_then(|text| text.parse().ok()).unwrap_or(1 << 20);
         checkpoint::alone(conn)?;
@@ -332,6 +337,11 @@ impl<'a> Lead<'a> {
             Body::IntVar { insert_id, value } => self.current_ref().given.number(insert_id, value),
             Body::Rand { seed1, seed2 } => self.current_ref().given.seeds(seed1, seed2),
             Body::UserVar { name, value } => self.given_variable(name, &value)?,
+            Body::BeginLoad(block) | Body::AppendBlock(block) => self.file_block(&block),
+            Body::DeleteFile { file_id } => self.current_ref().files.forget(file_id),
+            Body::ExecuteLoad { file_id, query, name, duplicates } => {
+                self.load(event, &query, file_id, name, duplicates)?;
+            }
             Body::Payload(_) if self.current_ref().skip => self.current_ref().changes = true,
             Body::Payload(payload) => {
                 let mut unpacked = Vec::new();

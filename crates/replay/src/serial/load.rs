@@ -125,7 +125,7 @@ mod tests {
             told,
             "LOAD DATA  LOCAL INFILE 'archived' REPLACE INTO  TABLE `t` FIELDS TERMINATED BY ','"
         );
-        assert_eq!(local(text, &(10..9), Duplicates::Error), None);
+        assert_eq!(local(text, &std::ops::Range { start: 10, end: 9 }, Duplicates::Error), None);
         assert_eq!(local(text, &(10..900), Duplicates::Error), None);
     }
 }

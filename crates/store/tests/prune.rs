@@ -7,8 +7,9 @@ mod common;
 use std::collections::BTreeMap;
 
 use common::history::{Files, backup, files, fsck, read, rewrite, thorough, touch};
-use common::{BLOCK, content, create, objects, open, secret};
+use common::{BLOCK, content, create, objects, open, options, secret};
 use holdfast_format::ids::BackupId;
+use holdfast_format::record::Record;
 use holdfast_io::SimDisk;
 use holdfast_store::{DiscardReason, Error, PruneOptions, Repository};
 
@@ -303,4 +304,28 @@ fn a_second_prune_at_once_is_refused_and_a_damaged_map_stops_it() {
     let error = open(&disk).unwrap().prune(&thorough(), &|_, _| {}).unwrap_err();
     assert!(error.is_damage(), "{error}");
     assert_eq!(segments(&disk), before);
+}
+
+#[test]
+fn a_re_encryption_condemns_no_segment_that_is_needed_however_small() {
+    let disk = SimDisk::new();
+    let (repo, _) = create(&disk);
+    let mut made = Vec::new();
+    for n in 0..20 {
+        let files = BTreeMap::from([("a".to_owned(), content(n, 900))]);
+        made.push((backup(&repo, made.last().map(|(id, _)| *id), &files).unwrap(), files));
+    }
+    // A prune puts them together; where nothing is to be compacted, it leaves them.
+    assert!(!repo.plan_prune(&PruneOptions::default()).unwrap().carry.is_empty());
+    let nothing = PruneOptions { dead_percent_max: 100, ..PruneOptions::default() };
+    assert!(repo.plan_prune(&nothing).unwrap().carry.is_empty());
+    let before = segments(&disk);
+    drop(repo);
+    let report = Repository::rekey(objects(&disk), &[secret()], options(), &|_| true).unwrap();
+    assert!(report.finished && segments(&disk) == before, "{report:?}");
+    let repo = open(&disk).unwrap();
+    let condemned = repo.records().iter().any(|s| matches!(s.record, Record::SegmentsCondemned { .. }));
+    assert!(!condemned, "{:?}", repo.records());
+    all_restore(&repo, &made, "after it");
+    fsck(&objects(&disk), "after it");
 }

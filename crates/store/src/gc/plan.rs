@@ -210,7 +210,7 @@ pub(super) fn census(
     Ok(objects)
 }
 
-/// Decides. `dead_percent_max` is how much of what stays may be dead.
+/// Decides. `dead_percent_max` is how much of what stays may be dead; at 100 nothing is compacted.
 pub(super) fn decide(objects: &[Object], snapshot: &Snapshot, dead_percent_max: u8) -> PrunePlan {
     let mut plan = PrunePlan { dead_sessions: snapshot.dead.len() as u64, ..PrunePlan::default() };
     let mut staying: Vec<(&Object, &Content)> = Vec::new();
@@ -234,7 +234,8 @@ pub(super) fn decide(objects: &[Object], snapshot: &Snapshot, dead_percent_max: 
             None => {}
         }
     }
-    let chosen = choose(&staying, dead_percent_max);
+    // Small ones, too, stay where nothing is to be compacted.
+    let chosen = if dead_percent_max >= 100 { Vec::new() } else { choose(&staying, dead_percent_max) };
     plan.carry = pack(chosen);
     plan.after = after(&plan, objects, gone);
     let wanted: Vec<SegmentId> = plan.carry.iter().flat_map(|c| c.sources.iter().copied()).collect();

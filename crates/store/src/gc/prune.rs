@@ -23,7 +23,8 @@ const IDS_MAX: usize = 50_000;
 /// How much is pruned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PruneOptions {
-    /// Bytes of a hundred in what stays that may be dead: more is compacted. 100 compacts nothing.
+    /// Bytes of a hundred in what stays that may be dead: more is compacted. 100 compacts nothing, small segments
+    /// neither.
     pub dead_percent_max: u8,
     /// Backups that were forgotten less than this ago keep their blocks, microseconds.
     pub grace_us: i64,

@@ -254,7 +254,7 @@ impl Keys {
         Err(Error::WrongSecret)
     }
 
-    /// A kit opens the keyring, which may hold newer keys; without any keyring it stands in for it.
+    /// A kit opens the keyring, which may hold newer keys; without any that can be read it stands in for it.
     fn open_with_kit(keyring: Result<Keyring>, engine: Engine, kit: &RecoveryKit) -> Result<Self> {
         let features = keyring.as_ref().map_or(0, |keyring| keyring.write_features);
         let secrets = match keyring {
@@ -264,7 +264,10 @@ impl Keys {
             Ok(keyring) => {
                 open_secrets(&keyring, engine, &kit.unlock).unwrap_or_else(|_| kit.secrets.clone())
             }
-            Err(Error::Io(e)) if !e.is_not_found() => return Err(Error::Io(e)),
+            // Bytes that the disk does not give are lost like any others; what else may fail may be tried again.
+            Err(Error::Io(e)) if !e.is_not_found() && !matches!(e, holdfast_io::Error::Io { .. }) => {
+                return Err(Error::Io(e));
+            }
             Err(e @ Error::OtherFormat { .. }) => return Err(e),
             Err(_) => kit.secrets.clone(),
         };

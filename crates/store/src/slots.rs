@@ -219,10 +219,13 @@ pub(crate) fn rotate(objects: &dyn Objects, keys: &Keys, secrets: &[Secret]) -> 
 }
 
 /// Makes new keys and notes in the same step that a re-encryption to them has begun; if one has already, its keys stay,
-/// and all slots. Tells which of the two with true for the second.
+/// and all slots, and all copies of the keyring are written once more. Tells which of the two with true for the second.
 pub(crate) fn begin_rekey(objects: &dyn Objects, keys: &Keys, secrets: &[Secret]) -> Result<(Rotated, bool)> {
     let mut change = Change::begin(objects, keys)?;
     if change.keyring.rekeying {
+        // Whatever broke the first run off may have come before its second copy; all that follows is sealed under
+        // these keys.
+        change.store(keys.unlock())?;
         let kept = change.keyring.slots.iter().map(|slot| info(slot, keys.opened_by)).collect();
         return Ok((Rotated { generation: keys.generation(), kept, removed: Vec::new() }, true));
     }
@@ -310,8 +313,13 @@ fn rotate_in(mut change: Change<'_>, keys: &Keys, secrets: &[Secret]) -> Result<
     }
     let last = change.secrets.keks.last().ok_or(Error::SelfCheck { what: "a keyring without keys" })?;
     let generation = last.generation.saturating_add(1);
-    if change.secrets.keks.len() >= KEKS_MAX as usize {
-        let why = format!("there were {KEKS_MAX} rotations already");
+    // The last place is for a re-encryption, which leaves one key of them all.
+    let most = if change.keyring.rekeying { KEKS_MAX } else { KEKS_MAX - 1 };
+    if change.secrets.keks.len() >= most as usize {
+        let why = format!(
+            "the keyring holds {} keys already; re-encrypt the repository (holdfast key rotate --rekey), which leaves one",
+            change.secrets.keks.len()
+        );
         return Err(Error::Refused { op: "rotate the keys", why });
     }
     change.secrets.keks.push(Kek { generation, key: random::bytes()? });

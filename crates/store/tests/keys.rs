@@ -4,8 +4,15 @@
 
 mod common;
 
+use std::cell::Cell;
+
+use aes_gcm::aead::{AeadInOut, KeyInit};
+use common::failing::Failing;
 use common::history::{backup, files, fsck, read};
 use common::{create, objects, open, options, secret};
+use holdfast_format::keyring::{Kek, Keyring, Secrets};
+use holdfast_format::limits::KEKS_MAX;
+use holdfast_format::names::KEYRINGS;
 use holdfast_io::sim::{Crash, Fault};
 use holdfast_io::{ObjectName, SimDisk};
 use holdfast_store::{Argon2Cost, Error, RecoveryKit, Repository, Secret};
@@ -14,6 +21,11 @@ const COST: Argon2Cost = Argon2Cost { memory_kib: 64, passes: 1 };
 
 fn enter(disk: &SimDisk, secret: &Secret) -> Result<Repository, Error> {
     Repository::open(objects(disk), secret, options())
+}
+
+fn keyring(disk: &SimDisk, copy: usize) -> Keyring {
+    let (objects, name) = (objects(disk), ObjectName::new(KEYRINGS[copy]).unwrap());
+    Keyring::decode(&objects.read(&name, 0, objects.len(&name).unwrap()).unwrap()).unwrap()
 }
 
 fn file() -> Secret {
@@ -136,4 +148,105 @@ fn whatever_breaks_a_change_of_the_keyring_off_somebody_comes_in() {
             assert_eq!(repo.damage(), None, "operation {nth}: {outcome:?}");
         }
     }
+}
+
+#[test]
+fn a_re_encryption_that_began_in_some_copies_of_the_keyring_goes_on_with_all() {
+    let disk = SimDisk::new();
+    let (repo, _) = create(&disk);
+    let made = files(1, 2);
+    let id = backup(&repo, None, &made).unwrap();
+    drop(repo);
+    let rekey = |disk: &SimDisk, watch: &dyn Fn() -> bool| {
+        Repository::rekey(objects(disk), &[secret()], options(), &|_| watch()).unwrap()
+    };
+    let from = disk.trace_len();
+    assert!(rekey(&disk, &|| true).finished);
+    let (mut walk, mut seen) = (disk.walk(), Vec::new());
+    while seen.len() < 3 {
+        assert!(walk.step());
+        if walk.ops() < from {
+            continue;
+        }
+        let image = walk.image(Crash::Everything);
+        let begun = (0..3).filter(|copy| keyring(&image, *copy).rekeying).count();
+        if begun == 0 || seen.contains(&begun) {
+            continue;
+        }
+        seen.push(begun);
+        // The same command again, for an object; then the copy goes bad that was the first to have the new key.
+        let asked = Cell::new(0);
+        let report = rekey(&image, &|| {
+            asked.set(asked.get() + 1);
+            asked.get() < 2
+        });
+        assert!(report.resumed && report.done.segments == 1, "{begun}: {report:?}");
+        assert!((0..3).all(|copy| keyring(&image, copy) == keyring(&image, 0)), "{begun}");
+        assert!(image.flip_bit(std::path::Path::new("/repo/keyring/0"), 60, 1));
+        let repo = open(&image).unwrap();
+        assert_eq!(repo.damage(), None, "{begun}");
+        assert!(read(&repo, id).unwrap() == made, "{begun}");
+        drop(repo);
+        assert!(rekey(&image, &|| true).finished);
+        assert!(read(&open(&image).unwrap(), id).unwrap() == made, "{begun}");
+        fsck(&objects(&image), "in the end");
+    }
+    assert_eq!(seen, [1, 2, 3]);
+}
+
+/// Unlock key and secrets, as a kit's text has them.
+fn inside(kit: &RecoveryKit) -> ([u8; 32], Secrets) {
+    let text = kit.to_text();
+    let digits = text.split("-----").nth(2).unwrap().bytes().filter(u8::is_ascii_hexdigit);
+    let digits: Vec<u8> = digits.map(|digit| (digit as char).to_digit(16).unwrap() as u8).collect();
+    let bytes: Vec<u8> = digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect();
+    let secrets = Secrets::decode(&bytes[52..bytes.len() - 8]).unwrap();
+    (bytes[20..52].try_into().unwrap(), secrets)
+}
+
+#[test]
+fn a_re_encryption_has_a_place_in_a_keyring_that_rotations_have_filled() {
+    let disk = SimDisk::new();
+    let (repo, kit) = create(&disk);
+    let made = files(1, 2);
+    let id = backup(&repo, None, &made).unwrap();
+    drop(repo);
+    // As so many rotations leave it.
+    let (unlock, mut secrets) = inside(&kit);
+    for generation in 2..KEKS_MAX {
+        secrets.keks.push(Kek { generation, key: [generation as u8; 32] });
+    }
+    let mut full = keyring(&disk, 0);
+    (full.generation, full.nonce) = (9999, [9; 12]);
+    let (aad, mut body) = (full.aad(), secrets.encode());
+    let cipher = aes_gcm::Aes256Gcm::new(&unlock.into());
+    let tag = cipher.encrypt_inout_detached(&full.nonce.into(), &aad, body.as_mut_slice().into()).unwrap();
+    body.extend_from_slice(&tag);
+    full.sealed = body;
+    for name in KEYRINGS {
+        objects(&disk).replace(&ObjectName::new(name).unwrap(), &full.encode()).unwrap();
+    }
+    let repo = open(&disk).unwrap();
+    let refused = repo.rotate_keys(&[secret()]).unwrap_err().to_string();
+    assert!(refused.contains("--rekey"), "{refused}");
+    drop(repo);
+    let report = Repository::rekey(objects(&disk), &[secret()], options(), &|_| true).unwrap();
+    assert!(report.finished && report.rotated.generation == KEKS_MAX, "{report:?}");
+    let repo = open(&disk).unwrap();
+    assert!(read(&repo, id).unwrap() == made);
+    assert_eq!(repo.rotate_keys(&[secret()]).unwrap().generation, KEKS_MAX + 1);
+}
+
+#[test]
+fn a_kit_opens_what_the_disk_gives_no_copy_of_the_keyring_of() {
+    let disk = SimDisk::new();
+    let (repo, kit) = create(&disk);
+    let made = files(1, 2);
+    let id = backup(&repo, None, &made).unwrap();
+    let place = Failing::new(objects(&disk));
+    KEYRINGS.iter().for_each(|name| place.fail(name, 0..u64::MAX));
+    assert!(matches!(Repository::open(place.clone(), &secret(), options()), Err(Error::Io(_))));
+    let repo = Repository::open(place, &Secret::Kit(kit), options()).unwrap();
+    assert_eq!((repo.damage(), repo.bad_copies().len()), (None, 3));
+    assert!(read(&repo, id).unwrap() == made);
 }

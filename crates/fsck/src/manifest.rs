@@ -65,7 +65,7 @@ pub(crate) fn read(objects: &dyn Objects, keys: &Keys, found: &Findings) -> Resu
     let mut number = 0;
     while number <= last.unwrap_or(0) {
         // No head names it, and nothing follows: a writer died here before it acknowledged anything.
-        // A head that the disk does not give may name it.
+        // A head that is damaged, or that the disk does not give, may name it.
         let may_be_torn = heads_read && Some(number) == last && named.is_none_or(|named| named < number);
         chain.step(number, may_be_torn, &mut read)?;
         let next = number.saturating_add(1);
@@ -109,8 +109,8 @@ pub(crate) fn read(objects: &dyn Objects, keys: &Keys, found: &Findings) -> Resu
     Ok(read)
 }
 
-/// The two heads; a missing one is `None`, and so is one that is reported as damaged. False if one is there, and its bytes
-/// are not to be had.
+/// The two heads; a missing one is `None`, and so is one that is reported as damaged. False if one is there, and what it
+/// said is not to be had.
 fn read_heads(objects: &dyn Objects, keys: &Keys, found: &Findings) -> Result<([Option<Head>; 2], bool)> {
     let (mut heads, mut read) = ([None, None], true);
     for (at, (name, place)) in HEADS.iter().zip(&mut heads).enumerate() {
@@ -120,7 +120,6 @@ fn read_heads(objects: &dyn Objects, keys: &Keys, found: &Findings) -> Result<([
             Err(e) if e.is_not_found() => continue,
             Err(e) => Err(e),
         };
-        read &= bytes.is_ok();
         let head = bytes.map_err(|e| e.to_string());
         let head = head.and_then(|bytes| Head::decode(&bytes, &keys.head_key).map_err(|e| e.to_string()));
         match head {
@@ -130,11 +129,16 @@ fn read_heads(objects: &dyn Objects, keys: &Keys, found: &Findings) -> Result<([
             Ok(head) if head.number % 2 != at as u64 => {
                 found.flaw(name, None, format!("record {} is named by the other head", head.number));
             }
-            Ok(head) => *place = Some(head),
+            Ok(head) => {
+                *place = Some(head);
+                continue;
+            }
             Err(flaw) => {
                 found.flaw(name, None, flaw);
             }
         }
+        // Heads are replaced whole: whatever else stands there once was one, and nobody knows what it named.
+        read = false;
     }
     Ok((heads, read))
 }

@@ -48,8 +48,9 @@ struct State {
 struct Heads {
     /// The newer valid one.
     newest: Option<Head>,
-    /// Those that are there and can't be read, and why: nobody knows what they name.
-    unread: Vec<(&'static str, holdfast_io::Error)>,
+    /// Those that are there and can't be read, or are not what a writer left, and why: nobody knows what they name. A head
+    /// is replaced whole, so none of them is torn.
+    unread: Vec<(&'static str, String)>,
 }
 
 impl Heads {
@@ -181,21 +182,19 @@ impl Manifest {
     /// The two heads. One that can't be read stops nothing: the other one serves.
     fn heads(&self) -> Result<Heads> {
         let mut heads = Heads::default();
-        for name in HEADS {
-            let object = ObjectName::new(name)?;
-            let bytes = match self.objects.read(&object, 0, HEAD_BYTES) {
-                Ok(bytes) => bytes,
-                Err(e) if e.is_not_found() || matches!(e, holdfast_io::Error::ShortRead { .. }) => continue,
-                Err(e) => {
-                    heads.unread.push((name, e));
-                    continue;
-                }
+        for (turn, name) in (0..).zip(HEADS) {
+            let head = match self.objects.read(&ObjectName::new(name)?, 0, HEAD_BYTES) {
+                Ok(bytes) => Head::decode(&bytes, &self.keys.head).map_err(|e| e.to_string()),
+                Err(e) if e.is_not_found() => continue,
+                Err(e) => Err(e.to_string()),
             };
-            if let Ok(head) = Head::decode(&bytes, &self.keys.head)
-                && head.repo == self.keys.repo
-                && heads.newest.is_none_or(|n| n.number < head.number)
-            {
-                heads.newest = Some(head);
+            match head {
+                Ok(head) if head.repo != self.keys.repo || head.number % 2 != turn => {
+                    heads.unread.push((name, "it belongs to another place".to_owned()));
+                }
+                Ok(head) if heads.newest.is_none_or(|n| n.number < head.number) => heads.newest = Some(head),
+                Ok(_) => {}
+                Err(why) => heads.unread.push((name, why)),
             }
         }
         Ok(heads)
@@ -455,7 +454,7 @@ impl Manifest {
 
 impl State {
     fn note_unread(&mut self, heads: &Heads) {
-        let unread = heads.unread.iter().map(|(name, why)| ((*name).to_owned(), why.to_string()));
+        let unread = heads.unread.iter().map(|(name, why)| ((*name).to_owned(), why.clone()));
         self.bad_copies.extend(unread);
     }
 }

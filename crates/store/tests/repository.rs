@@ -17,7 +17,7 @@ use holdfast_format::ids::BackupId;
 use holdfast_format::map::SourceState;
 use holdfast_format::record::BackupStats;
 use holdfast_io::sim::Crash;
-use holdfast_io::{Directory, Disk, Objects, SimDisk};
+use holdfast_io::{Directory, Disk, ObjectName, Objects, SimDisk};
 use holdfast_store::{
     BackupWriter, BlockKind, Engine, Error, LogKind, LogState, OpenOptions, RecoveryKit, Repository,
     RestoreOptions, Secret,
@@ -415,4 +415,68 @@ fn a_head_that_the_disk_does_not_give_may_name_the_record_that_no_other_names() 
     let repo = Repository::open(place, &secret(), options()).unwrap();
     assert!(repo.damage().unwrap().contains("no other head serves"), "{:?}", repo.damage());
     assert!(read(&repo, id).unwrap() == made);
+}
+
+#[test]
+fn a_damaged_head_may_name_the_record_that_no_other_names() {
+    let name = |text: &str| ObjectName::new(text).unwrap();
+    let harm = |disk: &SimDisk, head: &str, how: &str| {
+        let objects = objects(disk);
+        let mut bytes = objects.read(&name(head), 0, 104).unwrap();
+        match how {
+            "a flip" => bytes[50] ^= 1,
+            "cut short" => bytes.truncate(50),
+            "empty" => bytes.clear(),
+            _ => {
+                let other = if head == "head/0" { "head/1" } else { "head/0" };
+                bytes = objects.read(&name(other), 0, 104).unwrap();
+            }
+        }
+        objects.replace(&name(head), &bytes).unwrap();
+    };
+    let (whole, id, made) = with_history();
+    for how in ["a flip", "cut short", "empty", "the other's"] {
+        // The newest record, which was acknowledged, is bad in both copies, and so is the head that names it.
+        let disk = whole.crash(Crash::Everything);
+        let copies = ["manifest/0000000000000005", "manifest2/0000000000000005"];
+        for copy in copies {
+            assert!(disk.flip_bit(&Path::new("/repo").join(copy), 120, 1));
+        }
+        let kept = |copy: &str| objects(&disk).read(&name(copy), 0, 130).unwrap();
+        let kept_before = copies.map(kept);
+        harm(&disk, "head/1", how);
+        let repo = open(&disk).unwrap();
+        assert!(repo.damage().is_some_and(|why| why.contains("record 5")), "{how}: {:?}", repo.damage());
+        assert!(read(&repo, id).unwrap() == made, "{how}");
+        assert!(matches!(repo.lock_backup(id, 99), Err(Error::ReadOnly { .. })), "{how}");
+        drop(repo);
+        let repaired = repair(objects(&disk).as_ref());
+        assert!(!repaired.clean() && repaired.text().contains("record 5 is lost"), "{}", repaired.text());
+        assert!(copies.map(kept) == kept_before, "{how}: what may be brought back by hand is there");
+
+        // By itself it stops nothing: the next append writes it anew, and so does a repair.
+        for head in ["head/0", "head/1"] {
+            let disk = whole.crash(Crash::Everything);
+            harm(&disk, head, how);
+            let again = disk.crash(Crash::Everything);
+            let repo = open(&disk).unwrap();
+            assert_eq!(repo.damage(), None, "{how} {head}");
+            assert_eq!(repo.bad_copies().into_iter().map(|(n, _)| n).collect::<Vec<_>>(), [head], "{how}");
+            repo.lock_backup(id, 99).unwrap();
+            fsck(&objects(&disk), how);
+            assert!(open(&disk).unwrap().bad_copies().is_empty(), "{how} {head}");
+            let repaired = repair(objects(&again).as_ref());
+            assert!(!repaired.before.clean && repaired.clean(), "{how} {head}\n{}", repaired.text());
+        }
+    }
+    // Both: nobody knows how far the records went, until a repair finds their chain whole.
+    harm(&whole, "head/0", "a flip");
+    harm(&whole, "head/1", "empty");
+    let repo = open(&whole).unwrap();
+    assert!(repo.damage().is_some_and(|why| why.contains("no other head serves")), "{:?}", repo.damage());
+    assert!(read(&repo, id).unwrap() == made);
+    drop(repo);
+    assert!(repair(objects(&whole).as_ref()).clean());
+    open(&whole).unwrap().lock_backup(id, 99).unwrap();
+    fsck(&objects(&whole), "after the repair");
 }

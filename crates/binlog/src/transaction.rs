@@ -81,7 +81,7 @@ pub enum Kind {
 pub enum Oddity {
     /// XA START, PREPARE, COMMIT, ROLLBACK.
     Xa,
-    /// LOAD DATA.
+    /// LOAD DATA: a part of its file, or the statement.
     Load,
     /// Statement-based change of data.
     StatementDml,
@@ -101,7 +101,7 @@ pub enum Oddity {
     FailedStatement,
 }
 
-/// Where an oddity was met first.
+/// Where an oddity was met first in events of a type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OddityAt {
     /// What it is.
@@ -160,7 +160,7 @@ pub struct Transaction {
     pub tables: BTreeMap<Arc<TableKey>, RowCounts>,
     /// Statements other than transaction control.
     pub statements: Vec<StatementNote>,
-    /// The first place of each oddity.
+    /// The first place of each oddity in events of each type.
     pub oddities: Vec<OddityAt>,
     /// MariaDB's two-phase ALTER, if it is a part of one.
     pub alter: Option<AlterPhase>,
@@ -358,6 +358,14 @@ impl Assembler {
                 if query.error_code != 0 {
                     note(open, Oddity::FailedStatement, Some(start_of(text)));
                 }
+                let thread_specific = event.header.flags & FLAG_THREAD_SPECIFIC != 0;
+                if thread_specific {
+                    note(open, Oddity::TemporaryTable, Some(start_of(text)));
+                }
+                // It changes rows as any other statement does.
+                let statement = Statement::classify(text, query.vars.sql_mode.unwrap_or(0));
+                let statement = Statement { verb: Verb::Dml, ..statement };
+                open.note(position, query, text, statement, thread_specific);
                 return Ok(!open.begun);
             }
             Body::Incident { message, .. } => {
@@ -436,7 +444,9 @@ impl Open {
     }
 
     fn odd(&mut self, oddity: Oddity, event: EventType, position: u64, subject: Option<String>) {
-        if !self.transaction.oddities.iter().any(|known| known.oddity == oddity) {
+        // The type counts: an event that is replayed must not hide one that is not.
+        let known = |known: &OddityAt| known.oddity == oddity && known.event == event;
+        if !self.transaction.oddities.iter().any(known) {
             self.transaction.oddities.push(OddityAt { oddity, event, position, subject });
         }
     }

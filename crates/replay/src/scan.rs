@@ -289,8 +289,13 @@ fn refusals(transaction: &Transaction, temporaries: &BTreeSet<u32>) -> Vec<Refus
     let mut refuse = |what, position, subject| {
         out.push(Refusal { what, event: "QUERY event".to_owned(), position, subject });
     };
-    let changes = |note: &StatementNote| note.verb == Verb::Dml;
-    let changed = !transaction.tables.is_empty() || transaction.statements.iter().any(changes);
+    // Of statements, some are noted; what they are is told in any case.
+    let changed = !transaction.tables.is_empty()
+        || transaction.oddities.iter().any(|odd| match odd.oddity {
+            Oddity::StatementDml => true,
+            Oddity::Load => odd.event == EventType::EXECUTE_LOAD_QUERY,
+            _ => false,
+        });
     if transaction.rolled_back && changed {
         refuse(
             "a rolled-back transaction with changes of non-transactional tables",
@@ -363,3 +368,6 @@ pub fn scan(log: &dyn Log) -> Result<Summary, Error> {
     summary.shapes = survey.shapes;
     Ok(summary)
 }
+
+#[cfg(test)]
+mod tests;

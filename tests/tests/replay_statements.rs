@@ -300,6 +300,13 @@ fn loads(source: &TestServer) {
                 "LOAD DATA INFILE '{more}' IGNORE INTO TABLE loaded FIELDS TERMINATED BY ';' ENCLOSED BY '\\'' IGNORE 1 LINES (@id, n, t)"
             ),
             &format!("LOAD DATA INFILE '{latin}' INTO TABLE loaded CHARACTER SET latin1 (id, n, t)"),
+            // In the character set of the default database, which the session says to be another one.
+            "CREATE DATABASE apart CHARACTER SET utf8mb4",
+            "CREATE TABLE apart.loaded LIKE loaded",
+            "USE apart",
+            "SET SESSION collation_database = latin1_swedish_ci",
+            &format!("LOAD DATA INFILE '{latin}' INTO TABLE loaded (id, n, t)"),
+            "USE app",
             "BEGIN",
             "INSERT INTO loaded (n, t) VALUES (7000001, 'before')",
             &format!(
@@ -327,6 +334,8 @@ fn load_data_is_replayed_from_the_blocks_in_the_log() {
     for engine in Engine::ALL {
         let bed = Bed::make(engine, &["--secure-file-priv="], SCHEMA, loads);
         let summary = becomes_the_source(&bed, &format!("{engine:?} LOAD DATA"), 1);
+        let latin = bed.source.value("SELECT HEX(CONVERT(t USING utf8mb4)) FROM apart.loaded");
+        assert_eq!(latin.as_deref(), Some("C3BCC3A4"));
         assert_eq!(bed.source.value("SELECT COUNT(*) > 20000 FROM app.loaded").as_deref(), Some("1"));
         assert!(summary.one_by_one.len() >= 5, "the source logged rows only: {summary:?}");
     }

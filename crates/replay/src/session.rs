@@ -109,15 +109,18 @@ impl Session {
         let name = sql::identifier(&String::from_utf8_lossy(database));
         if !name.is_ascii() {
             conn.execute("SET NAMES utf8mb4").map_err(Error::server("setting the character set"))?;
-            self.current.clear();
         }
+        // USE sets `collation_database`, in whose character set LOAD DATA reads a file.
+        self.current.clear();
         conn.execute(format!("USE {name}")).map_err(Error::server("changing the default database"))?;
         self.database = database.to_vec();
         Ok(())
     }
 
-    /// Forgets the default database: a DDL statement may have dropped it.
+    /// Forgets the default database: a DDL statement may have dropped it, or changed its collation, which is the session's
+    /// too.
     pub fn forget_database(&mut self) {
+        self.current.clear();
         self.database.clear();
     }
 }

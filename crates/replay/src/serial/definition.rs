@@ -64,7 +64,13 @@ impl Lead<'_> {
                 self.drop_created(statement)?;
             }
         }
-        checkpoint::intend(self.conn, &Intent { number: self.seen, before: now })?;
+        // What this call found may be of an earlier one's making.
+        let noted = resumed.as_ref().map(|intent| &intent.before).filter(|before| !before.is_empty());
+        let before = noted.cloned().unwrap_or(now);
+        if rows_follow {
+            self.current_ref().before.clone_from(&before);
+        }
+        checkpoint::intend(self.conn, &Intent { number: self.seen, before })?;
         self.session.at(self.conn, event.header.timestamp, query.vars.microseconds.unwrap_or(0))?;
         self.report.limit = Limit::Definition;
         // Whoever wants to stop is asked again behind it.

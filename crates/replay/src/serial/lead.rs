@@ -75,6 +75,8 @@ pub(super) struct Current {
     pub(super) given: Given,
     /// Files for LOAD DATA.
     pub(super) files: Files,
+    /// Its rows follow a definition: what was noted of the table before it.
+    pub(super) before: Vec<u8>,
 }
 
 impl Current {
@@ -337,7 +339,12 @@ impl<'a> Lead<'a> {
             Body::IntVar { insert_id, value } => self.current_ref().given.number(insert_id, value),
             Body::Rand { seed1, seed2 } => self.current_ref().given.seeds(seed1, seed2),
             Body::UserVar { name, value } => self.given_variable(name, &value)?,
-            Body::BeginLoad(block) | Body::AppendBlock(block) => self.file_block(&block),
+            Body::BeginLoad(block) | Body::AppendBlock(block) => self.file_block(&block)?,
+            Body::OldLoad if !self.current_ref().skip => {
+                return Err(Error::Refused(format!(
+                    "LOAD DATA as an old server logs it, at {place}, can't be replayed: scan the range first"
+                )));
+            }
             Body::DeleteFile { file_id } => self.current_ref().files.forget(file_id),
             Body::ExecuteLoad { file_id, query, name, duplicates } => {
                 self.load(event, &query, file_id, name, duplicates)?;
@@ -468,7 +475,9 @@ impl<'a> Lead<'a> {
         if self.checkpoint.intent.take_if(|intent| intent.number == self.seen).is_some() {
             return Err(Error::NonTransactional { what: what.to_owned(), place: self.place.clone() });
         }
-        checkpoint::intend(self.conn, &Intent { number: self.seen, before: Vec::new() })
+        // A table that this transaction made is dropped and made anew, so its rows may be there in part.
+        let before = self.current_ref().before.clone();
+        checkpoint::intend(self.conn, &Intent { number: self.seen, before })
     }
 
     pub(super) fn flush(&mut self) -> Result<(), Error> {

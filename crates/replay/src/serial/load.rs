@@ -26,12 +26,18 @@ impl Files {
 
 impl Lead<'_> {
     /// Takes a block of a file.
-    pub(super) fn file_block(&mut self, block: &Block<'_>) {
+    pub(super) fn file_block(&mut self, block: &Block<'_>) -> Result<(), Error> {
         let current = self.current_ref();
         current.changes = true;
-        if !current.skip {
-            current.files.0.entry(block.file_id).or_default().extend_from_slice(block.data);
+        if current.skip {
+            return Ok(());
         }
+        if current.files.0.is_empty() {
+            // The statement would do it: memory is for the window or for files.
+            self.drain()?;
+        }
+        self.current_ref().files.0.entry(block.file_id).or_default().extend_from_slice(block.data);
+        Ok(())
     }
 
     /// Runs LOAD DATA of a file.

@@ -47,6 +47,19 @@ pub struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
+    /// Does an image with the columns `present`, one bit each, carry all columns? Bits behind the last one mean nothing.
+    #[must_use]
+    pub fn is_whole(&self, present: &[u8]) -> bool {
+        let width = usize::from(self.width);
+        (0..width.div_ceil(8)).all(|at| {
+            let all = match width - at * 8 {
+                rest @ 0..8 => (1u8 << rest) - 1,
+                _ => u8::MAX,
+            };
+            present.get(at).is_some_and(|byte| byte & all == all)
+        })
+    }
+
     pub(crate) fn parse(event: EventType, body: &'a [u8]) -> Result<Self, Flaw> {
         let mut c = Cursor::new(body);
         let Some(kind) = event.rows() else {

@@ -221,3 +221,23 @@ proptest! {
         });
     }
 }
+
+#[test]
+fn bits_behind_the_last_column_carry_nothing() {
+    let kinds = [KINDS[1]; 10];
+    with_rows(&kinds, &[], |_, event, _| {
+        for (present, whole) in [
+            (&[0xff, 0x03][..], true),
+            (&[0xff, 0xff], true),
+            (&[0xff, 0xfd], false),
+            (&[0xfe, 0xff], false),
+            (&[0xff], false),
+        ] {
+            assert_eq!(event.is_whole(present), whole, "{present:x?}");
+        }
+    });
+    with_rows(&kinds[..8], &[], |_, event, _| {
+        assert!(event.is_whole(&[0xff]));
+        assert!(!event.is_whole(&[0x7f]));
+    });
+}

@@ -537,12 +537,16 @@ impl<'a> Net<'a> {
 
 /// Is what the log holds of these rows enough for net change?
 fn fits(merge: &mut Merge, rows: &Rows<'_>, tables: &mut TableCache) -> Result<bool, Stop> {
-    let whole =
-        |present: &[u8]| present.iter().map(|byte| byte.count_ones()).sum::<u32>() >= u32::from(rows.width);
-    if whole(rows.present_after.unwrap_or(rows.present)) {
+    if merge.is_full_of_sets() {
+        return Ok(false);
+    }
+    if rows.is_whole(rows.present_after.unwrap_or(rows.present)) {
         return Ok(true);
     }
     let (_, plan) = tables.plan(rows)?;
     let mut scratch = Vec::new();
     merge.fits(&rows.inflated(&mut scratch)?, &plan)
 }
+
+#[cfg(test)]
+mod tests;

@@ -108,10 +108,8 @@ impl Survey {
             self.shapes.insert(TableKey::clone(&table.key), RowShape::default());
         }
         let Some(shape) = self.shapes.get_mut(&*table.key) else { return };
-        let whole = |present: &[u8]| {
-            present.iter().map(|byte| byte.count_ones()).sum::<u32>() >= u32::from(rows.width)
-        };
-        shape.partial_images |= !whole(rows.present) || rows.present_after.is_some_and(|p| !whole(p));
+        let whole = |present| rows.is_whole(present);
+        shape.partial_images |= !whole(rows.present) || !rows.present_after.is_none_or(whole);
         shape.partial_json |= rows.kind.partial;
         if cascades_are_unlogged(rows.flags) {
             shape.unlogged_deletes |= rows.kind.change == RowChange::Delete;

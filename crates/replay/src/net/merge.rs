@@ -242,9 +242,7 @@ impl Merge {
 
     /// Takes the rows of an event, uncompressed. Gives the bytes by which memory grew.
     pub(crate) fn take(&mut self, rows: &Rows<'_>, plan: &Arc<RowPlan>) -> Result<isize, Stop> {
-        let whole = |present: &[u8]| {
-            present.iter().map(|byte| byte.count_ones()).sum::<u32>() >= u32::from(rows.width)
-        };
+        let whole = |present| rows.is_whole(present);
         if self.bag.is_some() && !(whole(rows.present) && rows.present_after.is_none_or(whole)) {
             return Err(Stop::Surprise("an image does not carry the whole row".to_owned()));
         }
@@ -294,14 +292,17 @@ impl Merge {
         Ok(self.plans.len() - 1)
     }
 
+    /// Are there as many sets of columns as a window may have? Those of each event are numbers of 16 bits, and an event
+    /// makes no more than twice as many and two, whatever its rows are.
+    pub(crate) fn is_full_of_sets(&self) -> bool {
+        self.sets.len() > SETS_MAX
+    }
+
     /// Can the rows of this event, uncompressed, be merged, as far as rows are concerned of which not all is known?
     /// If not, the window must end before them, and the table's rows go in order in the next one.
     pub(crate) fn fits(&mut self, rows: &Rows<'_>, plan: &Arc<RowPlan>) -> Result<bool, Stop> {
         if self.bag.is_some() || rows.kind.change == RowChange::Delete {
             return Ok(true);
-        }
-        if self.sets.len() > SETS_MAX {
-            return Ok(false);
         }
         let at = self.plans(plan, rows)?;
         let Some(plans) = self.plans.get(at).map(Arc::clone) else { return Ok(true) };

@@ -11,14 +11,17 @@ use crate::settings::Login;
 use crate::show::shown;
 use crate::time::{now, parse_time_or_age};
 use crate::undo::definition::Definition;
+use crate::undo::since::{concerns, has_word};
 use crate::undo::{connection, said};
 use crate::views::{CellView, RowView, Shown};
-use holdfast_archive::{ServerLog, Target};
+use holdfast_archive::{Place, SeenFrame, ServerLog, Target};
 use holdfast_binlog::columns::{Column, ColumnType};
 use holdfast_binlog::tables::TableKey;
 use holdfast_format::record::{ServerKind, ServerRecord};
+use holdfast_format::txn_index::{TableChange, TxnEntry, TxnKind};
 use serde::Serialize;
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 /// Bytes of rows that are held at once.
@@ -97,12 +100,54 @@ pub fn diff(catalogue: &Catalogue, name: &str, wanted: &Wanted) -> Result<DiffVi
         return Err(unreachable("What lies between", &hole.reason));
     }
     let mut net = Differences::new(catalogue, &server, wanted)?;
+    if let Some(id) = in_xa(&log, from, until, &net.table).map_err(told)? {
+        return Err(Error::failed(format!(
+            "Rows of {} were changed by {id}, a part of an XA transaction: whether it was committed is told elsewhere in the log.",
+            wanted.table
+        ))
+        .with_next(format!("choose both moments before it or both after it; `holdfast show {name} {id}` prints what it did")));
+    }
     let mut cursor = log.read(from, until).map_err(told)?;
     changes::read(&mut cursor, &told, &mut |step| match step {
         Step::Row(change) => net.row(change),
         Step::Statement { text, tables, rows_logged } => net.statement(&text, &tables, rows_logged),
     })?;
     Ok(net.view(wanted.limit))
+}
+
+/// The first part of an XA transaction between two places that has rows of the table.
+fn in_xa(
+    log: &ServerLog<'_>,
+    from: Place,
+    until: Place,
+    table: &TableKey,
+) -> holdfast_archive::Result<Option<String>> {
+    let look = |frame: &SeenFrame<'_>| {
+        let mut found = None;
+        frame.each(&mut |seen| {
+            let inside = seen.from >= from && seen.to <= until && seen.entry.kind == TxnKind::Xa;
+            if found.is_none() && inside {
+                let indexed = seen.indexed();
+                found = has_rows(&indexed.entry, table).then(|| indexed.id());
+            }
+            Ok(())
+        })?;
+        Ok(found)
+    };
+    let mut first = None;
+    log.each_mapped(&look, &mut |found| {
+        first = found;
+        Ok(if first.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    })?;
+    Ok(first)
+}
+
+/// Did a transaction change rows of the table, as far as its entry tells?
+fn has_rows(entry: &TxnEntry, table: &TableKey) -> bool {
+    let same = |named: &TableChange| {
+        named.database == table.database.as_bytes() && named.table == table.table.as_bytes()
+    };
+    entry.tables_cut || entry.tables.iter().any(same)
 }
 
 fn moment(text: &str) -> Result<Target> {
@@ -177,19 +222,9 @@ impl<'c> Differences<'c> {
     }
 
     fn statement(&self, text: &str, tables: &[(String, String)], rows_logged: bool) -> Result<()> {
-        let names = |word: &str| {
-            let part = |c: char| c.is_alphanumeric() || c == '_' || c == '$';
-            text.split(|c| !part(c)).any(|found| found.eq_ignore_ascii_case(word))
-        };
-        let same = |(database, table): &(String, String)| {
-            database.eq_ignore_ascii_case(&self.table.database)
-                && table.eq_ignore_ascii_case(&self.table.table)
-        };
         // A definition names its tables; what else is no row may have changed this one if it names it anywhere.
-        let touches = tables.iter().any(same)
-            || (!rows_logged && names(&self.table.table))
-            || (rows_logged && tables.is_empty() && names("database") && names(&self.table.database))
-            || (rows_logged && tables.is_empty() && names("schema") && names(&self.table.database));
+        let touches =
+            concerns(text, tables, &self.table) || (!rows_logged && has_word(text, &self.table.table));
         if !touches {
             return Ok(());
         }

@@ -8,6 +8,8 @@ mod apply;
 pub(crate) mod definition;
 pub(crate) mod literal;
 pub(crate) mod plan;
+mod sight;
+pub(crate) mod since;
 
 pub use apply::{Applied, Conflict};
 
@@ -27,7 +29,6 @@ use holdfast_format::txn_index::TxnKind;
 use holdfast_mysql::Conn;
 use plan::{Step, Table};
 use serde::Serialize;
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -138,16 +139,26 @@ fn tables(steps: &[Step]) -> Vec<&Arc<Table>> {
 /// Reads the transactions and the tables.
 fn ready(catalogue: &Catalogue, name: &str, wanted: &Wanted) -> Result<Ready> {
     let server = catalogue.server(name)?;
-    let (transactions, changes) = changes_of(catalogue, &server, wanted)?;
+    let told = |e| archive_error(catalogue, &server, e);
+    let log = ServerLog::open(&catalogue.repository, server.id).map_err(told)?;
+    let (transactions, changes, from) = changes_of(catalogue, &server, &log, wanted)?;
     if changes.is_empty() {
         let of = wanted.table.as_ref().map_or_else(String::new, |table| format!(" of {table}"));
         return Err(Error::failed(format!("There is nothing to undo: no row{of} was changed."))
             .with_next(format!("`holdfast find {name}` prints what each transaction changed")));
     }
+    let mut keys: Vec<TableKey> = Vec::new();
+    for change in &changes {
+        if !keys.contains(&change.table.key) {
+            keys.push(change.table.key.clone());
+        }
+    }
+    since::refuse_definitions(&log, name, from, &keys, &told)?;
     let mut conn = connection(catalogue, &server, wanted.on.as_ref())?;
     conn.set_read_timeout(STATEMENT_TIME_MAX);
-    let mut known: HashMap<TableKey, Arc<Table>> = HashMap::new();
+    let mut known: Vec<Arc<Table>> = Vec::new();
     let (mut steps, mut dangers, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
+    warnings.extend(since::not_archived(&log, &mut conn, &told)?);
     for change in changes.into_iter().rev() {
         let table = table(&mut conn, &mut known, &change.table)?;
         let partial = change.partial;
@@ -183,14 +194,16 @@ fn ready(catalogue: &Catalogue, name: &str, wanted: &Wanted) -> Result<Ready> {
         }
         steps.push(step);
     }
-    for table in known.values().filter(|table| !table.is.triggers.is_empty()) {
+    for table in known.iter().filter(|table| !table.is.triggers.is_empty()) {
         dangers.push(format!(
             "{} has triggers ({}), which would run for each row, while what they did the first time is undone as well.",
             table.logged.key,
             table.is.triggers.join(", ")
         ));
     }
+    dangers.extend(sight::unseen(&mut conn, &keys).map_err(|e| said(&conn, &e))?);
     dangers.sort();
+    dangers.dedup();
     Ok(Ready { conn, steps, transactions, warnings, dangers })
 }
 
@@ -215,19 +228,19 @@ pub(crate) fn said(conn: &Conn, error: &holdfast_mysql::Error) -> Error {
     Error::failed(format!("The server at {} refused: {}", conn.endpoint(), sentence(&error.to_string())))
 }
 
-/// The table of a change, read from the server once.
-fn table(
-    conn: &mut Conn,
-    known: &mut HashMap<TableKey, Arc<Table>>,
-    logged: &Arc<LoggedTable>,
-) -> Result<Arc<Table>> {
-    if let Some(table) = known.get(&logged.key) {
-        if table.logged.definition != logged.definition {
-            // Another definition in between; each must fit what the table is now.
-            table.is.fits(logged)?;
-            return Ok(Arc::new(Table { logged: Arc::clone(logged), is: table.is.clone() }));
-        }
+/// The table of a change, read from the server once; one for each definition that the log has of it.
+fn table(conn: &mut Conn, known: &mut Vec<Arc<Table>>, logged: &Arc<LoggedTable>) -> Result<Arc<Table>> {
+    let same = |of: &LoggedTable| of.key == logged.key && of.definition == logged.definition;
+    if let Some(table) = known.iter().find(|table| Arc::ptr_eq(&table.logged, logged) || same(&table.logged))
+    {
         return Ok(Arc::clone(table));
+    }
+    if let Some(other) = known.iter().find(|table| table.logged.key == logged.key) {
+        // Each must fit what the table is now.
+        other.is.fits(logged)?;
+        let table = Arc::new(Table { logged: Arc::clone(logged), is: other.is.clone() });
+        known.push(Arc::clone(&table));
+        return Ok(table);
     }
     let is = Definition::read(conn, &logged.key).map_err(|e| said(conn, &e))?.ok_or_else(|| {
         Error::failed(format!(
@@ -241,18 +254,18 @@ fn table(
     })?;
     is.fits(logged)?;
     let table = Arc::new(Table { logged: Arc::clone(logged), is });
-    known.insert(logged.key.clone(), Arc::clone(&table));
+    known.push(Arc::clone(&table));
     Ok(table)
 }
 
-/// The transactions in the order of the log, and the rows that they changed.
+/// The transactions in the order of the log, the rows that they changed, and where the first one begins.
 fn changes_of(
     catalogue: &Catalogue,
     server: &ServerRecord,
+    log: &ServerLog<'_>,
     wanted: &Wanted,
-) -> Result<(Vec<FoundView>, Vec<Change>)> {
+) -> Result<(Vec<FoundView>, Vec<Change>, Place)> {
     let told = |e| archive_error(catalogue, server, e);
-    let log = ServerLog::open(&catalogue.repository, server.id).map_err(told)?;
     let mut places: Vec<(Place, Place, FoundView)> = Vec::new();
     for id in &wanted.ids {
         let cut = |target| match log.resolve(&target).map_err(told)? {
@@ -300,7 +313,8 @@ fn changes_of(
             }
         })?;
     }
-    Ok((places.into_iter().map(|(_, _, found)| found).collect(), changes))
+    let from = places.first().map_or(Place(0), |(from, ..)| *from);
+    Ok((places.into_iter().map(|(_, _, found)| found).collect(), changes, from))
 }
 
 fn cannot(name: &str, id: &str, statement: Option<&str>) -> Error {

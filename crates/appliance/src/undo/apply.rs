@@ -83,8 +83,12 @@ pub(super) fn run(conn: &mut Conn, steps: &[Step], how: How, warnings: Vec<Strin
         conflicts_all: 0,
         warnings,
     };
-    if preview.conflicts_all > 0 && preview.is_done(conn, steps)? {
-        return Ok(Applied { already_undone: true, ..answer });
+    if preview.conflicts_all > 0 {
+        if preview.is_done(conn, steps)? {
+            return Ok(Applied { already_undone: true, ..answer });
+        }
+        // What is left alone is told by the keys' bytes, and the server finds rows by their collation.
+        equal_keys(conn, steps, how.skip_conflicts)?;
     }
     preview.spread(steps)?;
     let mut kept = Vec::new();
@@ -102,12 +106,12 @@ pub(super) fn run(conn: &mut Conn, steps: &[Step], how: How, warnings: Vec<Strin
         return Ok(answer);
     }
     conn.execute("START TRANSACTION").map_err(|e| said(conn, &e))?;
-    for step in kept {
-        if let Err(error) = apply(conn, step) {
-            // Where the connection is gone, the server rolls back by itself.
-            let _ = conn.execute("ROLLBACK");
-            return Err(error);
-        }
+    if let Err(error) =
+        kept.iter().try_for_each(|step| apply(conn, step)).and_then(|()| all_left(conn, &kept))
+    {
+        // Where the connection is gone, the server rolls back by itself.
+        let _ = conn.execute("ROLLBACK");
+        return Err(error);
     }
     conn.execute("COMMIT").map_err(|e| {
         Error::failed(format!("{} Whether the undo was committed is not known.", said(conn, &e).message))
@@ -287,7 +291,100 @@ fn differs(conn: &mut Conn, table: &Table, image: &Image, lock: bool) -> Result<
     Ok((!other.is_empty()).then(|| other.join(", ")))
 }
 
-/// One row, under its lock: looked at, changed, and looked at again.
+/// Keys of a table that are compared with each other; one statement names them all.
+const KEYS_MAX: usize = 500;
+
+/// Refuses keys with texts of which two are the same for the server: what became of the one is not told from what became
+/// of the other. More than can be compared are refused where `needed`.
+fn equal_keys(conn: &mut Conn, steps: &[Step], needed: bool) -> Result<()> {
+    let mut tables: Vec<(&Table, HashMap<RowKey, String>)> = Vec::new();
+    for step in steps {
+        let table = step.table.as_ref();
+        let texts =
+            table.is.key.iter().any(|at| table.is.columns.get(*at).is_some_and(|c| c.charset.is_some()));
+        if !texts {
+            continue;
+        }
+        let at = match tables.iter().position(|(known, _)| known.logged.key == table.logged.key) {
+            Some(at) => at,
+            None => {
+                tables.push((table, HashMap::new()));
+                tables.len() - 1
+            }
+        };
+        let Some((_, keys)) = tables.get_mut(at) else { continue };
+        for image in step.now.iter().chain(&step.then) {
+            let key = table.row_key(image)?;
+            if keys.len() <= KEYS_MAX && !keys.contains_key(&key) {
+                keys.insert(key, table.key_select(image)?);
+            }
+        }
+    }
+    for (table, keys) in tables {
+        let refused = |why: &str| {
+            let with = if needed { "without --skip-conflicts once no row is in conflict, or " } else { "" };
+            Err(Error::failed(format!(
+                "Keys of {} hold texts, and {why}; nothing was changed.",
+                table.logged.key
+            ))
+            .with_next(format!("{with}print the SQL without --apply and judge row by row")))
+        };
+        if keys.len() > KEYS_MAX {
+            if needed {
+                return refused(&format!(
+                    "more than {KEYS_MAX} rows are too many to compare them by their collation"
+                ));
+            }
+            continue;
+        }
+        let all: Vec<&str> = keys.values().map(String::as_str).collect();
+        let distinct = conn
+            .query_text(format!(
+                "SELECT COUNT(*) FROM (SELECT DISTINCT * FROM ({}) a) b",
+                all.join(" UNION ALL ")
+            ))
+            .map_err(|e| said(conn, &e))?;
+        if distinct.and_then(|count| count.parse().ok()) != Some(keys.len()) {
+            return refused(
+                "two of these rows have keys that differ in case, accents or spaces alone, and are one for the server",
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Is every row in the end what the steps made of it? A trigger or a foreign key may have changed it after its own step.
+fn all_left(conn: &mut Conn, steps: &[&Step]) -> Result<()> {
+    let mut left: HashMap<Place, (&Step, &Image, bool)> = HashMap::new();
+    for step in steps.iter().filter(|step| step.table.has_key()) {
+        for (image, there) in
+            step.now.iter().map(|image| (image, false)).chain(step.then.iter().map(|image| (image, true)))
+        {
+            let place = (step.table.logged.key.clone(), step.table.row_key(image)?);
+            left.insert(place, (step, image, there));
+        }
+    }
+    for (step, image, there) in left.into_values() {
+        let table = &step.table;
+        let why = match there {
+            true => differs(conn, table, image, false)?,
+            false => (count(conn, table, image, false)? > 0).then(|| "it is still there".to_owned()),
+        };
+        if let Some(why) = why {
+            return Err(Error::failed(format!(
+                "The server made something else of {} {} than it was ({why}); nothing was changed.",
+                table.logged.key,
+                table.shown(image)
+            ))
+            .with_next(
+                "print the SQL without --apply and look at the triggers and foreign keys of the database",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// One row, under its lock: looked at and changed.
 fn apply(conn: &mut Conn, step: &Step) -> Result<()> {
     let table = &step.table;
     let changed = |image: &Image, why: &str| {
@@ -320,23 +417,5 @@ fn apply(conn: &mut Conn, step: &Step) -> Result<()> {
     {
         return Err(changed(image, "it is not there once"));
     }
-    if !table.has_key() {
-        return Ok(());
-    }
-    let left = match (&step.now, &step.then) {
-        (_, Some(then)) => differs(conn, table, then, false)?.map(|why| (then, why)),
-        (Some(now), None) if count(conn, table, now, false)? > 0 => {
-            Some((now, "it is still there".to_owned()))
-        }
-        _ => None,
-    };
-    match left {
-        None => Ok(()),
-        Some((image, why)) => Err(Error::failed(format!(
-            "The server made something else of {} {} than it was ({why}); nothing was changed.",
-            table.logged.key,
-            table.shown(image)
-        ))
-        .with_next("print the SQL without --apply and look at the table's triggers and rules")),
-    }
+    Ok(())
 }

@@ -21,6 +21,8 @@ pub(crate) struct ColumnDefinition {
     pub unsigned: bool,
     /// Character set of a text; none for everything else.
     pub charset: Option<String>,
+    /// Its collation.
+    pub collation: Option<String>,
     /// Its values are computed.
     pub generated: bool,
     /// `ON UPDATE CURRENT_TIMESTAMP`: it changes by itself.
@@ -61,7 +63,8 @@ impl Definition {
         let (database, table) = (quoted(&key.database), quoted(&key.table));
         let of = format!("TABLE_SCHEMA = {database} AND TABLE_NAME = {table}");
         let rows = conn.query(format!(
-            "SELECT COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, CHARACTER_SET_NAME, GENERATION_EXPRESSION, EXTRA, IS_NULLABLE \
+            "SELECT COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, CHARACTER_SET_NAME, GENERATION_EXPRESSION, EXTRA, IS_NULLABLE, \
+             COLLATION_NAME \
              FROM information_schema.COLUMNS WHERE {of} ORDER BY ORDINAL_POSITION"
         ))?;
         if rows.rows.is_empty() {
@@ -74,6 +77,7 @@ impl Definition {
                 data_type: text(row, 1).to_ascii_lowercase(),
                 unsigned: text(row, 2).contains("unsigned"),
                 charset: rows.text(row, 3),
+                collation: rows.text(row, 7),
                 generated: !text(row, 4).is_empty(),
                 on_update: text(row, 5).to_ascii_lowercase().contains("on update"),
             })

@@ -53,6 +53,24 @@ impl Typed<'_> {
         }
     }
 
+    /// A text with a character set; the values of ENUM and SET are numbers here.
+    pub fn is_text(&self) -> bool {
+        use ColumnType as T;
+        self.is.charset.is_some()
+            && matches!(self.column.kind, T::Char { .. } | T::VarChar { .. } | T::Blob { .. })
+    }
+
+    /// The value as it is written into a row. The error says what it is that can't be written.
+    pub fn written(&self, bytes: Option<&[u8]>) -> std::result::Result<String, String> {
+        let value = self.literal(bytes)?;
+        match self.column.kind {
+            ColumnType::Enum { .. } if value == "0" => {
+                Err("the value 0, that of a word which the ENUM does not have".to_owned())
+            }
+            _ => Ok(value),
+        }
+    }
+
     fn plain(&self, kind: ColumnType, bytes: &[u8]) -> std::result::Result<String, String> {
         use ColumnType as T;
         let unreadable = || format!("a value of type {} that can't be read", self.is.data_type);
@@ -94,6 +112,11 @@ impl Typed<'_> {
             }
             T::Geometry { .. } | T::Vector { .. } => {
                 format!("HEX({name}) <=> '{}'", hex(stripped).to_uppercase())
+            }
+            // 1 and 1.0 are equal in JSON, and not the same.
+            T::Json { .. } => {
+                let value = self.literal(Some(bytes))?;
+                format!("({name} <=> {value} AND CAST({name} AS CHAR) <=> CAST({value} AS CHAR))")
             }
             _ => format!("{name} <=> {}", self.literal(Some(bytes))?),
         })
@@ -161,7 +184,8 @@ fn json(bytes: &[u8]) -> std::result::Result<String, String> {
 /// zero, as signed, larger ones as unsigned.
 fn reads_back(value: &Json) -> bool {
     match value {
-        Json::Opaque { .. } => false,
+        // The server reads a number with a fraction out of JSON less exactly than out of SQL.
+        Json::Opaque { .. } | Json::Double(_) => false,
         Json::Int(value) => *value <= i64::from(u32::MAX),
         Json::Uint(value) => *value > u64::from(u32::MAX),
         Json::Array(items) => items.iter().all(reads_back),
@@ -180,6 +204,7 @@ fn made(value: &Json) -> std::result::Result<String, String> {
     match value {
         Json::Int(value) => Ok(format!("CAST({value} AS SIGNED)")),
         Json::Uint(value) => Ok(format!("CAST({value} AS UNSIGNED)")),
+        Json::Double(value) => Ok(format!("{value:e}")),
         Json::Array(items) => Ok(format!("JSON_ARRAY({})", all(items.iter().map(made).collect())?)),
         Json::Object(members) => {
             let member = |(name, item): &(String, Json)| {
@@ -265,7 +290,35 @@ mod tests {
         assert_eq!(decimal(&[3, 2, 0x81, 25]), "1.25");
         assert_eq!(decimal(&[11, 2, 0x80, 0, 0, 1, 25]), "CAST(1.25 AS DECIMAL(11, 2))");
         assert!(made(&Json::Opaque { kind: 252, data: Vec::new() }).unwrap_err().contains("252"));
+        let double = Json::Array(vec![Json::Double(9_088_544_342.689_999), Json::Double(1.0)]);
+        assert_eq!(made(&double).unwrap(), "JSON_ARRAY(9.088544342689999e9, 1e0)");
         assert!(reads_back(&Json::Int(-1)) && !reads_back(&Json::Int(1 << 40)));
+    }
+
+    #[test]
+    fn the_value_of_no_word_of_an_enum_is_compared_and_never_written() {
+        let is = ColumnDefinition {
+            name: "e".into(),
+            data_type: "enum".into(),
+            unsigned: false,
+            charset: Some("utf8mb4".into()),
+            collation: Some("utf8mb4_bin".into()),
+            generated: false,
+            on_update: false,
+        };
+        let column = Column {
+            kind: ColumnType::Enum { bytes: 1 },
+            width: holdfast_binlog::columns::Width::Fixed(1),
+            nullable: true,
+            unsigned: None,
+        };
+        let typed = Typed { column, is: &is };
+        assert_eq!(typed.is_exactly(Some(&[0])).unwrap(), "`e` <=> 0");
+        assert!(typed.written(Some(&[0])).unwrap_err().contains("the ENUM does not have"));
+        assert_eq!(
+            (typed.written(Some(&[1])).unwrap(), typed.written(None).unwrap()),
+            ("1".into(), "NULL".into())
+        );
     }
 
     #[test]

@@ -75,6 +75,23 @@ impl Table {
         Ok(parts.join(" AND "))
     }
 
+    /// A SELECT of the values of the row's key, that compares as the server's index does.
+    pub fn key_select(&self, image: &Image) -> Result<String> {
+        let mut parts = Vec::new();
+        for at in &self.is.key {
+            let Some(typed) = self.typed(*at) else { continue };
+            let value = image.get(*at).ok_or_else(|| self.lacking(*at))?.as_deref();
+            let value = typed.literal(value).map_err(|what| self.unwritable(*at, &what))?;
+            parts.push(match (&typed.is.charset, &typed.is.collation) {
+                (Some(charset), Some(collation)) if typed.is_text() => {
+                    format!("CONVERT({value} USING {charset}) COLLATE {collation} AS k{at}")
+                }
+                _ => format!("{value} AS k{at}"),
+            });
+        }
+        Ok(format!("SELECT {}", parts.join(", ")))
+    }
+
     /// The row's key for a person.
     pub fn shown(&self, image: &Image) -> String {
         let columns = self.stored().filter(|(at, _)| !self.has_key() || self.is.key.contains(at));
@@ -162,7 +179,7 @@ impl Step {
         let table = &self.table;
         let value = |image: &Image, at: usize, typed: &Typed<'_>| {
             let bytes = image.get(at).ok_or_else(|| table.lacking(at))?.as_deref();
-            typed.literal(bytes).map_err(|what| table.unwritable(at, &what))
+            typed.written(bytes).map_err(|what| table.unwritable(at, &what))
         };
         let limit = if table.has_key() { "" } else { " LIMIT 1" };
         match (&self.now, &self.then) {

@@ -13,33 +13,35 @@
 //! 6. Second start, as the server will be handed over; the proof looks at this one.
 //! 7. The fence; the marker says so last.
 
+mod begin;
+mod prove;
+mod replay;
+mod settings;
+
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use holdfast_binlog::tables::TableKey;
-use holdfast_engine::{
-    Listen, PrivateServer, Programs, RecoveredCoordinates, StartOptions, prepare_mariadb_while,
-};
-use holdfast_format::gtid::{Flavor as GtidFlavor, GtidSet};
-use holdfast_format::record::{Position, SourceKind};
+use begin::lacking;
+use holdfast_engine::{Listen, PrivateServer, Programs, StartOptions};
+use holdfast_format::gtid::Flavor as GtidFlavor;
+use holdfast_format::record::Position;
 use holdfast_mysql::{Conn, Flavor};
 use holdfast_replay::checkpoint::{self, Applied};
 use holdfast_replay::net::{self, SteppedDown};
 use holdfast_replay::{scan, serial};
+use settings::settings;
+pub use settings::source_settings;
 
-use crate::catalog::{Catalog, count_rows};
-use crate::error::{Error, Foreign, Result};
+use crate::error::{Error, Result};
+use crate::fence;
 use crate::layout::{self, Found, Over, Space, Taking};
 use crate::marker::{Marker, State};
 use crate::plan::Plan;
 use crate::progress::{Phase, Progress, boot_id};
-use crate::proof::{self, Evidence};
 use crate::range::RangeLog;
 use crate::report::{Check, Prove, Report, Seconds};
 use crate::seam::{Base, LaidOut, LayingOut, Log};
-use crate::tally::Tally;
-use crate::{elsewhere, fence, recovered};
 
 /// The restored server's log, in its folder.
 pub const SERVER_LOG: &str = "holdfast-server.log";
@@ -395,42 +397,7 @@ impl<'a> Restore<'a, '_> {
         progress.phase = Phase::Settled;
         progress.write(self.folder)?;
         self.go_on_or_stop()?;
-        let server = self.start("the restored server", &[])?;
-        let mut conn = server.connect()?;
-        self.report.seconds.restart = restarting.elapsed().as_secs_f64();
-        elsewhere::refuse(&mut conn, self.folder)?;
-        self.request.watch.step(Step::Prove);
-        let proving = Instant::now();
-        let end = Catalog::read(&mut conn, false)?;
-        self.report.tables = end.tables.len() as u64;
-        let tally = match &log {
-            Some(log) => {
-                let mut tally = Tally::new(&progress.before, &end, progress.held.executed.as_ref());
-                tally.read(log)?;
-                Some(tally)
-            }
-            None => None,
-        };
-        if let Some(tally) = &tally {
-            let by_position = log.as_ref().map_or(0, RangeLog::left_out);
-            self.report.transactions_in_base = tally.skipped + by_position;
-        }
-        let evidence = Evidence {
-            recovered: &progress.before,
-            end: &end,
-            tally: tally.as_ref(),
-            level: self.request.level,
-            check_budget: Duration::from_secs(120).max(began.elapsed() / 10),
-            go_on: &|| !self.request.watch.cancelled(),
-        };
-        let checks = proof::prove(&mut conn, &evidence);
-        self.go_on_or_stop()?;
-        self.report.checks.extend(checks?);
-        self.report.seconds.prove = proving.elapsed().as_secs_f64();
-        drop(conn);
-        let stopping = Instant::now();
-        server.stop(SHUTDOWN_LIMIT)?;
-        self.report.seconds.restart += stopping.elapsed().as_secs_f64();
+        self.prove(&progress, log.as_ref(), restarting, began)?;
         let failures = self.report.failures();
         if !failures.is_empty() {
             conclude(self.report, began);
@@ -462,208 +429,6 @@ impl<'a> Restore<'a, '_> {
         RangeLog::new(log, range.until, &progress.coordinates, &progress.held, base).map(Some)
     }
 
-    /// First start of a base that was laid out: where it stands by the server's own recovery, and what is on it.
-    fn begin(&mut self, laid_out: LaidOut) -> Result<(Progress, PrivateServer, Conn)> {
-        let base = self.request.base;
-        let (server, found) = self.recover()?;
-        let mut conn = server.connect()?;
-        elsewhere::refuse(&mut conn, self.folder)?;
-        let held = recovered::check(base.coordinates(), &found, self.gtid_flavor())?;
-        self.request.watch.step(Step::Inspect);
-        let before = Catalog::read(&mut conn, self.request.level == Prove::Full)?;
-        let progress = Progress {
-            base: base.id(),
-            boot_id: boot_id(),
-            phase: Phase::Replaying,
-            laid_out,
-            coordinates: base.coordinates().clone(),
-            held,
-            before,
-            done: 0,
-            gtids: String::new(),
-        };
-        Ok((progress, server, conn))
-    }
-
-    /// Starts the server of a restore that goes on. Nothing is touched before it is known that it can.
-    fn go_on(
-        &mut self,
-        progress: &Progress,
-        marker: &Marker,
-    ) -> Result<(PrivateServer, Conn, scan::Summary)> {
-        self.request.watch.step(Step::Inspect);
-        let mut summary = scan::Summary::default();
-        if let Some(log) = self.range(progress)? {
-            summary = scan::scan(&log).map_err(Error::of_scan)?;
-        }
-        if summary.transactions < progress.done {
-            return Err(self.backwards()?);
-        }
-        summary.check()?;
-        self.target.go_on(marker)?;
-        self.request.watch.step(Step::Recover);
-        let started = Instant::now();
-        let server =
-            self.start("the restored server that goes on", &serial::server_args(self.gtid_flavor()))?;
-        let mut conn = server.connect()?;
-        self.report.seconds.recover = started.elapsed().as_secs_f64();
-        if progress.phase == Phase::Settled {
-            let (found, flavor) = (self.gtids(&mut conn)?, self.gtid_flavor());
-            let set = |text: &str| match text {
-                "" => Ok(GtidSet::empty(flavor)),
-                text => GtidSet::parse(flavor, text),
-            };
-            if set(&found)? != set(&progress.gtids)? {
-                let (folder, left) = (self.folder.to_path_buf(), progress.gtids.clone());
-                return Err(Error::Touched { folder, left, found });
-            }
-        }
-        Ok((server, conn, summary))
-    }
-
-    fn backwards(&self) -> Result<Error> {
-        Ok(Error::Backwards {
-            folder: self.folder.to_path_buf(),
-            reached: Marker::read(self.folder)?.map_or_else(String::new, |there| there.target),
-            wanted: self.request.plan.target.clone(),
-        })
-    }
-
-    /// The server's GTIDs: what it has executed (MySQL), or where it stands (MariaDB).
-    fn gtids(&self, conn: &mut Conn) -> Result<String> {
-        let text = conn.query_text(match self.programs.flavor() {
-            Flavor::MySql => "SELECT @@GLOBAL.gtid_executed",
-            Flavor::MariaDb => "SELECT @@GLOBAL.gtid_current_pos",
-        })?;
-        Ok(text.unwrap_or_default().split_whitespace().collect())
-    }
-
-    /// First start. Gives where the copy stands by the server's own recovery.
-    fn recover(&mut self) -> Result<(PrivateServer, RecoveredCoordinates)> {
-        self.request.watch.step(Step::Recover);
-        let started = Instant::now();
-        let mut prepared = None;
-        if self.request.base.kind() == SourceKind::Xbstream && self.programs.flavor() == Flavor::MariaDb {
-            let log = self.folder.join(SERVER_LOG);
-            let go_on = || !self.request.watch.cancelled();
-            prepared =
-                prepare_mariadb_while(self.programs, self.folder, &log, RECOVERY_LIMIT, &go_on)?.recovered;
-        }
-        let server =
-            self.start("the restored server's first start", &serial::server_args(self.gtid_flavor()))?;
-        let mut found = server.recovered()?;
-        if let Some(prepared) = prepared {
-            // The start after --prepare has nothing left to recover.
-            (found.file, found.position) = (prepared.file, prepared.position);
-        }
-        self.report.seconds.recover = started.elapsed().as_secs_f64();
-        Ok((server, found))
-    }
-
-    fn start(&self, purpose: &str, more: &[String]) -> Result<PrivateServer> {
-        let mut options = StartOptions::new(self.programs.clone(), self.folder);
-        options.purpose = purpose.to_owned();
-        options.timeout = RECOVERY_LIMIT;
-        options.log = Some(self.folder.join(SERVER_LOG));
-        options.extra_args = settings(self.request.base, self.programs.flavor());
-        options.extra_args.extend(more.iter().cloned());
-        Ok(PrivateServer::start_while(options, &|| !self.request.watch.cancelled())?)
-    }
-
-    /// Counts the rows of the tables that the range changes, as they were in the base. Tables that nothing of what is
-    /// applied already names are still as they were.
-    fn count_changed(
-        &self,
-        conn: &mut Conn,
-        log: &RangeLog<'_>,
-        progress: &mut Progress,
-        applied: Applied,
-    ) -> Result<()> {
-        if self.request.level < Prove::Standard {
-            return Ok(());
-        }
-        let nothing = Catalog::default();
-        let mut tally = Tally::new(&nothing, &nothing, progress.held.executed.as_ref());
-        tally.read(log)?;
-        let before = &mut progress.before;
-        let untouched =
-            |key: &TableKey| tally.tables.get(key).is_none_or(|table| table.first > applied.touched);
-        let mut named: Vec<TableKey> = if self.request.level == Prove::Full {
-            before.tables.keys().filter(|key| untouched(key)).cloned().collect()
-        } else {
-            tally.tables.keys().filter(|key| untouched(key)).cloned().collect()
-        };
-        // Rows of children may go with their parents'.
-        let children = before.cascades.iter().map(|cascade| cascade.child.clone());
-        if applied.touched == 0 {
-            named.extend(children);
-        } else {
-            let children: Vec<TableKey> = children.collect();
-            named.retain(|key| !children.contains(key));
-        }
-        for key in named {
-            self.go_on_or_stop()?;
-            let Some(facts) = before.tables.get_mut(&key).filter(|facts| facts.rows.is_none()) else {
-                continue;
-            };
-            facts.rows = match count_rows(conn, &key) {
-                Ok(rows) => Some(rows),
-                // A statement of an earlier run may have taken it away already: it is not counted, and the proof says so.
-                Err(Error::Sql(holdfast_mysql::Error::Server(_))) if applied.touched > 0 => None,
-                Err(error) => return Err(error),
-            };
-        }
-        Ok(())
-    }
-
-    fn replay(
-        &mut self,
-        server: &PrivateServer,
-        conn: &mut Conn,
-        log: &RangeLog<'_>,
-        progress: &mut Progress,
-        summary: &scan::Summary,
-    ) -> Result<()> {
-        let held = &progress.held;
-        let options = serial::Options {
-            plan: progress.base.clone(),
-            boot_id: progress.boot_id.clone(),
-            base: held.executed.clone().unwrap_or_else(|| GtidSet::empty(self.gtid_flavor())),
-            done: progress.done,
-        };
-        let connect = || server.connect().map_err(|error| Box::new(error) as Foreign);
-        let how = net::Options { mode: self.mode, ..net::Options::default() };
-        if !self.stepped.is_empty() {
-            net::step_down(conn, &options, self.stepped)?;
-        }
-        let outcome = net::run(conn, &connect, log, &options, &how, summary, &mut |progress| {
-            progress.in_order.iter().for_each(|table| self.request.watch.note(table));
-            self.request.watch.step(Step::Replay {
-                transactions: progress.transactions,
-                bytes: progress.bytes,
-                through_us: progress.consistent_through_micros,
-                limit: progress.limit,
-            });
-            if self.request.watch.cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })?;
-        self.report.transactions_replayed = outcome.summary.transactions.saturating_sub(outcome.in_base);
-        let in_order = outcome.classes.iter().filter(|(_, class)| **class != net::Class::Net);
-        self.report.replayed_in_order = in_order.map(|(table, class)| format!("{table}: {class}")).collect();
-        self.report.remarks = remarks(summary, &outcome.prepared);
-        self.report.remarks.extend(self.stepped.iter().map(|SteppedDown { tables, why, .. }| {
-            let names: Vec<String> = tables.iter().map(ToString::to_string).collect();
-            format!(
-                "the base was laid out again, to replay {} in order, after a part of a net change was applied: {why}",
-                names.join(", ")
-            )
-        }));
-        // On record before the checkpoint in the server goes.
-        (progress.done, progress.phase) = (outcome.summary.transactions, Phase::Replayed);
-        progress.write(self.folder)?;
-        holdfast_replay::finish::finish(conn, &outcome.gtids, &outcome.binlog_state)?;
-        Ok(())
-    }
-
     /// Last start, fenced: as whoever asked for the server will find it.
     fn hand_over(&self) -> Result<(PrivateServer, Conn)> {
         let mut options = StartOptions::new(self.programs.clone(), self.folder);
@@ -680,83 +445,4 @@ impl<'a> Restore<'a, '_> {
         fence::put_up(&server, &mut conn)?;
         Ok((server, conn))
     }
-}
-
-/// What is to be said of the replay.
-fn remarks(summary: &scan::Summary, prepared: &[String]) -> Vec<String> {
-    let unsafe_statement = |statement: &String| {
-        format!("replayed as a statement, and may have done something else than on the source: {statement}")
-    };
-    let mut out: Vec<String> = summary.unsafe_statements.iter().map(unsafe_statement).collect();
-    let more = summary.unsafe_count.saturating_sub(out.len() as u64);
-    if more > 0 {
-        out.push(format!("and {more} more such statements"));
-    }
-    out.extend(prepared.iter().map(|name| {
-        format!(
-            "the XA transaction {name} was prepared and not decided yet: decide it by XA COMMIT or XA ROLLBACK, until then \
-             its locks stand"
-        )
-    }));
-    out
-}
-
-/// Tables that a clone made without their rows. The source names only those that the backup's account may see.
-fn lacking(kind: SourceKind, before: &Catalog, named: &[String]) -> Vec<String> {
-    const ROWLESS: [&str; 4] = ["BLACKHOLE", "FEDERATED", "MEMORY", "MRG_MYISAM"];
-    if kind != SourceKind::Clone {
-        return Vec::new();
-    }
-    let carried = |engine: &str| engine == "InnoDB" || ROWLESS.contains(&engine);
-    let missing = before.tables.iter().filter(|(_, facts)| !carried(&facts.engine));
-    let sentence = |(key, facts): (&TableKey, &crate::catalog::TableFacts)| {
-        format!(
-            "the rows of {key} ({}) are not in the backup: a clone carries InnoDB tables only",
-            facts.engine
-        )
-    };
-    let known = |key: &TableKey| named.iter().any(|line| line.contains(&format!(" {key} ")));
-    missing.filter(|(key, _)| !known(key)).map(sentence).collect()
-}
-
-/// What a server must be given to open the copy as the source did, from the source's own settings (`fact` looks one up).
-/// Paths are not among them: everything lies in the one folder now.
-pub fn source_settings<'f>(fact: impl Fn(&str) -> Option<&'f str>, flavor: Flavor) -> Vec<String> {
-    let mut names = vec![
-        "innodb_page_size",
-        "innodb_data_file_path",
-        "lower_case_table_names",
-        "character_set_server",
-        "collation_server",
-        "sql_mode",
-    ];
-    match flavor {
-        Flavor::MySql => names.extend(["gtid_mode", "enforce_gtid_consistency"]),
-        Flavor::MariaDb => names.push("innodb_undo_tablespaces"),
-    }
-    let given = names.into_iter().filter_map(|name| fact(name).map(|value| (name, value)));
-    given.map(|(name, value)| format!("--{}={value}", name.replace('_', "-"))).collect()
-}
-
-/// The settings of the private server.
-fn settings(base: &dyn Base, flavor: Flavor) -> Vec<String> {
-    let mut args = source_settings(|name| base.fact(name), flavor);
-    args.push(format!("--innodb-buffer-pool-size={}", buffer_pool(base.bytes())));
-    // An identity of its own: two servers with one number must never meet in one topology.
-    let mut id = [0_u8; 4];
-    if getrandom::fill(&mut id).is_ok() {
-        args.push(format!("--server-id={}", u32::from_le_bytes(id).max(1)));
-    }
-    args
-}
-
-/// As much as the data and a quarter more, but no more than a quarter of what is free.
-fn buffer_pool(bytes: u64) -> u64 {
-    const LEAST: u64 = 64 << 20;
-    let free_kib = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
-        let line = text.lines().find(|line| line.starts_with("MemAvailable:"))?.to_owned();
-        line.split_whitespace().nth(1)?.parse::<u64>().ok()
-    });
-    let quarter = free_kib.unwrap_or(0).saturating_mul(1024) / 4;
-    bytes.saturating_add(bytes / 4).min(quarter).max(LEAST)
 }

@@ -1,0 +1,62 @@
+//! The second start, as the server will be handed over, and the proof that looks at it.
+
+use std::time::{Duration, Instant};
+
+use super::{Restore, SHUTDOWN_LIMIT, Step};
+use crate::catalog::Catalog;
+use crate::elsewhere;
+use crate::error::Result;
+use crate::progress::Progress;
+use crate::proof::{self, Evidence};
+use crate::range::RangeLog;
+use crate::tally::Tally;
+
+impl Restore<'_, '_> {
+    /// Starts the server, proves it, and shuts it down again. `restarting` is when the server before it was told to
+    /// stop, `began` when the restore began.
+    pub(super) fn prove(
+        &mut self,
+        progress: &Progress,
+        log: Option<&RangeLog<'_>>,
+        restarting: Instant,
+        began: Instant,
+    ) -> Result<()> {
+        let server = self.start("the restored server", &[])?;
+        let mut conn = server.connect()?;
+        self.report.seconds.restart = restarting.elapsed().as_secs_f64();
+        elsewhere::refuse(&mut conn, self.folder)?;
+        self.request.watch.step(Step::Prove);
+        let proving = Instant::now();
+        let end = Catalog::read(&mut conn, false)?;
+        self.report.tables = end.tables.len() as u64;
+        let tally = match log {
+            Some(log) => {
+                let mut tally = Tally::new(&progress.before, &end, progress.held.executed.as_ref());
+                tally.read(log)?;
+                Some(tally)
+            }
+            None => None,
+        };
+        if let Some(tally) = &tally {
+            let by_position = log.map_or(0, RangeLog::left_out);
+            self.report.transactions_in_base = tally.skipped + by_position;
+        }
+        let evidence = Evidence {
+            recovered: &progress.before,
+            end: &end,
+            tally: tally.as_ref(),
+            level: self.request.level,
+            check_budget: Duration::from_secs(120).max(began.elapsed() / 10),
+            go_on: &|| !self.request.watch.cancelled(),
+        };
+        let checks = proof::prove(&mut conn, &evidence);
+        self.go_on_or_stop()?;
+        self.report.checks.extend(checks?);
+        self.report.seconds.prove = proving.elapsed().as_secs_f64();
+        drop(conn);
+        let stopping = Instant::now();
+        server.stop(SHUTDOWN_LIMIT)?;
+        self.report.seconds.restart += stopping.elapsed().as_secs_f64();
+        Ok(())
+    }
+}

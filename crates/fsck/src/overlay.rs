@@ -54,7 +54,7 @@ impl Objects for Overlay<'_> {
         Ok(())
     }
 
-    fn sync(&self, name: &ObjectName) -> Result<()> {
+    fn renew(&self, name: &ObjectName) -> Result<()> {
         Err(Self::refused(name))
     }
 

@@ -23,6 +23,9 @@ const WRITE_BUFFER_BYTES: usize = 256 * 1024;
 /// for, finds little left.
 const BEGIN_BYTES: u64 = 4 * 1024 * 1024;
 
+/// Bytes of an object that are copied at a time when it is written anew.
+const RENEW_BYTES: usize = 1024 * 1024;
+
 /// Depth of folders that `list` follows: names have at most a handful of parts.
 const LIST_DEPTH_MAX: usize = 16;
 
@@ -150,11 +153,16 @@ impl Directory {
     }
 
     /// Writes and syncs a temporary file beside `path`, locked for as long as the returned value lives.
-    fn temporary(&self, path: &Path, bytes: &[u8], kind: LockKind) -> Result<(PathBuf, Option<Lock>)> {
+    fn temporary(
+        &self,
+        path: &Path,
+        kind: LockKind,
+        fill: impl FnOnce(&dyn File) -> Result<()>,
+    ) -> Result<(PathBuf, Option<Lock>)> {
         let tmp = folder_of(path).join(temporary_name());
         let file = self.disk.open(&tmp, Open::CreateNew)?;
         let done = self.disk.lock(&tmp, kind, Wait::Try).and_then(|lock| {
-            file.write_all_at(0, bytes)?;
+            fill(file.as_ref())?;
             file.sync_all()?;
             Ok(lock)
         });
@@ -168,11 +176,21 @@ impl Directory {
         }
     }
 
+    /// Puts what `fill` writes in the place of a file, or anew.
+    fn replace_by(&self, path: &Path, fill: impl FnOnce(&dyn File) -> Result<()>) -> Result<()> {
+        let (tmp, _lock) = self.temporary(path, LockKind::Exclusive, fill)?;
+        if let Err(e) = self.disk.rename(&tmp, path) {
+            let _ = self.disk.remove_file(&tmp);
+            return Err(e);
+        }
+        self.sync_dir(&folder_of(path))
+    }
+
     /// Puts a whole new object in place; the lock of its temporary file goes with the file to its name.
     fn put_new(&self, name: &ObjectName, bytes: &[u8], kind: LockKind) -> Result<(Put, Option<Lock>)> {
         let path = self.path_for_new(name)?;
         let dir = folder_of(&path);
-        let (tmp, lock) = self.temporary(&path, bytes, kind)?;
+        let (tmp, lock) = self.temporary(&path, kind, |file| file.write_all_at(0, bytes))?;
         match self.disk.rename_noreplace(&tmp, &path) {
             Ok(()) => {
                 self.sync_dir(&dir)?;
@@ -236,24 +254,29 @@ impl Objects for Directory {
     }
 
     fn replace(&self, name: &ObjectName, bytes: &[u8]) -> Result<()> {
-        let path = self.path_for_new(name)?;
-        let (tmp, _lock) = self.temporary(&path, bytes, LockKind::Exclusive)?;
-        if let Err(e) = self.disk.rename(&tmp, &path) {
-            let _ = self.disk.remove_file(&tmp);
-            return Err(e);
-        }
-        self.sync_dir(&folder_of(&path))
+        self.replace_by(&self.path_for_new(name)?, |file| file.write_all_at(0, bytes))
     }
 
     fn read_into(&self, name: &ObjectName, offset: u64, buf: &mut [u8]) -> Result<()> {
         self.disk.open(&self.path(name), Open::Read)?.read_exact_at(offset, buf)
     }
 
-    fn sync(&self, name: &ObjectName) -> Result<()> {
+    fn renew(&self, name: &ObjectName) -> Result<()> {
         self.writable()?;
         let path = self.path(name);
-        self.disk.open(&path, Open::Write)?.sync_all()?;
-        self.sync_dir(&folder_of(&path))
+        let old = self.disk.open(&path, Open::Read)?;
+        self.replace_by(&path, |new| {
+            let (mut at, mut len) = (0, old.len()?);
+            let mut part = vec![0; RENEW_BYTES];
+            while len > 0 {
+                let take = usize::try_from(len).map_or(RENEW_BYTES, |len| len.min(RENEW_BYTES));
+                let part = part.get_mut(..take).unwrap_or_default();
+                old.read_exact_at(at, part)?;
+                new.write_all_at(at, part)?;
+                (at, len) = (at + take as u64, len - take as u64);
+            }
+            Ok(())
+        })
     }
 
     fn len(&self, name: &ObjectName) -> Result<u64> {

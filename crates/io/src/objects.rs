@@ -130,7 +130,9 @@ pub trait Objects: Send + Sync + fmt::Debug {
     }
 
     /// Makes an object durable as far as it can be read now, whoever wrote it: for what a writer that died left behind.
-    fn sync(&self, name: &ObjectName) -> Result<()>;
+    /// It is written anew, and a copy takes its place at once. A sync alone would not do: if one of that writer failed, the
+    /// system may hold its bytes as written, give them to every reader, and never write them.
+    fn renew(&self, name: &ObjectName) -> Result<()>;
 
     /// Length of an object in bytes; [`Error::NotFound`] if there is none.
     fn len(&self, name: &ObjectName) -> Result<u64>;

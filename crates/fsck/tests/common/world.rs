@@ -15,7 +15,7 @@ use holdfast_store::format::manifest::Envelope;
 use holdfast_store::format::map::FileKind;
 use holdfast_store::format::record::Record;
 use holdfast_store::{
-    Error, FileSpec, FixedClock, LogKind, LogWriter, OpenOptions, Repository, ScrubOptions, parity,
+    Error, FileSpec, FixedClock, LogFrame, LogKind, LogWriter, OpenOptions, Repository, ScrubOptions, parity,
 };
 
 use crate::common::{
@@ -385,7 +385,8 @@ impl World {
         }
         let mut frames = Vec::new();
         for segment in repo.logs(stream()).unwrap() {
-            frames.extend(repo.read_log(&segment, 0).unwrap().map(|f| f.unwrap().plain));
+            let frame = |f: Result<LogFrame, Error>| f.unwrap_or_else(|e| panic!("{label}: {e}")).plain;
+            frames.extend(repo.read_log(&segment, 0).unwrap().map(frame));
         }
         // What was appended and not acknowledged may be between.
         let mut at = frames.iter();

@@ -223,8 +223,9 @@ fn lock_within(inner: &Inner, stream: StreamKey, wait: Duration) -> Result<Lock>
     }
 }
 
-/// Puts the footer of a segment whose writer died. Its frames are made durable first: a footer may not list what a
-/// power cut could still take. False if a frame that was durable once can't be read any more: then the segment stays as
+/// Puts the footer of a segment whose writer died. Its frames are written anew first: a footer may not list what a power
+/// cut could still take, and of a writer that ended because its sync failed the system may hold frames that no later
+/// sync writes. False if a frame that was durable once can't be read any more: then the segment stays as
 /// it is.
 fn finish_left_behind(inner: &Inner, segment: &LogSegment) -> Result<bool> {
     let name = ObjectName::new(names::log(segment.segment))?;
@@ -232,7 +233,7 @@ fn finish_left_behind(inner: &Inner, segment: &LogSegment) -> Result<bool> {
     if inner.objects.exists(&foot)? {
         return Ok(true);
     }
-    inner.objects.sync(&name)?;
+    inner.objects.renew(&name)?;
     let Some(mut frames) = LogFrames::scan(inner, segment.segment, name.clone())? else { return Ok(true) };
     loop {
         match frames.next_any() {

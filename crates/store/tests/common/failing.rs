@@ -51,8 +51,8 @@ impl Objects for Failing {
         }
         self.inner.read_into(name, offset, buf)
     }
-    fn sync(&self, name: &ObjectName) -> Result<()> {
-        self.inner.sync(name)
+    fn renew(&self, name: &ObjectName) -> Result<()> {
+        self.inner.renew(name)
     }
     fn len(&self, name: &ObjectName) -> Result<u64> {
         self.inner.len(name)

@@ -111,9 +111,9 @@ impl Objects for Hooked {
         self.state.op();
         self.inner.read_into(name, offset, buf)
     }
-    fn sync(&self, name: &ObjectName) -> Result<()> {
+    fn renew(&self, name: &ObjectName) -> Result<()> {
         self.state.op();
-        self.inner.sync(name)
+        self.inner.renew(name)
     }
     fn len(&self, name: &ObjectName) -> Result<u64> {
         self.state.op();

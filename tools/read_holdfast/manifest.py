@@ -130,9 +130,9 @@ def check_packs(store: ObjectStore, keys: Keys, records: list[Record], journal: 
             journal.caught(error)
 
 
-def read_heads(store: ObjectStore, keys: Keys, journal: Journal) -> list[Head]:
-    """The good heads, the highest number first."""
-    heads = []
+def read_heads(store: ObjectStore, keys: Keys, journal: Journal) -> tuple[list[Head], set[int]]:
+    """The good heads, the highest number first; and which are there and say nothing."""
+    heads, unread = [], set()
     for index in (0, 1):
         name = f"head/{index}"
         try:
@@ -141,7 +141,8 @@ def read_heads(store: ObjectStore, keys: Keys, journal: Journal) -> list[Head]:
                 heads.append(parse_head(data, name, index, keys))
         except Damage as error:
             journal.caught(error)
-    return sorted(heads, key=lambda head: -head.number)
+            unread.add(index)
+    return sorted(heads, key=lambda head: -head.number), unread
 
 
 def parse_head(data: bytes, name: str, index: int, keys: Keys) -> Head:
@@ -177,7 +178,7 @@ class ManifestReader:
 
     def __init__(self, store: ObjectStore, keys: Keys, journal: Journal):
         self.store, self.keys, self.journal = store, keys, journal
-        self.heads = read_heads(store, keys, journal)
+        self.heads, self.unread_heads = read_heads(store, keys, journal)
         self.numbers = record_numbers(store, journal)
         self.present = self.numbers["manifest"] | self.numbers["manifest2"]
         self.acknowledged = self.heads[0].number if self.heads else -1
@@ -233,7 +234,8 @@ class ManifestReader:
         return record
 
     def _report(self, number: int, record: Optional[Record], errors: list[Damage], missing: list[str]) -> None:
-        may_be_torn = number == self.highest and number > self.acknowledged
+        # A head that can't be read may have named the record of its turn.
+        may_be_torn = number == self.highest and number > self.acknowledged and number % 2 not in self.unread_heads
         if record is None and may_be_torn:
             self.journal.note(f"manifest/{number:016x}", "", "torn last record, never acknowledged; dropped")
             return

@@ -196,6 +196,12 @@ class Scrubbed:
     lost: tuple[bytes, ...]
 
 
+@dataclass(frozen=True)
+class Mended:
+    noticed_by: str
+    deeds: tuple[str, ...]
+
+
 def read_tsid(cur: Cursor) -> tuple[str, str]:
     """UUID and tag of a source of MySQL."""
     uuid = cur.ident().hex()
@@ -284,6 +290,10 @@ def read_healings(cur: Cursor) -> dict[bytes, int]:
     return {cur.ident(): cur.u32() for _ in range(cur.count(LIMIT_RECORD // 20, 20, "segments"))}
 
 
+def read_deeds(cur: Cursor) -> tuple[str, ...]:
+    return tuple(cur.text(LIMIT_TEXT) for _ in range(cur.count(LIMIT_FACTS, 4, "deeds")))
+
+
 def read_server(cur: Cursor) -> ServerPut:
     ident, name = cur.ident(), cur.text(LIMIT_NAME, "name of a server")
     family = cur.choice({0: "unknown", 1: "MySQL", 2: "MariaDB"}, "family of a server")
@@ -365,4 +375,5 @@ RECORD_READERS: dict[int, Callable[[Cursor], object]] = {
     14: lambda cur: BackupLocked(cur.ident(), cur.i64()),
     16: lambda cur: Healed(cur.text(LIMIT_TEXT), read_healings(cur)),
     17: lambda cur: Scrubbed(cur.i64(), cur.option(cur.ident), cur.u64(), cur.u64(), read_segment_ids(cur)),
+    18: lambda cur: Mended(cur.text(LIMIT_TEXT), read_deeds(cur)),
 }

@@ -17,6 +17,10 @@ pub struct ScrubView {
     pub bytes: u64,
     /// Segments healed in this run.
     pub healed: Vec<String>,
+    /// Copies of keyring, heads, records and packs that were written anew in this run.
+    pub renewed: Vec<String>,
+    /// Small objects that are damaged and could not be written anew, each with the reason.
+    pub left: Vec<String>,
     /// Segments of this round with damage past healing.
     pub lost: Vec<String>,
     /// Whether every segment was looked at since the round began.
@@ -52,6 +56,8 @@ pub fn scrub(
         segments: done.segments,
         bytes: done.bytes,
         healed: done.healed.iter().map(|h| h.segment.to_string()).collect(),
+        renewed: done.renewed,
+        left: done.left.iter().map(|(name, why)| format!("{name}: {why}")).collect(),
         lost: done.lost.iter().map(ToString::to_string).collect(),
         round_over: done.round_over,
         round_began: done.round_us,

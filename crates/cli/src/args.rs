@@ -209,7 +209,7 @@ pub enum Verb {
     /// Check or repair the repository with the second reader (the same as holdfast-fsck)
     Fsck(FsckArgs),
 
-    /// Read the repository again where the last scrub stopped, and heal what rotted from parity
+    /// Read the repository again where the last scrub stopped, and heal what rotted from parity or from another copy
     Scrub {
         /// MiB a second at most
         #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]

@@ -146,7 +146,7 @@ fn open_with(common: &Common, key: &Key) -> Result<Catalogue> {
     for (name, why) in catalogue.repository.bad_copies() {
         let message =
             format!("{name} in {} can't be read, and another copy serves: {why}.", catalogue.place.display());
-        Output { json: common.json }.warning(&message, "holdfast fsck --repair writes it anew");
+        Output { json: common.json }.warning(&message, "holdfast scrub writes it anew");
     }
     Ok(catalogue)
 }

@@ -183,14 +183,16 @@ fn scrub(daemon: &Daemon, live: &Live) -> Result<Value> {
     if live.is_cancelled() {
         return Err(Error::new(Code::Interrupted, "The scrub was stopped; the next one goes on there."));
     }
-    if view.lost.is_empty() {
+    let mut wrong = Vec::new();
+    if !view.lost.is_empty() {
+        wrong.push(format!("{} segment(s) have more damage than their parity can heal", view.lost.len()));
+    }
+    wrong.extend(view.left.iter().cloned());
+    if wrong.is_empty() {
         return answer(&view);
     }
-    Err(Error::new(
-        Code::Corruption,
-        format!("{} segment(s) have more damage than their parity can heal.", view.lost.len()),
-    )
-    .with_next(format!("run `holdfast-fsck --full {}`", daemon.config().repository.display())))
+    Err(Error::new(Code::Corruption, format!("{}.", wrong.join("; ")))
+        .with_next(format!("run `holdfast-fsck --full {}`", daemon.config().repository.display())))
 }
 
 /// The second reader in a process of its own: it can be stopped at any moment, and its memory goes with it.

@@ -79,6 +79,8 @@ pub enum Record {
         /// How, for people.
         what: String,
     },
+    /// Small objects that have copies were put in order: keyring, heads, records, packs.
+    Mended(MendedRecord),
     /// A record of a later version, kept as it is.
     Unknown {
         /// Its kind.
@@ -327,6 +329,15 @@ pub struct HealedRecord {
     pub by: String,
     /// The segments.
     pub segments: Vec<Healing>,
+}
+
+/// Small objects that were missing, damaged or not alike, and are in order now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MendedRecord {
+    /// What noticed it: `scrub`, `fsck`.
+    pub by: String,
+    /// What was done, for people: an object's name and what became of it in each.
+    pub what: Vec<String>,
 }
 
 /// What was brought back in one segment.

@@ -180,6 +180,8 @@ fn record() -> impl Strategy<Value = Record> {
                 Record::Scrubbed(ScrubRecord { round_us, after, segments, bytes, lost })
             }
         ),
+        ("[a-z]{0,9}", prop::collection::vec(".{0,9}", 0..5))
+            .prop_map(|(by, what)| Record::Mended(MendedRecord { by, what })),
         (100..200_u16, any::<u16>(), any::<Vec<u8>>()).prop_map(|(kind, version, body)| Record::Unknown {
             kind,
             version,

@@ -27,34 +27,58 @@ pub(crate) fn lock(objects: &dyn Objects) -> Result<Lock> {
     Ok(objects.lock(&ObjectName::new(MANIFEST_LOCK)?, LockKind::Exclusive, LOCK_WAIT)?)
 }
 
-/// Puts copies and heads in order; gives how many, and what could not be. Under the manifest's lock.
+/// What came of putting small objects in order.
+#[derive(Debug, Default)]
+pub(crate) struct Mended {
+    /// What was done, a sentence for each object.
+    pub done: Vec<String>,
+    /// What could not be.
+    pub left: Vec<String>,
+    /// The last record was taken away: heads are to be looked at again.
+    pub dropped: bool,
+}
+
+/// Puts copies and heads in order. Under the manifest's lock.
 pub(crate) fn mend(
     objects: &dyn Objects,
     keys: &Keys,
     menders: &[Mend],
     quarantine: &Quarantine<'_>,
     _lock: &Lock,
-) -> Result<(u64, Vec<String>)> {
-    let (mut done, mut left) = (0_u64, Vec::new());
+) -> Result<Mended> {
+    let mut mended = Mended::default();
     for mend in menders {
-        let (name, bytes) = match mend {
+        let (name, bytes, what) = match mend {
             Mend::Copy { bad, good } => {
                 let most = KEYRING_BYTES_MAX.max(ENVELOPE_BYTES_MAX);
                 let len = objects.len(good)?.min(most);
-                (bad, objects.read(good, 0, len)?)
+                (bad, Some(objects.read(good, 0, len)?), format!("written anew from {good}"))
             }
-            Mend::Head { name, number, hash } => (name, head(keys, *number, *hash)),
+            Mend::Head { name, number, hash } => {
+                (name, Some(head(keys, *number, *hash)), format!("written anew, to name record {number}"))
+            }
+            Mend::LastRecord { name, number, head } => (
+                name,
+                None,
+                format!("taken away: neither record {number} nor {head}, which would name it, can be read"),
+            ),
             _ => continue,
         };
         if let Some(why) = in_the_way(objects, name) {
-            left.push(why);
+            mended.left.push(why);
             continue;
         }
         quarantine.keep(name)?;
-        objects.replace(name, &bytes)?;
-        done = done.saturating_add(1);
+        match bytes {
+            Some(bytes) => objects.replace(name, &bytes)?,
+            None => {
+                objects.delete(name)?;
+                mended.dropped = true;
+            }
+        }
+        mended.done.push(format!("{name}: {what}"));
     }
-    Ok((done, left))
+    Ok(mended)
 }
 
 fn head(keys: &Keys, number: u64, hash: RecordHash) -> Vec<u8> {

@@ -33,6 +33,8 @@ struct Draft {
 pub(crate) enum Mend {
     /// A copy of a small object (keyring, record) that is missing, damaged or old, and a good one.
     Copy { bad: ObjectName, good: ObjectName },
+    /// What is left of the last record, which can't be read in either copy, nor can the head that would name it.
+    LastRecord { name: ObjectName, number: u64, head: &'static str },
     /// A head that should name this record.
     Head { name: ObjectName, number: u64, hash: RecordHash },
     /// A segment with a flaw in it.

@@ -38,7 +38,7 @@ const HOLE_STEPS_MAX: u64 = 64;
 /// Reads and checks heads and chain.
 pub(crate) fn read(objects: &dyn Objects, keys: &Keys, found: &Findings) -> Result<Manifest> {
     let packs = packs::list(objects, found)?;
-    let (heads, heads_read) = read_heads(objects, keys, found)?;
+    let (heads, hidden) = read_heads(objects, keys, found)?;
     let mut numbers: BTreeSet<u64> = BTreeSet::new();
     for folder in MANIFESTS {
         for name in objects.list(folder)? {
@@ -64,10 +64,17 @@ pub(crate) fn read(objects: &dyn Objects, keys: &Keys, found: &Findings) -> Resu
     };
     let mut number = 0;
     while number <= last.unwrap_or(0) {
-        // No head names it, and nothing follows: a writer died here before it acknowledged anything.
-        // A head that is damaged, or that the disk does not give, may name it.
-        let may_be_torn = heads_read && Some(number) == last && named.is_none_or(|named| named < number);
-        chain.step(number, may_be_torn, &mut read)?;
+        // No head names it, and nothing follows: a writer died here before it acknowledged anything. But its own head, if that
+        // is damaged or not given by the disk, may have named it. The other one names what comes after it.
+        let unnamed = Some(number) == last && named.is_none_or(|named| named < number);
+        let own = HEADS.iter().zip(hidden).nth(usize::from(number % 2 == 1));
+        let own = own.filter(|(_, hidden)| *hidden).map(|(head, _)| *head);
+        let end = match own {
+            Some(head) if unnamed => Unnamed::Hidden { head },
+            None if unnamed => Unnamed::Torn,
+            _ => Unnamed::No,
+        };
+        chain.step(number, end, &mut read)?;
         let next = number.saturating_add(1);
         let there = numbers.range(next..).next().copied().or(last).unwrap_or(0).max(next);
         if there.saturating_sub(next) > HOLE_STEPS_MAX {
@@ -109,11 +116,15 @@ pub(crate) fn read(objects: &dyn Objects, keys: &Keys, found: &Findings) -> Resu
     Ok(read)
 }
 
-/// The two heads; a missing one is `None`, and so is one that is reported as damaged. False if one is there, and what it
+/// The two heads; a missing one is `None`, and so is one that is reported as damaged. True for one that is there, and what it
 /// said is not to be had.
-fn read_heads(objects: &dyn Objects, keys: &Keys, found: &Findings) -> Result<([Option<Head>; 2], bool)> {
-    let (mut heads, mut read) = ([None, None], true);
-    for (at, (name, place)) in HEADS.iter().zip(&mut heads).enumerate() {
+fn read_heads(
+    objects: &dyn Objects,
+    keys: &Keys,
+    found: &Findings,
+) -> Result<([Option<Head>; 2], [bool; 2])> {
+    let (mut heads, mut hidden) = ([None, None], [false, false]);
+    for (at, ((name, place), hidden)) in HEADS.iter().zip(&mut heads).zip(&mut hidden).enumerate() {
         let object = ObjectName::new(*name)?;
         let bytes = match objects.len(&object) {
             Ok(len) => objects.read(&object, 0, len.min(HEAD_BYTES_MAX)),
@@ -138,9 +149,9 @@ fn read_heads(objects: &dyn Objects, keys: &Keys, found: &Findings) -> Result<([
             }
         }
         // Heads are replaced whole: whatever else stands there once was one, and nobody knows what it named.
-        read = false;
+        *hidden = true;
     }
-    Ok((heads, read))
+    Ok((heads, hidden))
 }
 
 /// Each head names the newest record of its turn, or one before it if a writer died in between.
@@ -183,6 +194,20 @@ fn mend_heads(heads: &[Option<Head>; 2], chain: &Chain<'_>, found: &Findings) ->
     Ok(())
 }
 
+/// What a record may be that no head names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unnamed {
+    /// A head names it, or a later one is there.
+    No,
+    /// The last one, which a writer that died left.
+    Torn,
+    /// The last one, and its own head is there and can't be read: nobody knows whether it was acknowledged.
+    Hidden {
+        /// That head.
+        head: &'static str,
+    },
+}
+
 type Opened = std::result::Result<(Envelope, Stamped), Flaw>;
 
 /// What is wrong with a copy of a record.
@@ -213,7 +238,7 @@ struct Chain<'a> {
 
 impl Chain<'_> {
     /// Reads both copies of a record, keeps what the first good one says, and compares.
-    fn step(&mut self, number: u64, may_be_torn: bool, read: &mut Manifest) -> Result<()> {
+    fn step(&mut self, number: u64, unnamed: Unnamed, read: &mut Manifest) -> Result<()> {
         let mut good: Option<(Envelope, Stamped)> = None;
         let mut bad: Vec<(String, Flaw)> = Vec::new();
         let mut good_name = None;
@@ -236,7 +261,7 @@ impl Chain<'_> {
         }
         // Nobody died over a record that is whole, whether we can open it or not; and no other copy is put over it.
         let lacking = bad.iter().find_map(|(_, flaw)| flaw.key_lacking);
-        let may_be_torn = may_be_torn && lacking.is_none();
+        let may_be_torn = unnamed == Unnamed::Torn && lacking.is_none();
         if let Some((generation, _)) = lacking {
             self.found.key_lacking(generation, []);
         }
@@ -272,12 +297,29 @@ impl Chain<'_> {
                 self.whole = false;
             }
             None => {
+                if let Unnamed::Hidden { head } = unnamed
+                    && self.whole
+                {
+                    self.last_is_lost(number, head)?;
+                }
                 let what = format!("record {number} is lost, and with it whatever it says");
                 let no = self.found.flaw("manifest", None, what);
                 self.found
                     .affects(no, "every backup and stretch of log that this record made known".to_owned());
                 self.known = false;
                 self.whole = false;
+            }
+        }
+        Ok(())
+    }
+
+    /// Neither the last record nor the head that would name it can be read, and the chain before it is whole: what is left of
+    /// the record can be taken away, so that others can follow.
+    fn last_is_lost(&self, number: u64, head: &'static str) -> Result<()> {
+        for copy in 0..MANIFESTS.len() {
+            let name = ObjectName::new(manifest(copy, number))?;
+            if !matches!(self.objects.exists(&name), Ok(false)) {
+                self.found.mend(Mend::LastRecord { name, number, head });
             }
         }
         Ok(())

@@ -1,18 +1,22 @@
-//! The keyring at work: slots, secrets, the recovery kit.
+//! The keyring at work: slots, secrets, the recovery kit. Its three copies: `copies.rs`.
 
+mod copies;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use holdfast_format::VERSION;
 use holdfast_format::ids::{KeySlotId, RepoId, SegmentId, hex};
 use holdfast_format::keyring::{Kek, KeySlot, Keyring, Secrets, SlotKind, WRITE_FEATURES};
 use holdfast_format::keys;
-use holdfast_format::limits::KEYRING_BYTES_MAX;
 use holdfast_format::names::KEYRINGS;
 use holdfast_format::segment::Birth;
-use holdfast_format::{Error as Format, VERSION};
 use holdfast_io::{ObjectName, Objects};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::cipher::{Cipher, Engine};
 use crate::error::{Error, Result};
 use crate::random;
+pub(crate) use copies::{Copies, agree, read_keyring};
 
 /// What a user opens a repository with.
 pub enum Secret {
@@ -154,8 +158,12 @@ pub(crate) struct Keys {
     pub(crate) unknown_features: u32,
     /// Generation of the keyring that they were read from; none with a kit that stood in for it.
     pub(crate) read_from: Option<u64>,
-    /// Copies of the keyring that can't be read, and why; the others serve.
+    /// Copies of the keyring that could not be read, and why; the others served.
     pub(crate) bad_copies: Vec<(String, String)>,
+    /// They are those of the newest copy of the keyring.
+    of_newest: bool,
+    /// Not all copies of the keyring have the newest of these keys: nothing may be sealed with it.
+    unsettled: AtomicBool,
     secrets: Secrets,
     unlock: Zeroizing<[u8; 32]>,
 }
@@ -189,6 +197,8 @@ impl Keys {
             unknown_features: 0,
             read_from: None,
             bad_copies: Vec::new(),
+            of_newest: false,
+            unsettled: AtomicBool::new(false),
             secrets,
             unlock,
         }
@@ -231,13 +241,16 @@ impl Keys {
 
     /// Reads the keyring and opens it.
     pub(crate) fn open(objects: &dyn Objects, engine: Engine, secret: &Secret) -> Result<Self> {
-        let mut bad_copies = Vec::new();
-        let keyring = read_copies(objects, &mut bad_copies);
+        let copies = Copies::read(objects);
+        let (bad_copies, broken_off) = (copies.bad(), copies.broken_off());
+        let keyring = copies.newest();
         let mut keys = match secret {
             Secret::Kit(kit) => Self::open_with_kit(keyring, engine, kit)?,
             _ => Self::open_with_slot(&keyring?, engine, secret)?,
         };
         keys.bad_copies = bad_copies;
+        // Who came in by a kit that the newest keyring does not know has older keys, which all copies hold.
+        keys.unsettled = AtomicBool::new(broken_off && keys.of_newest);
         Ok(keys)
     }
 
@@ -248,6 +261,7 @@ impl Keys {
             let mut keys = Self::new(keyring.repo, engine, unlock, secrets);
             keys.opened_by = Some(slot.id);
             keys.read_from = Some(keyring.generation);
+            keys.of_newest = true;
             keys.unknown_features = keyring.write_features & !WRITE_FEATURES;
             return Ok(keys);
         }
@@ -257,13 +271,18 @@ impl Keys {
     /// A kit opens the keyring, which may hold newer keys; without any that can be read it stands in for it.
     fn open_with_kit(keyring: Result<Keyring>, engine: Engine, kit: &RecoveryKit) -> Result<Self> {
         let features = keyring.as_ref().map_or(0, |keyring| keyring.write_features);
+        let mut of_newest = false;
         let secrets = match keyring {
             Ok(keyring) if keyring.repo != kit.repo => {
                 return Err(Error::BadKit { why: "it belongs to another repository" });
             }
-            Ok(keyring) => {
-                open_secrets(&keyring, engine, &kit.unlock).unwrap_or_else(|_| kit.secrets.clone())
-            }
+            Ok(keyring) => match open_secrets(&keyring, engine, &kit.unlock) {
+                Ok(secrets) => {
+                    of_newest = true;
+                    secrets
+                }
+                Err(_) => kit.secrets.clone(),
+            },
             // Bytes that the disk does not give are lost like any others; what else may fail may be tried again.
             Err(Error::Io(e)) if !e.is_not_found() && !matches!(e, holdfast_io::Error::Io { .. }) => {
                 return Err(Error::Io(e));
@@ -273,6 +292,7 @@ impl Keys {
         };
         let mut keys = Self::new(kit.repo, engine, kit.unlock.clone(), secrets);
         keys.unknown_features = features & !WRITE_FEATURES;
+        keys.of_newest = of_newest;
         Ok(keys)
     }
 
@@ -308,7 +328,24 @@ impl Keys {
         self.secrets.keks.iter().find(|k| k.generation == generation)
     }
 
+    /// All copies of the keyring have the newest of these keys now.
+    pub(crate) fn settle(&self) {
+        self.unsettled.store(false, Ordering::Release);
+    }
+
+    /// Whether some copies of the keyring lack the newest of these keys.
+    pub(crate) fn unsettled(&self) -> bool {
+        self.unsettled.load(Ordering::Acquire)
+    }
+
+    /// The key that seals what is new. Refused while it is not in all copies of the keyring: with the one that has it,
+    /// everything sealed under it would be lost.
     fn newest_kek(&self) -> Result<&Kek> {
+        if self.unsettled() {
+            let why = "a change of the keys was broken off or is at work, and not all copies of the keyring have the newest \
+                       key; make sure that the folder keyring can be written to, and run the command again";
+            return Err(Error::Refused { op: "seal anything new", why: why.to_owned() });
+        }
         self.secrets.keks.last().ok_or(Error::SelfCheck { what: "a keyring without keys" })
     }
 
@@ -421,43 +458,4 @@ pub(crate) fn open_secrets(keyring: &Keyring, engine: Engine, unlock: &[u8; 32])
     let opened = Cipher::new(engine, unlock)?.open(keyring.nonce, &keyring.aad(), &mut plain);
     opened.map_err(|_| Error::damaged("keyring", "its secrets", "the tag is wrong"))?;
     Secrets::decode(&plain).map_err(Error::format("keyring"))
-}
-
-/// The newest valid one of the three copies.
-pub(crate) fn read_keyring(objects: &dyn Objects) -> Result<Keyring> {
-    read_copies(objects, &mut Vec::new())
-}
-
-/// As [`read_keyring`]; the copies that are there and can't be read, and why, go to `bad`.
-fn read_copies(objects: &dyn Objects, bad: &mut Vec<(String, String)>) -> Result<Keyring> {
-    let mut newest: Option<Keyring> = None;
-    let mut first_error = None;
-    for name in KEYRINGS {
-        match read_copy(objects, name) {
-            Ok(k) if newest.as_ref().is_none_or(|n| n.generation < k.generation) => newest = Some(k),
-            Ok(_) => {}
-            Err(Error::Io(e)) if e.is_not_found() => {}
-            Err(e) => {
-                bad.push((name.to_owned(), e.to_string()));
-                first_error = first_error.or(Some(e));
-            }
-        }
-    }
-    match (newest, first_error) {
-        (Some(keyring), _) => Ok(keyring),
-        (None, Some(e)) => Err(e),
-        (None, None) => Err(Error::NotARepository),
-    }
-}
-
-fn read_copy(objects: &dyn Objects, name: &str) -> Result<Keyring> {
-    let object = ObjectName::new(name)?;
-    let len = objects.len(&object)?;
-    if len > KEYRING_BYTES_MAX {
-        return Err(Error::damaged(name, "its length", format!("{len} bytes")));
-    }
-    Keyring::decode(&objects.read(&object, 0, len)?).map_err(|e| match e {
-        Format::Version { .. } | Format::Features { .. } => Error::OtherFormat { source: e },
-        e => Error::format(name)(e),
-    })
 }

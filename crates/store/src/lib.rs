@@ -24,6 +24,7 @@ mod pool;
 mod random;
 mod reader;
 mod rekey;
+mod renew;
 mod repository;
 mod restore;
 mod scrub;

@@ -3,8 +3,10 @@
 //! Append, under a short lock: read the tail again, put the record twice, sync a head, answer.
 //! Recovery: a record that no head names and that can't be read is the torn last one and is
 //! dropped; any other flaw makes the repository read-only, with every readable record listed.
-//! What makes a long manifest quick to open: `packs.rs`; under other keys: `reseal.rs`.
+//! What makes a long manifest quick to open: `packs.rs`; under other keys: `reseal.rs`; each copy looked
+//! at, and written anew: `copies.rs`.
 
+mod copies;
 mod packs;
 mod reseal;
 
@@ -18,7 +20,7 @@ use holdfast_format::limits::RECORD_BODY_MAX;
 use holdfast_format::manifest::{ENVELOPE_BYTES_MAX, Envelope, HEAD_BYTES, Head, Prefix};
 use holdfast_format::names::{self, HEADS, MANIFEST_LOCK, MANIFESTS};
 use holdfast_format::record::{Record, Stamped};
-use holdfast_io::{Lock, LockKind, ObjectName, Objects, Put};
+use holdfast_io::{Error as Io, Lock, LockKind, ObjectName, Objects, Put};
 
 use crate::error::{Error, Result};
 use crate::keys::Keys;
@@ -57,6 +59,13 @@ impl Heads {
     /// Whether a head that can be read names this record or a later one.
     fn name(&self, number: u64) -> bool {
         self.newest.is_some_and(|head| head.number >= number)
+    }
+
+    /// Whether the head that a record would be named by is there, and nobody knows what it names. The other head says
+    /// nothing of that record: what it names next comes after this one was acknowledged.
+    fn hide(&self, number: u64) -> bool {
+        let own = if number.is_multiple_of(2) { HEADS[0] } else { HEADS[1] };
+        self.unread.iter().any(|(name, _)| *name == own)
     }
 }
 
@@ -152,7 +161,7 @@ impl Manifest {
             Found::Bad(Flaw { key_lacking: Some(generation), .. }) if number == 0 => {
                 return Err(Error::KeyLacking { generation });
             }
-            Found::Bad(Flaw { key_lacking: None, .. }) if torn_may_be && heads.unread.is_empty() => {}
+            Found::Bad(Flaw { key_lacking: None, .. }) if torn_may_be && !heads.hide(number) => {}
             // It may be read the next time; who has the repository open need not take it for lost.
             Found::Bad(Flaw { unread: Some(e), .. }) if self.loaded.load(Ordering::Acquire) => {
                 return Err(e.into());
@@ -353,6 +362,12 @@ impl Manifest {
 
     /// Finishes what a process that died between record and head left: both copies, then the head.
     fn complete(&self, number: u64, hash: RecordHash) -> Result<()> {
+        self.both_copies(number, hash)?;
+        self.put_head(number, hash)
+    }
+
+    /// Makes sure that both copies of a good record are there.
+    fn both_copies(&self, number: u64, hash: RecordHash) -> Result<()> {
         let names =
             [ObjectName::new(names::manifest(0, number))?, ObjectName::new(names::manifest(1, number))?];
         let mut good = None;
@@ -377,7 +392,7 @@ impl Manifest {
         for name in &names {
             self.put_over_torn(name, &bytes)?;
         }
-        self.put_head(number, hash)
+        Ok(())
     }
 
     /// Seals a record and stores both copies.
@@ -446,9 +461,15 @@ impl Manifest {
         self.state().key_lacking
     }
 
-    /// Heads and copies of records that can't be read, and why, while the other one of each serves.
-    pub(crate) fn bad_copies(&self) -> Vec<(String, String)> {
-        self.state().bad_copies.clone().into_iter().collect()
+    /// What is there; nothing if the disk does not give it, as if it were missing: it is made good by what can be read.
+    fn bytes_of(&self, name: &ObjectName, most: u64) -> Result<Option<Vec<u8>>> {
+        let read = self.objects.len(name).and_then(|len| self.objects.read(name, 0, len.min(most)));
+        match read {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(e) if e.is_not_found() => Ok(None),
+            Err(Io::Io { .. } | Io::Refused { .. } | Io::ShortRead { .. }) => Ok(None),
+            Err(e) => Err(e.into()),
+        }
     }
 }
 

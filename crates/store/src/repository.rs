@@ -17,7 +17,7 @@ use crate::cipher::Engine;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::gc::{Prune, PruneOptions, PrunePlan, PruneReport, SegmentTable, retained};
-use crate::keys::{Argon2Cost, Keys, RecoveryKit, Secret};
+use crate::keys::{Argon2Cost, Copies, Keys, RecoveryKit, Secret, agree};
 use crate::logs::{self, LogFrames, LogSegment, LogWriter};
 use crate::manifest::Manifest;
 use crate::reader::BackupReader;
@@ -204,6 +204,10 @@ impl Repository {
         } else {
             keys
         };
+        if keys.unsettled() {
+            // Where this can't be done, as in a place that nobody may write to, everything can be read, and nothing sealed.
+            let _ = agree(objects.as_ref(), &keys);
+        }
         let keys = Arc::new(keys);
         let manifest = Manifest::load(Arc::clone(&objects), Arc::clone(&keys), options.pack_records)?;
         if manifest.next_number() == 0 && manifest.damage().is_none() {
@@ -280,12 +284,17 @@ impl Repository {
         self.inner.manifest.damage()
     }
 
-    /// Copies of keyring, heads and records that could not be read, and why: another copy of each served. `holdfast-fsck
-    /// --repair` writes them anew.
+    /// Copies of keyring, heads and records that could not be read, and why: another copy of each served. They are looked at
+    /// again here, and what was written anew since is none of them any more. [`Repository::scrub`] writes them anew, and so
+    /// does `holdfast-fsck --repair`.
     #[must_use]
     pub fn bad_copies(&self) -> Vec<(String, String)> {
-        let keyrings = self.inner.keys.bad_copies.iter().cloned();
-        keyrings.chain(self.inner.manifest.bad_copies()).collect()
+        let mut keyrings = Vec::new();
+        if !self.inner.keys.bad_copies.is_empty() {
+            keyrings = Copies::read(self.inner.objects.as_ref()).bad();
+        }
+        keyrings.extend(self.inner.manifest.bad_copies());
+        keyrings
     }
 
     /// Takes in what other processes appended since.

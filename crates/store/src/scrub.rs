@@ -1,4 +1,5 @@
-//! The scrub: every byte of every sealed segment read again at a bounded rate, and healed from parity where it rotted.
+//! The scrub: every byte of every sealed segment read again at a bounded rate, and healed from parity where it rotted;
+//! before that, every copy of keyring, heads and records, and what is damaged written anew from another copy.
 //!
 //! It runs beside everything else, a stretch at a time: each run goes on where the one before it
 //! stopped, in the order of ids, and each heal and each stop is a record of the manifest. What parity
@@ -11,13 +12,14 @@ use std::time::{Duration, Instant};
 use holdfast_format::ids::SegmentId;
 use holdfast_format::limits::SEGMENT_BYTES_MAX;
 use holdfast_format::names::{LOGS, PRUNE_LOCK, SEGMENTS};
-use holdfast_format::record::{HealedRecord, Healing, Record, ScrubRecord};
+use holdfast_format::record::{HealedRecord, Healing, MendedRecord, Record, ScrubRecord};
 use holdfast_format::segment::{PAGE_BYTES, Trailer};
 use holdfast_format::session::SessionKind;
 use holdfast_io::{LockKind, ObjectName};
 
 use crate::error::{Error, Result};
 use crate::gc::holders;
+use crate::keys::agree;
 use crate::logs::{LogFrames, LogSegment, LogState};
 use crate::parity::{self, Healed};
 use crate::repository::{Inner, Repository};
@@ -28,6 +30,8 @@ const PIECE_BYTES: u64 = 1024 * 1024;
 const RECORD_EVERY: Duration = Duration::from_secs(15 * 60);
 /// How long a heal waits for garbage collection or a repair to end.
 const PRUNE_WAIT: Duration = Duration::from_secs(60);
+/// Deeds in one record: it stays far below its limit.
+const DEEDS_A_RECORD: usize = 1000;
 /// Longest nap, so that a wish to stop is heard.
 const NAP: Duration = Duration::from_millis(100);
 
@@ -58,6 +62,10 @@ pub struct ScrubSummary {
     pub bytes: u64,
     /// What was healed in this run.
     pub healed: Vec<Healing>,
+    /// Copies of keyring, heads, records and packs that were missing or damaged, and that were written anew in this run.
+    pub renewed: Vec<String>,
+    /// Small objects that are damaged and could not be written anew, and why.
+    pub left: Vec<(String, String)>,
     /// Segments found in this round, this run included, with more damage than parity brings back.
     pub lost: Vec<SegmentId>,
     /// True if the round is over: every segment was looked at since [`ScrubSummary::round_us`].
@@ -125,6 +133,9 @@ impl<'a> Run<'a> {
     }
 
     fn all(&mut self) -> Result<()> {
+        if !self.copies()? {
+            return Ok(());
+        }
         let targets = self.targets()?;
         let mut finished = true;
         for target in &targets {
@@ -146,6 +157,54 @@ impl<'a> Run<'a> {
         self.summary.lost = self.round.lost.clone();
         // A run that looked at nothing has nothing to tell.
         if self.summary.segments > 0 || finished { self.record() } else { Ok(()) }
+    }
+
+    /// The small objects, of which there are copies: at the begin of each round, and whenever one is known to be damaged.
+    /// They are looked at whole or not at all: false if the run ends meanwhile.
+    fn copies(&mut self) -> Result<bool> {
+        let inner = self.inner;
+        match agree(inner.objects.as_ref(), &inner.keys) {
+            Ok(agreed) => {
+                self.summary.renewed.extend(agreed.renewed.into_iter().map(str::to_owned));
+                self.summary.left.extend(agreed.left.into_iter().map(|(name, why)| (name.to_owned(), why)));
+            }
+            // What nobody here can open nobody here can judge.
+            Err(e @ (Error::KeysRotated | Error::NotARepository)) => {
+                self.summary.left.push(("keyring".to_owned(), e.to_string()));
+            }
+            Err(e) if e.is_damage() => self.summary.left.push(("keyring".to_owned(), e.to_string())),
+            Err(e) => return Err(e),
+        }
+        let mut whole = true;
+        if self.round.after.is_none() || !inner.manifest.bad_copies().is_empty() {
+            // They are small, and a run that is too short for all of them must get to the segments all the same: it ends
+            // only if it is told to.
+            let (watch, total) = (self.watch, self.total);
+            let bytes_read = &mut self.summary.bytes;
+            let tended = inner.manifest.tend(&mut |bytes| {
+                *bytes_read += bytes;
+                watch(ScrubProgress { bytes: *bytes_read, total })
+            });
+            match tended? {
+                Some(tended) => {
+                    self.summary.bytes += tended.bytes;
+                    self.summary.renewed.extend(tended.renewed);
+                    self.summary.left.extend(tended.left);
+                }
+                None => whole = false,
+            }
+        }
+        let what: Vec<String> = self
+            .summary
+            .renewed
+            .iter()
+            .map(|name| format!("{name}: written anew from another copy"))
+            .collect();
+        for what in what.chunks(DEEDS_A_RECORD) {
+            let record = MendedRecord { by: "scrub".to_owned(), what: what.to_vec() };
+            self.inner.manifest.append(Record::Mended(record), self.inner.options.clock.now_us())?;
+        }
+        Ok(whole)
     }
 
     fn record(&mut self) -> Result<()> {

@@ -113,6 +113,7 @@ impl<'a> Change<'a> {
         for name in KEYRINGS {
             self.objects.replace(&ObjectName::new(name)?, &bytes)?;
         }
+        self.keys.settle();
         Ok(())
     }
 }

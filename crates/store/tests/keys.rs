@@ -13,7 +13,7 @@ use common::{create, objects, open, options, secret};
 use holdfast_format::keyring::{Kek, Keyring, Secrets};
 use holdfast_format::limits::KEKS_MAX;
 use holdfast_format::names::KEYRINGS;
-use holdfast_io::sim::{Crash, Fault};
+use holdfast_io::sim::{Crash, Fault, OpKind};
 use holdfast_io::{ObjectName, SimDisk};
 use holdfast_store::{Argon2Cost, Error, RecoveryKit, Repository, Secret};
 
@@ -148,6 +148,54 @@ fn whatever_breaks_a_change_of_the_keyring_off_somebody_comes_in() {
             assert_eq!(repo.damage(), None, "operation {nth}: {outcome:?}");
         }
     }
+}
+
+#[test]
+fn a_rotation_that_was_broken_off_seals_nothing_before_all_copies_have_its_key() {
+    let disk = SimDisk::new();
+    let (repo, _) = create(&disk);
+    let made = files(1, 2);
+    let id = backup(&repo, None, &made).unwrap();
+    let from = disk.trace_len();
+    repo.rotate_keys(&[secret()]).unwrap();
+    drop(repo);
+    let (mut walk, mut seen) = (disk.walk(), Vec::new());
+    while walk.step() {
+        if walk.ops() < from {
+            continue;
+        }
+        let image = walk.image(Crash::Everything);
+        let newest = (0..3).map(|copy| keyring(&image, copy).generation).max();
+        let have = (0..3).filter(|copy| Some(keyring(&image, *copy).generation) == newest).count();
+        if have == 3 || seen.contains(&have) {
+            continue;
+        }
+        seen.push(have);
+        // Whatever is sealed now is under the new key; then the copies go bad that were the first to have it.
+        let repo = open(&image).unwrap();
+        let newer = files(2, 2);
+        let second = backup(&repo, Some(id), &newer).unwrap();
+        drop(repo);
+        for copy in 0..have {
+            assert!(image.flip_bit(std::path::Path::new(&format!("/repo/keyring/{copy}")), 60, 1));
+        }
+        let repo = open(&image).unwrap();
+        assert_eq!(repo.damage(), None, "{have}");
+        assert!(read(&repo, id).unwrap() == made && read(&repo, second).unwrap() == newer, "{have}");
+
+        // Where the copies can't be made alike, everything can be read, and nothing is sealed.
+        let image = walk.image(Crash::Everything);
+        image.inject(Some(OpKind::Rename), 0, Fault::Eio);
+        let repo = open(&image).unwrap();
+        image.clear_faults();
+        assert!(read(&repo, id).unwrap() == made, "{have}");
+        let refused = backup(&repo, Some(id), &newer).unwrap_err().to_string();
+        assert!(refused.contains("not all copies of the keyring have the newest key"), "{refused}");
+        drop(repo);
+        backup(&open(&image).unwrap(), Some(id), &newer).unwrap();
+        fsck(&objects(&image), "in the end");
+    }
+    assert_eq!(seen, [1, 2]);
 }
 
 #[test]

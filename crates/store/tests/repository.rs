@@ -15,7 +15,7 @@ use common::{
 };
 use holdfast_format::ids::BackupId;
 use holdfast_format::map::SourceState;
-use holdfast_format::record::BackupStats;
+use holdfast_format::record::{BackupStats, Record};
 use holdfast_io::sim::Crash;
 use holdfast_io::{Directory, Disk, ObjectName, Objects, SimDisk};
 use holdfast_store::{
@@ -450,9 +450,44 @@ fn a_damaged_head_may_name_the_record_that_no_other_names() {
         assert!(read(&repo, id).unwrap() == made, "{how}");
         assert!(matches!(repo.lock_backup(id, 99), Err(Error::ReadOnly { .. })), "{how}");
         drop(repo);
+        // A repair takes what is left of it away, says so in the manifest, and others can follow.
+        let whole_orphans = objects(&disk).list("segments/").unwrap();
         let repaired = repair(objects(&disk).as_ref());
-        assert!(!repaired.clean() && repaired.text().contains("record 5 is lost"), "{}", repaired.text());
-        assert!(copies.map(kept) == kept_before, "{how}: what may be brought back by hand is there");
+        let text = repaired.text();
+        assert!(
+            repaired.clean() && text.contains("record 5 is lost") && text.contains("what it told is lost"),
+            "{text}"
+        );
+        let folder = repaired.quarantine.unwrap();
+        for (copy, bytes) in copies.iter().zip(&kept_before) {
+            assert!(
+                kept(&format!("{folder}{copy}")) == *bytes,
+                "{how}: what may be brought back by hand is there"
+            );
+        }
+        assert_eq!(objects(&disk).list("segments/").unwrap(), whole_orphans, "{how}");
+        let repo = open(&disk).unwrap();
+        let told = repo.records().last().cloned().unwrap();
+        assert!(
+            matches!(&told.record, Record::Mended(m) if m.what.iter().any(|w| w.contains("neither record 5")))
+        );
+        assert!((told.number, repo.damage()) == (5, None) && read(&repo, id).unwrap() == made, "{how}");
+        repo.lock_backup(id, 99).unwrap();
+        drop(repo);
+        fsck(&objects(&disk), how);
+
+        // A torn one that was not acknowledged is none the less dropped because the other head is bad: its own names none
+        // but the one before.
+        let disk = whole.crash(Crash::Everything);
+        for copy in ["manifest/0000000000000006", "manifest2/0000000000000006"] {
+            assert!(objects(&disk).put_if_absent(&name(copy), &[7; 300]).is_ok());
+        }
+        harm(&disk, "head/1", how);
+        let repo = open(&disk).unwrap();
+        assert_eq!((repo.damage(), repo.records().len()), (None, 6), "{how}");
+        repo.lock_backup(id, 99).unwrap();
+        drop(repo);
+        fsck(&objects(&disk), how);
 
         // By itself it stops nothing: the next append writes it anew, and so does a repair.
         for head in ["head/0", "head/1"] {

@@ -355,14 +355,18 @@ pub(super) fn scrub(
     output.answer(&view, |out| {
         writeln!(out, "Scrubbed {} segments, {}.", view.segments, size(view.bytes))?;
         view.healed.iter().try_for_each(|id| writeln!(out, "healed  segment {id}"))?;
+        view.renewed
+            .iter()
+            .try_for_each(|name| writeln!(out, "healed  {name}, written anew from another copy"))?;
+        view.left.iter().try_for_each(|why| writeln!(out, "LEFT    {why}"))?;
         view.lost
             .iter()
             .try_for_each(|id| writeln!(out, "LOST    segment {id} has more damage than its parity"))?;
-        match (view.lost.is_empty(), view.round_over) {
+        match (view.lost.is_empty() && view.left.is_empty(), view.round_over) {
             (false, _) => writeln!(out, "next: holdfast fsck --full, which names what depends on it"),
             (true, true) => writeln!(out, "Everything was read since {}.", show_time(view.round_began)),
             (true, false) => writeln!(out, "next: holdfast scrub goes on where this run stopped"),
         }
     })?;
-    Ok(if view.lost.is_empty() { DONE } else { DAMAGED })
+    Ok(if view.lost.is_empty() && view.left.is_empty() { DONE } else { DAMAGED })
 }

@@ -1,8 +1,8 @@
 //! Records as bytes: kind, version, time, then the fields in the order of the types.
 
 use super::{
-    BackupRecord, BackupStats, Coordinates, HealedRecord, Healing, LogGap, LogRecord, Position, Record,
-    RepoCreated, ReportRecord, ScrubRecord, ServerKind, ServerRecord, SourceKind, StreamKey,
+    BackupRecord, BackupStats, Coordinates, HealedRecord, Healing, LogGap, LogRecord, MendedRecord, Position,
+    Record, RepoCreated, ReportRecord, ScrubRecord, ServerKind, ServerRecord, SourceKind, StreamKey,
 };
 use crate::codec::{Reader, Writer};
 use crate::error::{Error, Result};
@@ -41,6 +41,7 @@ impl Record {
             Self::KeysChanged { .. } => 15,
             Self::Healed(_) => 16,
             Self::Scrubbed(_) => 17,
+            Self::Mended(_) => 18,
             Self::Unknown { kind, .. } => *kind,
         }
     }
@@ -108,6 +109,11 @@ impl Record {
                 w.u64(v.bytes);
                 put_segments(&mut w, &v.lost);
             }
+            Self::Mended(v) => {
+                put_text(&mut w, &v.by);
+                w.count(v.what.len());
+                v.what.iter().for_each(|what| put_text(&mut w, what));
+            }
             Self::Unknown { body, .. } => w.raw(body),
         }
         w.into_bytes()
@@ -119,7 +125,7 @@ impl Record {
         let mut r = Reader::new(WHAT, bytes);
         r.within("the length", bytes.len() as u64, u64::from(RECORD_BODY_MAX))?;
         let (kind, version, at_us) = (r.u16()?, r.u16()?, r.i64()?);
-        if version != VERSION || !matches!(kind, 1..=17) {
+        if version != VERSION || !matches!(kind, 1..=18) {
             return Ok((at_us, Self::Unknown { kind, version, body: r.rest().to_vec() }));
         }
         let record = Self::take(kind, &mut r)?;
@@ -163,6 +169,7 @@ impl Record {
                 bytes: r.u64()?,
                 lost: take_segments(r)?,
             }),
+            18 => Self::Mended(MendedRecord { by: text(r, "what noticed it")?, what: take_deeds(r)? }),
             _ => Self::SegmentsCarried { carrier: SegmentId(r.array()?), births: take_segments(r)? },
         })
     }
@@ -183,6 +190,11 @@ fn take_segments(r: &mut Reader<'_>) -> Result<Vec<SegmentId>> {
 fn take_healings(r: &mut Reader<'_>) -> Result<Vec<Healing>> {
     let count = r.count("the number of segments", MAP_SEGMENTS_MAX, 20)?;
     (0..count).map(|_| Ok(Healing { segment: SegmentId(r.array()?), pages: r.u32()? })).collect()
+}
+
+fn take_deeds(r: &mut Reader<'_>) -> Result<Vec<String>> {
+    let count = r.count("the number of deeds", LIST_ITEMS_MAX, 4)?;
+    (0..count).map(|_| text(r, "a deed")).collect()
 }
 
 fn put_text(w: &mut Writer, text: &str) {

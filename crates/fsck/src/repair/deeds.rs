@@ -2,7 +2,7 @@
 
 use holdfast_format::ids::SegmentId;
 use holdfast_format::names::{SESSIONS, log_foot};
-use holdfast_format::record::{HealedRecord, Healing as Healed, Record};
+use holdfast_format::record::{HealedRecord, Healing as Healed, MendedRecord, Record};
 use holdfast_format::session::{Session, SessionKind};
 use holdfast_io::{LockKind, ObjectName, Objects};
 
@@ -18,8 +18,12 @@ use crate::manifest;
 use crate::overlay::Overlay;
 use crate::progress::Progress;
 use crate::reader::Reader;
+use crate::report::counted;
 use crate::segment::{Segment, id_of};
 use crate::unlock::{Keys, Secret, unlock};
+
+/// Deeds in one record: it stays far below its limit.
+const DEEDS_A_RECORD: usize = 1000;
 
 /// What is being done.
 pub(super) struct Deeds<'a> {
@@ -29,12 +33,14 @@ pub(super) struct Deeds<'a> {
     now_us: i64,
     done: Vec<String>,
     healed: Vec<Healed>,
+    /// The last record was taken away: what it named looks like an orphan.
+    dropped: bool,
 }
 
 impl<'a> Deeds<'a> {
     pub(super) fn new(objects: &'a dyn Objects, keys: &'a Keys, now_us: i64) -> Result<Self> {
         let quarantine = Quarantine::new(objects, now_us)?;
-        Ok(Self { objects, keys, quarantine, now_us, done: Vec::new(), healed: Vec::new() })
+        Ok(Self { objects, keys, quarantine, now_us, done: Vec::new(), healed: Vec::new(), dropped: false })
     }
 
     /// What was done, and where the old is kept.
@@ -50,15 +56,34 @@ impl<'a> Deeds<'a> {
             return Ok(());
         }
         let lock = lock(self.objects)?;
-        let found = Findings::default();
-        let _ = unlock(self.objects, secret, &found)?;
-        let _ = manifest::read(self.objects, self.keys, &found)?;
-        let (.., menders) = found.finish();
-        let (count, left) = mend(self.objects, self.keys, &menders, &self.quarantine, &lock)?;
-        if count > 0 {
-            self.done.push(format!("{count} copies of keyring, records and heads were written anew"));
+        let (mut what, mut again) = (Vec::new(), true);
+        while again {
+            let found = Findings::default();
+            let _ = unlock(self.objects, secret, &found)?;
+            let _ = manifest::read(self.objects, self.keys, &found)?;
+            let (.., menders) = found.finish();
+            let mended = mend(self.objects, self.keys, &menders, &self.quarantine, &lock)?;
+            what.extend(mended.done);
+            // Without the last record the heads are those of the one before it.
+            again = mended.dropped && !self.dropped;
+            self.dropped |= mended.dropped;
+            if !again {
+                self.done.extend(mended.left);
+            }
         }
-        self.done.extend(left);
+        drop(lock);
+        if what.is_empty() {
+            return Ok(());
+        }
+        let count = counted(what.len() as u64, "small object");
+        self.done.push(format!("{count} were put in order: keyring, records, heads"));
+        for what in what.chunks(DEEDS_A_RECORD) {
+            let record = Record::Mended(MendedRecord { by: "fsck".to_owned(), what: what.to_vec() });
+            match append(self.objects, self.keys, &record, self.now_us, &self.quarantine) {
+                Ok(number) => self.done.push(format!("record {number} tells which")),
+                Err(e) => self.done.push(format!("no record tells which: {e}")),
+            }
+        }
         Ok(())
     }
 
@@ -168,6 +193,13 @@ impl<'a> Deeds<'a> {
             }
         }
         if orphans.is_empty() {
+            return Ok(());
+        }
+        if self.dropped {
+            let count = orphans.len();
+            self.done.push(format!(
+                "{count} orphans stay for now, since the record that was taken away may have named them: the next repair moves them"
+            ));
             return Ok(());
         }
         let whole = checked.manifest.last.is_some() && checked.report.backups.iter().all(|b| b.whole);

@@ -83,7 +83,8 @@ pub(super) fn make(objects: &dyn Objects, checked: &Checked<'_>, index_only: boo
         all.clone().filter_map(|m| if let Mend::Segment { name } = m { Some(name) } else { None }).collect();
     if !index_only {
         for mend in all.clone() {
-            if let Mend::Copy { bad: name, .. } | Mend::Head { name, .. } = mend
+            if let Mend::Copy { bad: name, .. } | Mend::Head { name, .. } | Mend::LastRecord { name, .. } =
+                mend
                 && let Some(why) = in_the_way(objects, name)
             {
                 plan.stays.push(why);
@@ -96,6 +97,13 @@ pub(super) fn make(objects: &dyn Objects, checked: &Checked<'_>, index_only: boo
                 Mend::Head { name, number, .. } => {
                     plan.step(name, format!("written anew, to name record {number}"), Deed::Small);
                 }
+                Mend::LastRecord { name, number, head } => {
+                    let what = format!(
+                        "neither record {number} nor {head}, which would name it, can be read: to the quarantine, and heads are \
+                         written anew, so that records can follow; if it was ever acknowledged, what it told is lost"
+                    );
+                    plan.step(name, what, Deed::Small);
+                }
                 _ => {}
             }
         }
@@ -104,7 +112,9 @@ pub(super) fn make(objects: &dyn Objects, checked: &Checked<'_>, index_only: boo
                 "the keyring is older than records here: put back its newest copy, and repair then; nothing is written meanwhile"
                     .to_owned(),
             );
-        } else if checked.manifest.last.is_none() {
+        } else if checked.manifest.last.is_none()
+            && !all.clone().any(|m| matches!(m, Mend::LastRecord { .. }))
+        {
             plan.stays.push(
                 "the manifest has lost a record in both copies: no new record can follow, and nothing is taken for an \
                  orphan; restore what is whole, then begin a new repository"

@@ -28,7 +28,7 @@ pub(super) struct Loose {
     /// Their hashes, in order.
     pub(super) hashes: Vec<RecordHash>,
     /// Something stands where the next pack belongs: it is for a check to say what.
-    blocked: bool,
+    pub(super) blocked: bool,
 }
 
 impl Manifest {
@@ -70,7 +70,7 @@ impl Manifest {
         Ok(Some(prefix.end()))
     }
 
-    fn read_pack(&self, first: u64) -> Result<Option<(Prefix, Vec<Stamped>)>> {
+    pub(super) fn read_pack(&self, first: u64) -> Result<Option<(Prefix, Vec<Stamped>)>> {
         let name = ObjectName::new(names::pack(first))?;
         let bytes = match self.objects.len(&name) {
             Ok(len) if len > PACK_BYTES_MAX => return Ok(None),
@@ -98,9 +98,14 @@ impl Manifest {
         Ok((first..).zip(bodies).map(stamped).collect::<Option<Vec<_>>>().map(|records| (prefix, records)))
     }
 
+    /// How many records a pack is made of.
+    pub(super) fn pack_wanted(&self) -> usize {
+        self.pack_records.clamp(1, PACK_RECORDS_MAX) as usize
+    }
+
     /// Writes a pack if enough records are in none. The caller holds the manifest's lock, and the chain is whole.
     pub(super) fn pack(&self, state: &mut State) -> Result<()> {
-        let wanted = self.pack_records.clamp(1, PACK_RECORDS_MAX) as usize;
+        let wanted = self.pack_wanted();
         if state.loose.blocked || state.loose.hashes.len() < wanted {
             return Ok(());
         }
@@ -120,21 +125,9 @@ impl Manifest {
         let Some(last) = count.checked_sub(1).and_then(|at| state.loose.hashes.get(at)).copied() else {
             return Err(Error::SelfCheck { what: "a pack of records" });
         };
-        let (kek_generation, cipher) = self.keys.manifest_writer()?;
-        let mut plain = encode_bodies(&bodies);
-        let prefix = Prefix {
-            repo: self.keys.repo,
-            first,
-            count: u32::try_from(count).unwrap_or(u32::MAX),
-            previous,
-            last,
-            kek_generation,
-            nonce: random::bytes()?,
-            sealed_len: u32::try_from(plain.len().saturating_add(16)).unwrap_or(u32::MAX),
-        };
-        cipher.seal(prefix.nonce, &prefix.encode(), &mut plain)?;
+        let (prefix, bytes) = self.made_pack(first, previous, last, &bodies)?;
         let name = ObjectName::new(names::pack(first))?;
-        match self.objects.put_if_absent(&name, &Pack::encode(&prefix, &plain))? {
+        match self.objects.put_if_absent(&name, &bytes)? {
             Put::Created => state.packed(prefix.end(), last),
             // Another process was first.
             Put::Exists => match self.read_pack(first)? {
@@ -145,6 +138,30 @@ impl Manifest {
             },
         }
         Ok(())
+    }
+
+    /// The object of a pack of these plaintexts, which follow the record with the hash `previous`.
+    pub(super) fn made_pack(
+        &self,
+        first: u64,
+        previous: RecordHash,
+        last: RecordHash,
+        bodies: &[Vec<u8>],
+    ) -> Result<(Prefix, Vec<u8>)> {
+        let (kek_generation, cipher) = self.keys.manifest_writer()?;
+        let mut plain = encode_bodies(bodies);
+        let prefix = Prefix {
+            repo: self.keys.repo,
+            first,
+            count: u32::try_from(bodies.len()).unwrap_or(u32::MAX),
+            previous,
+            last,
+            kek_generation,
+            nonce: random::bytes()?,
+            sealed_len: u32::try_from(plain.len().saturating_add(16)).unwrap_or(u32::MAX),
+        };
+        cipher.seal(prefix.nonce, &prefix.encode(), &mut plain)?;
+        Ok((prefix, Pack::encode(&prefix, &plain)))
     }
 }
 

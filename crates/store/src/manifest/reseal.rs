@@ -53,16 +53,6 @@ impl Manifest {
         Ok((objects, bytes))
     }
 
-    /// What is there; nothing if the disk does not give it, as if it were missing: it is made good by what can be read.
-    fn bytes_of(&self, name: &ObjectName, most: u64) -> Result<Option<Vec<u8>>> {
-        let read = self.objects.len(name).and_then(|len| self.objects.read(name, 0, len.min(most)));
-        match read {
-            Ok(bytes) => Ok(Some(bytes)),
-            Err(e) if e.is_not_found() || matches!(e, holdfast_io::Error::Io { .. }) => Ok(None),
-            Err(e) => Err(e.into()),
-        }
-    }
-
     /// The bytes of a record under the newest key, and what the chain calls it: a copy that is sealed so already, or the
     /// first good one sealed anew.
     fn resealed(

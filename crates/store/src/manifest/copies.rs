@@ -1,0 +1,303 @@
+//! What is there more than once in the manifest, looked at copy by copy: records twice, heads, packs beside their records.
+//!
+//! Opening a repository reads of each record the first copy that serves, and of those in packs none, so damage of a copy may
+//! wait unseen until the other one goes, too. Here every copy is read, and one that is missing, unreadable or damaged is
+//! written anew from the other. Records never change once they are written, so they are looked at beside everything else;
+//! what is to be written anew is looked at again under the manifest's lock.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use holdfast_format::ids::RecordHash;
+use holdfast_format::limits::{PACK_BODY_MAX, PACK_RECORDS_MAX};
+use holdfast_format::manifest::{ENVELOPE_BYTES_MAX, Envelope, Head};
+use holdfast_format::names::{self, HEADS};
+use holdfast_format::pack::PACK_BYTES_MAX;
+use holdfast_format::record::Stamped;
+use holdfast_io::{Lock, ObjectName};
+
+use super::Manifest;
+use crate::error::{Error, Result};
+use crate::renew::renew;
+
+/// Records that are looked at between two questions whether to go on.
+const LOOKS_BETWEEN: u64 = 64;
+
+/// What was found and done.
+#[derive(Debug, Default)]
+pub(crate) struct Tended {
+    /// Bytes read that `watch` was not told of.
+    pub(crate) bytes: u64,
+    /// The objects that were written anew.
+    pub(crate) renewed: Vec<String>,
+    /// What stays as it is, and why.
+    pub(crate) left: Vec<(String, String)>,
+}
+
+/// A copy of a record that is whole and in its place.
+struct Whole {
+    bytes: Vec<u8>,
+    hash: RecordHash,
+    stamped: Stamped,
+}
+
+/// What is to be written anew, as far as looking has shown.
+#[derive(Debug, Default)]
+struct Suspects {
+    /// Numbers of records, and the hash of the record before each.
+    records: BTreeMap<u64, Option<RecordHash>>,
+    /// First numbers of packs.
+    packs: Vec<u64>,
+}
+
+impl Manifest {
+    /// Looks at every copy of every record, at the heads and at all packs, and writes anew what has another to be taken
+    /// from. `watch` is told the bytes of some records at a time; `None` if it says to stop. The manifest must be open without damage.
+    pub(crate) fn tend(&self, watch: &mut dyn FnMut(u64) -> bool) -> Result<Option<Tended>> {
+        self.refresh()?;
+        let mut tended = Tended::default();
+        let Some((suspects, hashes)) = self.look(&mut tended, watch)? else { return Ok(None) };
+        if suspects.records.is_empty() && suspects.packs.is_empty() && self.ailing_heads()?.is_empty() {
+            return Ok(Some(tended));
+        }
+        let lock = self.lock()?;
+        for (number, previous) in suspects.records {
+            self.renew_record(number, previous, &lock, &mut tended)?;
+        }
+        self.renew_heads(&lock, &mut tended)?;
+        for first in suspects.packs {
+            self.renew_pack(first, &hashes, &lock, &mut tended)?;
+        }
+        let mut state = self.state();
+        tended.renewed.iter().for_each(|name| drop(state.bad_copies.remove(name)));
+        // What stood where the next pack belongs may be one now.
+        state.loose.blocked = false;
+        Ok(Some(tended))
+    }
+
+    /// Every copy of every record, and every pack, without a lock. Gives what looks damaged, and the hashes of the chain;
+    /// packs are compared, and hashes complete, only if every record can be read.
+    fn look(
+        &self,
+        tended: &mut Tended,
+        watch: &mut dyn FnMut(u64) -> bool,
+    ) -> Result<Option<(Suspects, Vec<RecordHash>)>> {
+        let known = self.records();
+        let (mut suspects, mut hashes) = (Suspects::default(), Vec::new());
+        let mut previous = Some(RecordHash::default());
+        let mut read = 0;
+        for number in 0..self.next_number() {
+            let mut good: Vec<(RecordHash, Stamped)> = Vec::new();
+            let (mut bad, mut bytes) = (false, 0);
+            for copy in 0..names::MANIFESTS.len() {
+                match self.copy(copy, number, previous)? {
+                    Some(whole) => {
+                        bytes += whole.bytes.len() as u64;
+                        good.push((whole.hash, whole.stamped));
+                    }
+                    None => bad = true,
+                }
+            }
+            read += bytes;
+            if (number + 1).is_multiple_of(LOOKS_BETWEEN) && !watch(std::mem::take(&mut read)) {
+                return Ok(None);
+            }
+            let told = usize::try_from(number).ok().and_then(|at| known.get(at));
+            let alike = good.windows(2).all(|pair| pair.first() == pair.last());
+            let as_told = told.is_none_or(|told| good.iter().all(|(_, stamped)| stamped == &**told));
+            let Some((hash, _)) = good.first().filter(|_| alike && as_told) else {
+                let why = if good.is_empty() {
+                    "neither copy can be read; holdfast-fsck says what that costs"
+                } else {
+                    "its copies hold different records; holdfast-fsck says more, and which one is right is for a person to say"
+                };
+                tended.left.push((format!("record {number} of the manifest"), why.to_owned()));
+                previous = None;
+                continue;
+            };
+            if bad {
+                suspects.records.insert(number, previous);
+            }
+            previous = Some(*hash);
+            hashes.push(*hash);
+        }
+        tended.bytes = read;
+        if hashes.len() as u64 == self.next_number() {
+            for first in self.listed_packs()? {
+                if !self.pack_is_right(first, &hashes, &known)? {
+                    suspects.packs.push(first);
+                }
+            }
+        }
+        Ok(Some((suspects, hashes)))
+    }
+
+    /// One copy of a record; none if it is missing, or no good.
+    fn copy(&self, copy: usize, number: u64, previous: Option<RecordHash>) -> Result<Option<Whole>> {
+        let name = ObjectName::new(names::manifest(copy, number))?;
+        let Some(bytes) = self.bytes_of(&name, ENVELOPE_BYTES_MAX)? else { return Ok(None) };
+        let opened = self.open(&bytes, number, previous)?;
+        Ok(opened.ok().map(|(stamped, hash)| Whole { bytes, hash, stamped }))
+    }
+
+    /// Writes the bad copy of a record anew from the good one, as both are under the lock.
+    fn renew_record(
+        &self,
+        number: u64,
+        previous: Option<RecordHash>,
+        _lock: &Lock,
+        tended: &mut Tended,
+    ) -> Result<()> {
+        let (mut good, mut bad) = (None, Vec::new());
+        for copy in 0..names::MANIFESTS.len() {
+            match self.copy(copy, number, previous)? {
+                Some(whole) => good = good.or(Some(whole.bytes)),
+                None => bad.push(names::manifest(copy, number)),
+            }
+        }
+        match good {
+            Some(bytes) => bad.into_iter().try_for_each(|name| self.write_anew(name, &bytes, tended)),
+            None => {
+                let why =
+                    "the other copy can't be read any more; holdfast-fsck says what that costs".to_owned();
+                tended.left.extend(bad.into_iter().map(|name| (name, why.clone())));
+                Ok(())
+            }
+        }
+    }
+
+    /// The heads that are missing or can't be read, and what each should name, as far as this process has read the chain.
+    /// One that is only behind is what a writer that died left: the next append moves it on.
+    fn ailing_heads(&self) -> Result<Vec<(&'static str, u64)>> {
+        let heads = self.heads()?;
+        let last = self.state().last.map(|(number, _)| number);
+        let Some(last) = last else { return Ok(Vec::new()) };
+        let mut ailing = Vec::new();
+        for (turn, name) in (0..).zip(HEADS) {
+            let due = if last % 2 == turn { Some(last) } else { last.checked_sub(1) };
+            let there = self.objects.exists(&ObjectName::new(name)?).unwrap_or(true);
+            // The first record of a turn has no head before it is acknowledged.
+            let young = due == Some(last) && last < 2;
+            if let Some(due) = due
+                && (heads.unread.iter().any(|(unread, _)| *unread == name) || !there && !young)
+            {
+                ailing.push((name, due));
+            }
+        }
+        Ok(ailing)
+    }
+
+    fn renew_heads(&self, _lock: &Lock, tended: &mut Tended) -> Result<()> {
+        let heads = self.heads()?;
+        {
+            let mut state = self.state();
+            self.refresh_state(&mut state, &heads)?;
+            if let Some(why) = &state.damage {
+                return Err(Error::ReadOnly { why: why.clone() });
+            }
+        }
+        let last = self.state().last;
+        for (name, due) in self.ailing_heads()? {
+            // The newest record's own head comes only when both of its copies are there.
+            let hash = match last {
+                Some((number, hash)) if number == due => {
+                    self.both_copies(number, hash)?;
+                    Some(hash)
+                }
+                Some((number, hash)) => self.before(number, hash)?,
+                None => None,
+            };
+            let Some(hash) = hash else { continue };
+            let head = Head { repo: self.keys.repo, number: due, hash };
+            self.write_anew(name.to_owned(), &head.encode(&self.keys.head), tended)?;
+        }
+        Ok(())
+    }
+
+    /// The hash of the record before this one.
+    fn before(&self, number: u64, hash: RecordHash) -> Result<Option<RecordHash>> {
+        for copy in 0..names::MANIFESTS.len() {
+            let whole = self.copy(copy, number, None)?;
+            if let Some(whole) = whole.filter(|whole| whole.hash == hash) {
+                return Ok(Envelope::decode(&whole.bytes).ok().map(|envelope| envelope.prefix.previous));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether a pack says what its records say.
+    fn pack_is_right(&self, first: u64, hashes: &[RecordHash], known: &[Arc<Stamped>]) -> Result<bool> {
+        let Some((prefix, records)) = self.read_pack(first)? else { return Ok(false) };
+        let hash = |number: u64| usize::try_from(number).ok().and_then(|at| hashes.get(at)).copied();
+        let before = first.checked_sub(1).map_or(Some(RecordHash::default()), hash);
+        let at = usize::try_from(first).unwrap_or(usize::MAX);
+        let told = known.get(at..).unwrap_or_default();
+        Ok(before == Some(prefix.previous)
+            && hash(prefix.end().saturating_sub(1)) == Some(prefix.last)
+            && told.len() >= records.len()
+            && told.iter().zip(&records).all(|(told, packed)| **told == *packed))
+    }
+
+    /// Makes a pack anew from its records, up to where the next one begins.
+    fn renew_pack(&self, first: u64, hashes: &[RecordHash], _lock: &Lock, tended: &mut Tended) -> Result<()> {
+        let known = self.records();
+        let listed = self.listed_packs()?;
+        if !listed.contains(&first) || self.pack_is_right(first, hashes, &known)? {
+            return Ok(());
+        }
+        let next = listed.range(first.saturating_add(1)..).next().copied();
+        let end = next
+            .unwrap_or_else(|| (hashes.len() as u64).min(first.saturating_add(self.pack_wanted() as u64)));
+        let range = usize::try_from(first).unwrap_or(usize::MAX)..usize::try_from(end).unwrap_or(usize::MAX);
+        let name = names::pack(first);
+        let before =
+            range.start.checked_sub(1).map_or(Some(RecordHash::default()), |at| hashes.get(at).copied());
+        let last = range.end.checked_sub(1).and_then(|at| hashes.get(at)).copied();
+        let made = match (known.get(range), before, last) {
+            (Some(records), Some(before), Some(last))
+                if (1..=PACK_RECORDS_MAX as usize).contains(&records.len()) =>
+            {
+                let bodies: Vec<Vec<u8>> = records.iter().map(|s| s.record.encode(s.at_us)).collect();
+                let fits = bodies.iter().map(|body| body.len() + 4).sum::<usize>() <= PACK_BODY_MAX as usize;
+                fits.then(|| self.made_pack(first, before, last, &bodies)).transpose()?
+            }
+            _ => None,
+        };
+        match made {
+            Some((_, bytes)) if bytes.len() as u64 <= PACK_BYTES_MAX => self.write_anew(name, &bytes, tended),
+            _ => {
+                let why =
+                    "it does not hold what its records say; holdfast-fsck --repair takes it away".to_owned();
+                tended.left.push((name, why));
+                Ok(())
+            }
+        }
+    }
+
+    fn write_anew(&self, name: String, bytes: &[u8], tended: &mut Tended) -> Result<()> {
+        match renew(self.objects.as_ref(), &ObjectName::new(name.as_str())?, bytes)? {
+            None => tended.renewed.push(name),
+            Some(why) => tended.left.push((name, why)),
+        }
+        Ok(())
+    }
+
+    /// Heads and copies of records that can't be read, and why, while the other one of each serves; looked at again.
+    pub(crate) fn bad_copies(&self) -> Vec<(String, String)> {
+        let noted = self.state().bad_copies.clone();
+        if noted.is_empty() {
+            return Vec::new();
+        }
+        let unread = self.heads().map(|heads| heads.unread).unwrap_or_default();
+        let still = |name: &str| match names::manifest_number(name) {
+            Some(number) => ObjectName::new(name)
+                .map_err(Error::from)
+                .and_then(|name| self.read_copy(&name, number, None))
+                .is_ok_and(|found| matches!(found, super::Found::Bad(_))),
+            None => unread.iter().any(|(head, _)| *head == name),
+        };
+        let bad: BTreeMap<String, String> = noted.into_iter().filter(|(name, _)| still(name)).collect();
+        self.state().bad_copies = bad.clone();
+        bad.into_iter().collect()
+    }
+}

@@ -1,0 +1,227 @@
+//! The scrub and the small objects that are there more than once: keyring, heads, records, packs. Each copy that is missing,
+//! unreadable or damaged is written anew from another one, online, and the manifest tells; nothing else is touched.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test program")]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use common::failing::Failing;
+use common::history::{Files, backup, files, fsck, read};
+use common::{objects, options, secret};
+use holdfast_format::ids::BackupId;
+use holdfast_format::record::Record;
+use holdfast_io::sim::{Crash, Fault};
+use holdfast_io::{ObjectName, Objects, SimDisk};
+use holdfast_store::{CreateOptions, Error, OpenOptions, Repository, ScrubOptions, ScrubSummary};
+
+/// Packs of three records, so that there are some.
+fn packing() -> OpenOptions {
+    OpenOptions { pack_records: 3, ..options() }
+}
+
+fn open(place: Arc<dyn Objects>) -> Repository {
+    Repository::open(place, &secret(), packing()).unwrap()
+}
+
+/// A repository of eight records, two packs among them, and its one backup.
+fn made() -> (SimDisk, BackupId, Files) {
+    let disk = SimDisk::new();
+    let create = CreateOptions { open: packing(), ..common::create_options() };
+    let (repo, _) = Repository::create(objects(&disk), create, &secret()).unwrap();
+    let made = files(3, 1);
+    let id = backup(&repo, None, &made).unwrap();
+    while repo.records().len() < 8 {
+        repo.lock_backup(id, repo.records().len() as i64).unwrap();
+    }
+    (disk, id, made)
+}
+
+fn scrub(repo: &Repository) -> ScrubSummary {
+    repo.scrub(ScrubOptions::default(), &|_| true).unwrap()
+}
+
+fn small(place: &dyn Objects) -> BTreeMap<String, Vec<u8>> {
+    let folders = ["keyring/", "head/", "manifest/", "manifest2/", "packs/"];
+    let names = folders.iter().flat_map(|folder| place.list(folder).unwrap());
+    names.map(|name| (name.to_string(), place.read(&name, 0, place.len(&name).unwrap()).unwrap())).collect()
+}
+
+/// What the manifest says that scrubs wrote anew.
+fn told(repo: &Repository) -> Vec<String> {
+    let records = repo.records();
+    let mended = records.iter().filter_map(|stamped| match &stamped.record {
+        Record::Mended(mended) if mended.by == "scrub" => Some(mended.what.clone()),
+        _ => None,
+    });
+    mended.flatten().map(|what| what.split(':').next().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn a_copy_that_is_missing_unreadable_or_damaged_is_written_anew_from_the_other() {
+    let (whole, id, made) = made();
+    let right = small(objects(&whole).as_ref());
+    for name in right.keys() {
+        for how in ["a flip", "cut short", "missing", "unreadable"] {
+            if how == "missing" && name.starts_with("packs/") {
+                continue; // Nobody could tell: an append makes it in time.
+            }
+            let what = format!("{name}, {how}");
+            let disk = whole.crash(Crash::Everything);
+            let (plain, object) = (objects(&disk), ObjectName::new(name.as_str()).unwrap());
+            let place = Failing::new(Arc::clone(&plain));
+            let before = open(place.clone());
+            match how {
+                "a flip" => assert!(disk.flip_bit(&Path::new("/repo").join(name), 90, 1)),
+                "cut short" => plain.replace(&object, &right[name][..50]).unwrap(),
+                "missing" => plain.delete(&object).unwrap(),
+                _ => place.fail(name, 0..u64::MAX),
+            }
+            // A process that had it open before, and one that was opened over the damage.
+            let opened = open(place.clone());
+            let repo = if how == "a flip" { &before } else { &opened };
+            let done = scrub(repo);
+            assert_eq!((&done.renewed, &done.left), (&vec![name.clone()], &vec![]), "{what}: {done:?}");
+            for repo in [&before, &opened] {
+                repo.refresh().unwrap();
+                assert_eq!((repo.damage(), repo.bad_copies()), (None, vec![]), "{what}");
+            }
+            let after = small(place.as_ref());
+            for (n, bytes) in &right {
+                // Heads go on; a pack is sealed anew.
+                let same =
+                    after[n] == *bytes || n.starts_with("head/") || n == name && n.starts_with("packs/");
+                assert!(same, "{what}: {n} is not as it was");
+            }
+            fsck(&plain, &what);
+            let again = open(plain);
+            assert_eq!(told(&again), [name.clone()], "{what}");
+            assert!(read(&again, id).unwrap() == made, "{what}");
+            assert_eq!(scrub(&again).renewed, Vec::<String>::new(), "{what}");
+        }
+    }
+}
+
+/// Damages of one object of each kind at once.
+fn damage(disk: &SimDisk) {
+    let place = objects(disk);
+    let name = |text: &str| ObjectName::new(text).unwrap();
+    for flipped in ["keyring/1", "head/0", "manifest/0000000000000002", "manifest2/0000000000000007"] {
+        assert!(disk.flip_bit(&Path::new("/repo").join(flipped), 90, 1));
+    }
+    assert!(disk.flip_bit(Path::new("/repo/packs/0000000000000000"), 140, 1));
+    place.delete(&name("keyring/2")).unwrap();
+    place.delete(&name("manifest2/0000000000000004")).unwrap();
+}
+
+#[test]
+fn a_crash_at_any_operation_of_it_leaves_a_repository_that_the_next_one_finishes() {
+    let (disk, id, made) = made();
+    damage(&disk);
+    let from = disk.trace_len();
+    assert_eq!(scrub(&open(objects(&disk))).renewed.len(), 7);
+    let (mut walk, mut images) = (disk.walk(), 0);
+    while walk.step() {
+        if walk.ops() < from || walk.ops() % 5 > 0 {
+            continue;
+        }
+        for how in [Crash::Nothing, Crash::Everything, Crash::Random { seed: walk.ops() as u64 }] {
+            let image = walk.image(how);
+            let what = format!("after {} operations, {how:?}", walk.ops());
+            let repo = open(objects(&image));
+            assert_eq!(repo.damage(), None, "{what}");
+            assert!(read(&repo, id).unwrap() == made, "{what}");
+            let done = scrub(&repo);
+            assert_eq!(done.left, vec![], "{what}");
+            fsck(&objects(&image), &what);
+            images += 1;
+        }
+    }
+    assert!(images > 20, "{images}");
+}
+
+#[test]
+fn when_any_operation_of_it_fails_the_next_one_finishes() {
+    let (disk, id, made) = made();
+    damage(&disk);
+    let base = disk.crash(Crash::Everything);
+    let (place, from) = (objects(&base), base.operations());
+    scrub(&open(place));
+    let end = base.operations() - from;
+    let mut failed = 0;
+    for nth in (0..end).step_by(5) {
+        // Each kind of fault by turns.
+        let fault = if nth % 2 == 0 { Fault::Eio } else { Fault::Enospc };
+        let image = disk.crash(Crash::Everything);
+        let place = objects(&image);
+        image.inject(None, nth, fault);
+        let first = Repository::open(place, &secret(), packing())
+            .and_then(|repo| repo.scrub(ScrubOptions::default(), &|_| true));
+        image.clear_faults();
+        failed += u32::from(first.is_err());
+        let what = format!("operation {nth} fails: {fault:?}, {first:?}");
+        let repo = open(objects(&image));
+        assert_eq!(repo.damage(), None, "{what}");
+        assert_eq!(scrub(&repo).left, vec![], "{what}");
+        assert!(read(&repo, id).unwrap() == made, "{what}");
+        fsck(&objects(&image), &what);
+    }
+    assert!(failed > 5, "{failed} of {end}");
+}
+
+#[test]
+fn what_has_no_good_copy_is_named_and_nothing_of_it_is_touched() {
+    let (disk, id, made) = made();
+    // Record 1 lies in a pack, so the repository opens as if nothing were.
+    for copy in ["manifest", "manifest2"] {
+        assert!(disk.flip_bit(&Path::new("/repo").join(copy).join("0000000000000001"), 90, 1));
+    }
+    let folder = Path::new("/repo/keyring/2");
+    disk.shared().remove_file(folder).unwrap();
+    disk.shared().create_dir(folder).unwrap();
+    let before = small(objects(&disk).as_ref());
+    let repo = open(objects(&disk));
+    assert_eq!(repo.damage(), None);
+    let done = scrub(&repo);
+    assert_eq!(done.renewed, Vec::<String>::new(), "{done:?}");
+    let names: Vec<&str> = done.left.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["keyring/2", "record 1 of the manifest"]);
+    let why: Vec<&str> = done.left.iter().map(|(_, why)| why.as_str()).collect();
+    assert!(why[0].contains("move it out") && why[1].contains("holdfast-fsck"), "{why:?}");
+    let after = small(objects(&disk).as_ref());
+    assert!(before.iter().all(|(name, bytes)| name.starts_with("head/") || after[name] == *bytes));
+    assert!(read(&repo, id).unwrap() == made);
+}
+
+#[test]
+fn two_heads_that_cant_be_read_are_left_to_a_repair() {
+    let (disk, ..) = made();
+    for head in ["head/0", "head/1"] {
+        assert!(disk.flip_bit(&Path::new("/repo").join(head), 50, 1));
+    }
+    let repo = open(objects(&disk));
+    let refused = repo.scrub(ScrubOptions::default(), &|_| true);
+    assert!(matches!(&refused, Err(Error::ReadOnly { why }) if why.contains("no other head")), "{refused:?}");
+}
+
+#[test]
+fn a_look_that_is_stopped_writes_nothing_and_is_made_again() {
+    let (disk, ..) = made();
+    let repo = open(objects(&disk));
+    let id = repo.backups()[0].id;
+    for n in 0..70 {
+        repo.lock_backup(id, 1000 + n).unwrap();
+    }
+    damage(&disk);
+    let stopped = repo.scrub(ScrubOptions::default(), &|_| false).unwrap();
+    // The keyring is three objects, and done by then.
+    assert_eq!(
+        (stopped.renewed, stopped.segments),
+        (vec!["keyring/1".to_owned(), "keyring/2".to_owned()], 0)
+    );
+    // The record that told of it was appended, which renewed its head.
+    assert_eq!(scrub(&repo).renewed.len(), 4);
+    fsck(&objects(&disk), "in the end");
+}

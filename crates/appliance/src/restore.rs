@@ -170,6 +170,15 @@ pub fn plan(catalogue: &Catalogue, name: &str, options: &Options, watcher: &dyn 
     Ok(view)
 }
 
+/// Refuses what no restore over a folder can mean, before one is begun: a name that is not the folder's, or a folder that
+/// lies in the repository.
+///
+/// # Errors
+/// `Usage`, with the reason.
+pub fn refuse_delta(catalogue: &Catalogue, options: &Options) -> Result<()> {
+    over(catalogue, options).map(drop)
+}
+
 /// What may be rewritten; refuses a folder that nobody can have meant.
 fn over(catalogue: &Catalogue, options: &Options) -> Result<Option<Over>> {
     let Some(delta) = &options.delta else { return Ok(None) };

@@ -26,7 +26,7 @@ pub enum Work {
         #[serde(default = "on_demand")]
         why: String,
     },
-    /// A restore into a new folder.
+    /// A restore into a new folder, or over one that holds something.
     Restore {
         /// The server's name.
         server: String,
@@ -41,6 +41,12 @@ pub enum Work {
         /// `quick`, `standard`, `full`.
         #[serde(default = "standard")]
         prove: String,
+        /// What is in the folder is rewritten where it differs, and the rest removed.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        delta: bool,
+        /// The folder's own name, typed again, for a `delta` over a folder that no restore made.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        confirm: Option<String>,
     },
     /// The whole repository is read by the second reader.
     Fsck {},

@@ -357,6 +357,8 @@ mod tests {
             into: into.into(),
             start: false,
             prove: "quick".into(),
+            delta: false,
+            confirm: None,
         }
     }
 

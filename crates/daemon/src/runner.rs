@@ -7,7 +7,7 @@ use crate::{drills, expiry, http, prune};
 use holdfast_appliance::backup;
 use holdfast_appliance::error::{Code, Error, Result};
 use holdfast_appliance::progress::Watcher;
-use holdfast_appliance::restore::{self, Options, ProveLevel, ReplayMode, Target};
+use holdfast_appliance::restore::{self, Delta, Options, ProveLevel, ReplayMode, Target};
 use holdfast_appliance::time::now;
 use serde_json::Value;
 use std::process::{Command, Stdio};
@@ -83,8 +83,9 @@ fn after_backup(daemon: &Daemon, server: &str, standing: Standing) -> Result<()>
 fn done(daemon: &Daemon, job: &Job, live: &Live) -> Result<Value> {
     match &job.work {
         Work::Backup { server, note, .. } => take_backup(daemon, job, live, server, note),
-        Work::Restore { server, target, into, start, prove } => {
+        Work::Restore { server, target, into, start, prove, delta, confirm } => {
             let options = restore_options(daemon, server, target, into, *start, prove)?;
+            let options = Options { delta: over(*delta, confirm.as_deref())?, ..options };
             restore_it(daemon, job, live, server, &options)
         }
         Work::Fsck {} => check(daemon, live),
@@ -159,6 +160,15 @@ pub(crate) fn restore_options(
         going_on: false,
         delta: None,
     })
+}
+
+/// How a folder that holds something is restored over, if it is.
+pub(crate) fn over(delta: bool, confirm: Option<&str>) -> Result<Option<Delta>> {
+    if confirm.is_some() && !delta {
+        return Err(Error::usage("'confirm' goes with 'delta' only.")
+            .with_next("leave it out, or ask for a restore over what the folder holds: \"delta\": true"));
+    }
+    Ok(delta.then(|| Delta { confirm: confirm.map(str::to_owned) }))
 }
 
 fn restore_it(daemon: &Daemon, job: &Job, live: &Live, server: &str, options: &Options) -> Result<Value> {

@@ -432,6 +432,7 @@ fn a_backup_and_a_restore_are_jobs_and_what_cant_be_is_refused_with_the_reason()
     assert_eq!(job["standing"], "done", "{job}");
     assert_eq!(std::fs::read(into.join("file")).unwrap(), vec![7; 100_000]);
 
+    a_restore_over_a_folder_rewrites_what_differs(&bed, &into);
     a_drill_is_proved_kept_and_cleared_away_and_gives_an_estimate(&bed);
     a_prune_gives_space_back(&bed);
 
@@ -462,6 +463,44 @@ fn a_backup_and_a_restore_are_jobs_and_what_cant_be_is_refused_with_the_reason()
         assert!(metrics.as_str().unwrap().contains(&format!("\nholdfast_{name}")), "{name}");
     }
     what_is_shipped_names_metrics_that_there_are(metrics.as_str().unwrap());
+}
+
+/// Over what a restore made, and over a folder of somebody else's with its name typed again.
+fn a_restore_over_a_folder_rewrites_what_differs(bed: &Bed, made: &Path) {
+    let post = |path: &str, body: Value| bed.local("POST", &format!("/api/v1{path}"), Some(body));
+    let foreign = bed.at("restored/foreign");
+    std::fs::create_dir(&foreign).unwrap();
+    for into in [made, &foreign] {
+        std::fs::write(into.join("file"), vec![9; 100_000]).unwrap();
+        std::fs::write(into.join("litter"), "x").unwrap();
+    }
+    let wanted = |into: &Path, delta: Option<bool>, confirm: Option<&str>| {
+        let mut wanted = json!({ "server": "files", "to": "fastest", "into": into });
+        wanted.as_object_mut().unwrap().extend(delta.map(|delta| ("delta".to_owned(), json!(delta))));
+        wanted.as_object_mut().unwrap().extend(confirm.map(|name| ("confirm".to_owned(), json!(name))));
+        wanted
+    };
+    for (delta, confirm) in
+        [(None, Some("foreign")), (Some(false), Some("foreign")), (Some(true), Some("other"))]
+    {
+        let (status, why) = post("/restores", wanted(&foreign, delta, confirm));
+        assert_eq!((status, &why["code"]), (400, &json!("usage")), "{why}");
+    }
+    // Without the name typed again it may be looked at, and is not done.
+    let (status, plan) = post("/restore-plans", wanted(&foreign, Some(true), None));
+    assert_eq!((status, &plan["delta"]["removed"]), (200, &json!(["litter"])), "{plan}");
+    let (status, job) = post("/restores", wanted(&foreign, Some(true), None));
+    assert_eq!(status, 202, "{job}");
+    assert_eq!(bed.ended(&job)["standing"], "failed", "{job}");
+    assert_eq!(std::fs::read(foreign.join("litter")).unwrap(), b"x");
+    for (into, confirm) in [(made, Some("one")), (&foreign, Some("foreign"))] {
+        let (status, job) = post("/restores", wanted(into, Some(true), confirm));
+        assert_eq!(status, 202, "{job}");
+        let job = bed.ended(&job);
+        assert_eq!((&job["standing"], &job["work"]["delta"]), (&json!("done"), &json!(true)), "{job}");
+        assert_eq!(std::fs::read(into.join("file")).unwrap(), vec![7; 100_000]);
+        assert!(!into.join("litter").exists(), "what is not in the backup is removed");
+    }
 }
 
 /// The rules and the dashboard in tools/packaging ask for nothing that nobody tells.

@@ -308,6 +308,10 @@ struct RestoreAsked {
     start: bool,
     #[serde(default = "standard")]
     prove: String,
+    #[serde(default)]
+    delta: bool,
+    #[serde(default)]
+    confirm: Option<String>,
 }
 
 fn standard() -> String {
@@ -347,26 +351,30 @@ pub(crate) fn restore_place(config: &Config, into: &Path) -> Result<()> {
     Ok(())
 }
 
-fn wanted_restore(daemon: &Daemon, asked: &Request) -> std::result::Result<RestoreAsked, Refusal> {
-    let wanted: RestoreAsked = asked.read()?;
-    known(daemon, &wanted.server)?;
-    restore_place(&daemon.config(), &wanted.into)?;
-    Ok(wanted)
+/// What was asked, and the same as the appliance takes it: what can't be understood is refused now, not by the job.
+fn wanted_restore(
+    daemon: &Daemon,
+    asked: &Request,
+) -> std::result::Result<(Work, restore::Options), Refusal> {
+    let RestoreAsked { server, to, before, after, into, start, prove, delta, confirm } = asked.read()?;
+    known(daemon, &server)?;
+    restore_place(&daemon.config(), &into)?;
+    let target = Moment { to, before, after };
+    let options = runner::restore_options(daemon, &server, &target, &into, start, &prove)?;
+    let options = restore::Options { delta: runner::over(delta, confirm.as_deref())?, ..options };
+    Ok((Work::Restore { server, target, into, start, prove, delta, confirm }, options))
 }
 
 pub(super) fn plan_restore(daemon: &Daemon, asked: &Request) -> Outcome {
-    let RestoreAsked { server, to, before, after, into, start, prove } = wanted_restore(daemon, asked)?;
-    let moment = Moment { to, before, after };
-    let options = runner::restore_options(daemon, &server, &moment, &into, start, &prove)?;
-    json(StatusCode::OK, &restore::plan(&daemon.catalogue, &server, &options, &Unwatched)?)
+    let (work, options) = wanted_restore(daemon, asked)?;
+    let server = work.server().unwrap_or_default();
+    json(StatusCode::OK, &restore::plan(&daemon.catalogue, server, &options, &Unwatched)?)
 }
 
 pub(super) fn begin_restore(daemon: &Daemon, asked: &Request) -> Outcome {
-    let RestoreAsked { server, to, before, after, into, start, prove } = wanted_restore(daemon, asked)?;
-    let target = Moment { to, before, after };
-    // What can't be understood is refused now, not by the job.
-    runner::restore_options(daemon, &server, &target, &into, start, &prove)?;
-    submit(daemon, asked, Work::Restore { server, target, into, start, prove })
+    let (work, options) = wanted_restore(daemon, asked)?;
+    restore::refuse_delta(&daemon.catalogue, &options)?;
+    submit(daemon, asked, work)
 }
 
 pub(super) fn jobs(daemon: &Daemon, asked: &Request) -> Outcome {

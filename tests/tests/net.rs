@@ -135,7 +135,13 @@ fn unique_values_that_go_round_and_parents_that_give_theirs_away_end_as_on_the_s
         for (chunk_bytes, memory_bytes, connections) in
             [(4 << 20, 64 << 20, 2), (1, 64 << 20, 4), (200, 700, 3), (1, 1, 1)]
         {
-            let options = Options { mode: Mode::Net, connections, chunk_bytes, memory_bytes };
+            let options = Options {
+                mode: Mode::Net,
+                connections,
+                chunk_bytes,
+                memory_bytes,
+                early_bytes: memory_bytes / 4,
+            };
             let what = format!("{engine:?} {chunk_bytes} {memory_bytes} {connections}");
             let server = bed.start(&bed.copy(&what.replace(' ', "_")));
             let outcome = attempt(&bed, &server, &options, &mut go_on).unwrap();
@@ -174,7 +180,13 @@ fn survives_kills(engine: Engine) {
             "DELETE FROM app.wide WHERE id % 3 = 0",
         ]);
     });
-    let options = Options { mode: Mode::Net, connections: 3, chunk_bytes: 700, memory_bytes: 4 << 20 };
+    let options = Options {
+        mode: Mode::Net,
+        connections: 3,
+        chunk_bytes: 700,
+        memory_bytes: 4 << 20,
+        early_bytes: 20_000,
+    };
     let dir = bed.copy("killed");
     let whole = std::time::Instant::now();
     let (mut kills, mut resumed_in_a_window) = (0, 0);
@@ -417,7 +429,13 @@ fn rows_of_which_the_log_holds_some_columns_are_merged() {
             Bed::make(engine, &[], SCHEMA, |source| images.iter().for_each(|image| in_parts(source, image)));
         let outcome = becomes_the_source(
             &bed,
-            &Options { mode: Mode::Net, connections: 2, chunk_bytes: 1, memory_bytes: 64 << 20 },
+            &Options {
+                mode: Mode::Net,
+                connections: 2,
+                chunk_bytes: 1,
+                memory_bytes: 64 << 20,
+                early_bytes: 64 << 20,
+            },
             &format!("{engine:?} in parts"),
         );
         for image in images {
@@ -433,7 +451,8 @@ fn rows_of_which_the_log_holds_some_columns_are_merged() {
         }
         // Small windows, and stopped again and again, in the middle of one too.
         let server = bed.start(&bed.copy("stopped"));
-        let options = Options { mode: Mode::Net, connections: 2, chunk_bytes: 90, memory_bytes: 700 };
+        let options =
+            Options { mode: Mode::Net, connections: 2, chunk_bytes: 90, memory_bytes: 700, early_bytes: 100 };
         let mut next = 12;
         loop {
             let mut stop = |p: &Progress| {
@@ -498,7 +517,13 @@ fn rows_without_a_primary_key_are_told_by_their_images() {
             Engine::MariaDb => &[(4 << 20, 64 << 20, 2)],
         };
         for &(chunk_bytes, memory_bytes, connections) in sizes {
-            let options = Options { mode: Mode::Net, connections, chunk_bytes, memory_bytes };
+            let options = Options {
+                mode: Mode::Net,
+                connections,
+                chunk_bytes,
+                memory_bytes,
+                early_bytes: memory_bytes / 4,
+            };
             let what = format!("{engine:?} keyless {chunk_bytes} {memory_bytes} {connections}");
             let server = bed.start(&bed.copy(&what.replace(' ', "_")));
             let outcome = attempt(&bed, &server, &options, &mut go_on).unwrap();

@@ -22,6 +22,7 @@ fn options(random: &mut Random) -> Options {
         connections: 1 + random.below(4) as usize,
         chunk_bytes: *random.pick(&[1, 300, 5_000, 4 << 20]),
         memory_bytes: *random.pick(&[1, 3_000, 50_000, 64 << 20]),
+        early_bytes: *random.pick(&[1, 2_000, 4 << 20]),
     }
 }
 

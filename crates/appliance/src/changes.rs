@@ -4,7 +4,6 @@ use crate::catalogue::sentence;
 use crate::error::{Code, Error, Result};
 use holdfast_archive::Cursor;
 use holdfast_binlog::columns::Column;
-use holdfast_binlog::payload::inner_events;
 use holdfast_binlog::rows::{FLAG_USE_SQL_FOREIGN_KEY, ImagePlan, Row, RowPlan, Rows};
 use holdfast_binlog::statement::{Statement, Verb};
 use holdfast_binlog::table_map::TableMap;
@@ -179,10 +178,9 @@ impl State {
             }
             Body::OldLoad => out.push(Step::other("LOAD DATA", false)),
             Body::Payload(payload) => {
-                let mut unpacked = Vec::new();
-                payload.unpack(&mut unpacked).map_err(malformed)?;
-                for inner in inner_events(&unpacked, format, event.position) {
-                    self.event(&inner?, format, out)?;
+                let mut events = payload.events(event, format)?;
+                while let Some(inner) = events.next_event()? {
+                    self.event(&inner, format, out)?;
                 }
             }
             _ => {}

@@ -11,7 +11,6 @@ use crate::views::{CellView, FoundView, RowView, Shown};
 use holdfast_archive::{Hole, ServerLog, Target};
 use holdfast_binlog::columns::{Column, ColumnType};
 use holdfast_binlog::json::Json;
-use holdfast_binlog::payload::inner_events;
 use holdfast_binlog::rows::{ImagePlan, Rows};
 use holdfast_binlog::table_map::TableMap;
 use holdfast_binlog::tables::TableCache;
@@ -111,10 +110,9 @@ impl Reading {
                 self.queries.push(cut(&line.split_whitespace().collect::<Vec<_>>().join(" "), text.len()));
             }
             Body::Payload(payload) => {
-                let mut unpacked = Vec::new();
-                payload.unpack(&mut unpacked).map_err(malformed)?;
-                for inner in inner_events(&unpacked, format, event.position) {
-                    self.event(&inner?, format)?;
+                let mut events = payload.events(event, format)?;
+                while let Some(inner) = events.next_event()? {
+                    self.event(&inner, format)?;
                 }
             }
             _ => {}

@@ -31,6 +31,7 @@ impl<'a> Cursor<'a> {
         Flaw { offset: u32::try_from(self.at).unwrap_or(u32::MAX), expected, got: got.to_string() }
     }
 
+    #[inline]
     pub(crate) fn take(&mut self, len: usize, expected: &'static str) -> Result<&'a [u8], Flaw> {
         let end = self.at.checked_add(len);
         match end.and_then(|end| self.data.get(self.at..end)) {
@@ -53,20 +54,36 @@ impl<'a> Cursor<'a> {
         Ok(le(self.take(bytes, expected)?))
     }
 
+    /// The next bytes, whose number is known when this is compiled: most of a log is made of such.
+    #[inline]
+    fn array<const N: usize>(&mut self, expected: &'static str) -> Result<[u8; N], Flaw> {
+        match self.data.get(self.at..).and_then(<[u8]>::first_chunk) {
+            Some(bytes) => {
+                self.at += N;
+                Ok(*bytes)
+            }
+            None => Err(self.flaw(expected, format!("the end after {} bytes", self.left()))),
+        }
+    }
+
+    #[inline]
     pub(crate) fn u8(&mut self, expected: &'static str) -> Result<u8, Flaw> {
-        Ok(self.uint(1, expected)? as u8)
+        Ok(u8::from_le_bytes(self.array(expected)?))
     }
 
+    #[inline]
     pub(crate) fn u16(&mut self, expected: &'static str) -> Result<u16, Flaw> {
-        Ok(self.uint(2, expected)? as u16)
+        Ok(u16::from_le_bytes(self.array(expected)?))
     }
 
+    #[inline]
     pub(crate) fn u32(&mut self, expected: &'static str) -> Result<u32, Flaw> {
-        Ok(self.uint(4, expected)? as u32)
+        Ok(u32::from_le_bytes(self.array(expected)?))
     }
 
+    #[inline]
     pub(crate) fn u64(&mut self, expected: &'static str) -> Result<u64, Flaw> {
-        self.uint(8, expected)
+        Ok(u64::from_le_bytes(self.array(expected)?))
     }
 
     /// A length-encoded integer of the client protocol.
@@ -115,11 +132,7 @@ impl<'a> Cursor<'a> {
 
 /// An unsigned little-endian number of up to eight bytes.
 pub(crate) fn le(bytes: &[u8]) -> u64 {
-    let mut raw = [0u8; 8];
-    for (to, from) in raw.iter_mut().zip(bytes) {
-        *to = *from;
-    }
-    u64::from_le_bytes(raw)
+    bytes.iter().take(8).rev().fold(0, |value, b| (value << 8) | u64::from(*b))
 }
 
 /// An unsigned big-endian number of up to eight bytes.

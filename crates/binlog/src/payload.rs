@@ -1,8 +1,10 @@
 //! TRANSACTION_PAYLOAD (40): the events of a transaction, compressed together.
 
+use std::io::Read as _;
+
 use crate::bytes::Cursor;
 use crate::error::{Error, Flaw};
-use crate::event::Event;
+use crate::event::{Event, HEADER_LEN, Header};
 use crate::format::{Checksum, FormatDescription};
 use crate::walker::Walker;
 
@@ -75,49 +77,101 @@ impl<'a> Payload<'a> {
         }
         Ok(Self { packing, unpacked_len, data })
     }
+}
 
-    /// Replaces `out` by the unpacked events: without checksums, whatever the log's.
-    ///
-    /// # Errors
-    /// Fails when the data do not unpack to the size stated.
-    pub fn unpack(&self, out: &mut Vec<u8>) -> Result<(), Flaw> {
-        let c = Cursor::new(self.data);
-        out.clear();
-        match self.packing {
-            Packing::None => out.extend_from_slice(self.data),
-            Packing::Zstd => {
-                let stream = zstd::stream::read::Decoder::with_buffer(self.data);
-                let stream = stream.map_err(|e| c.flaw("zstd data", e))?;
-                let mut stream = std::io::Read::take(stream, self.unpacked_len.saturating_add(1));
-                std::io::Read::read_to_end(&mut stream, out).map_err(|e| c.flaw("zstd data", e))?;
-            }
+/// The events of a payload, unpacked one at a time: a transaction of any size takes the memory of its largest event.
+pub struct InnerEvents<'a> {
+    stream: Stream<'a>,
+    walker: Walker,
+    /// The event that the payload is.
+    outer: Event<'a>,
+    /// Unpacked bytes that are still to come, as the header says.
+    left: u64,
+    event: Vec<u8>,
+}
+
+enum Stream<'a> {
+    Plain(&'a [u8]),
+    Zstd(Box<zstd::stream::read::Decoder<'static, &'a [u8]>>),
+}
+
+impl std::io::Read for Stream<'_> {
+    fn read(&mut self, to: &mut [u8]) -> std::io::Result<usize> {
+        match self {
+            Self::Plain(rest) => rest.read(to),
+            Self::Zstd(stream) => stream.read(to),
         }
-        if out.len() as u64 != self.unpacked_len {
-            return Err(c.flaw("the unpacked size of the header", out.len()));
-        }
-        Ok(())
     }
 }
 
-/// The events in an unpacked payload. Their positions count from `position`, that of the
-/// payload event, plus the offset in the unpacked bytes: good for messages, not for seeking.
-pub fn inner_events<'a>(
-    unpacked: &'a [u8],
-    format: &FormatDescription,
-    position: u64,
-) -> impl Iterator<Item = Result<Event<'a>, Error>> {
-    let mut walker =
-        Walker::resume(FormatDescription { checksum: Checksum::Off, ..format.clone() }, position);
-    let mut rest = unpacked;
-    std::iter::from_fn(move || {
-        if rest.is_empty() {
-            return None;
+impl std::fmt::Debug for InnerEvents<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("InnerEvents").field("outer", &self.outer.position).field("left", &self.left).finish()
+    }
+}
+
+impl<'a> Payload<'a> {
+    /// The events in it, where `outer` is the event that it is the body of. They have no checksums, whatever the log's.
+    /// Their positions count from that of the outer event, plus the offset in the unpacked bytes: good for messages,
+    /// not for seeking.
+    ///
+    /// # Errors
+    /// Fails when the data are not what they are said to be packed by.
+    pub fn events(&self, outer: &Event<'a>, format: &FormatDescription) -> Result<InnerEvents<'a>, Error> {
+        let stream = match self.packing {
+            Packing::None => Stream::Plain(self.data),
+            Packing::Zstd => {
+                let stream = zstd::stream::read::Decoder::with_buffer(self.data);
+                Stream::Zstd(Box::new(stream.map_err(|e| outer.malformed(bad_data(&e)))?))
+            }
+        };
+        let format = FormatDescription { checksum: Checksum::Off, ..format.clone() };
+        let walker = Walker::resume(format, outer.position);
+        Ok(InnerEvents { stream, walker, outer: *outer, left: self.unpacked_len, event: Vec::new() })
+    }
+}
+
+impl InnerEvents<'_> {
+    /// The next event; `None` behind the last one.
+    ///
+    /// # Errors
+    /// Fails when the data do not unpack to the size stated, and on an event that is cut or has an impossible length.
+    pub fn next_event(&mut self) -> Result<Option<Event<'_>>, Error> {
+        self.event.clear();
+        if self.left == 0 {
+            self.fill(1)?;
+            if self.event.is_empty() {
+                return Ok(None);
+            }
+            return Err(self.other_size("more"));
         }
-        let step = walker.whole(rest);
-        match &step {
-            Ok(event) => rest = rest.get(event.raw.len()..).unwrap_or_default(),
-            Err(_) => rest = &[],
+        self.fill(HEADER_LEN as u64)?;
+        let wanted = self.event.first_chunk().map_or(0, |head| u64::from(Header::read(head).length));
+        let rest = wanted.saturating_sub(HEADER_LEN as u64);
+        let left = self.left.saturating_sub(self.event.len() as u64);
+        // One that says that it is longer than all that comes is cut: the walker says so.
+        if rest <= left {
+            self.fill(rest)?;
+            if (self.event.len() as u64) < wanted {
+                return Err(self.other_size("less"));
+            }
         }
-        Some(step)
-    })
+        self.left = self.left.saturating_sub(self.event.len() as u64);
+        self.walker.whole(&self.event).map(Some)
+    }
+
+    /// Takes up to so many bytes more.
+    fn fill(&mut self, bytes: u64) -> Result<(), Error> {
+        let read = std::io::Read::take(&mut self.stream, bytes).read_to_end(&mut self.event);
+        read.map(|_| ()).map_err(|e| self.outer.malformed(bad_data(&e)))
+    }
+
+    fn other_size(&self, got: &str) -> Error {
+        let expected = "the unpacked size of the header";
+        self.outer.malformed(Flaw { offset: 0, expected, got: got.to_owned() })
+    }
+}
+
+fn bad_data(error: &std::io::Error) -> Flaw {
+    Flaw { offset: 0, expected: "zstd data", got: error.to_string() }
 }

@@ -13,7 +13,7 @@ use crate::event::{Body, Event, FLAG_THREAD_SPECIFIC};
 use crate::format::FormatDescription;
 use crate::gtid_event::{AlterPhase, FL_STANDALONE, GtidDetail};
 use crate::kind::{EventType, RowChange};
-use crate::payload::inner_events;
+use crate::payload::Payload;
 use crate::query::Query;
 use crate::rows::Rows;
 use crate::statement::{Action, Object, Statement, Verb};
@@ -208,7 +208,6 @@ pub struct Assembler {
     open: Option<Open>,
     tables: TableCache,
     scratch: Vec<u8>,
-    payload: Vec<u8>,
 }
 
 impl Assembler {
@@ -241,19 +240,32 @@ impl Assembler {
     /// # Errors
     /// Fails on events that don't parse or stand where none of their kind can.
     pub fn push(&mut self, event: &Event<'_>, format: &FormatDescription) -> Result<Pushed, Error> {
-        self.take(event, format, None)
+        self.take(event, &event.parse(format)?, format, None)
+    }
+
+    /// The same for an event whose body the caller has read already.
+    ///
+    /// # Errors
+    /// As [`Assembler::push`].
+    pub fn push_body(
+        &mut self,
+        event: &Event<'_>,
+        body: &Body<'_>,
+        format: &FormatDescription,
+    ) -> Result<Pushed, Error> {
+        self.take(event, body, format, None)
     }
 
     fn take(
         &mut self,
         event: &Event<'_>,
+        body: &Body<'_>,
         format: &FormatDescription,
         payload_at: Option<u64>,
     ) -> Result<Pushed, Error> {
-        let body = event.parse(format)?;
         let order = |why| Error::Order { position: event.position, kind: event.kind(), why };
         let start = payload_at.unwrap_or(event.position);
-        match &body {
+        match body {
             Body::FormatDescription(_) | Body::Rotate { .. } | Body::Stop => {
                 if self.is_open() && !event.is_artificial() {
                     return Err(order("a log ends or starts in the middle of a transaction"));
@@ -294,15 +306,11 @@ impl Assembler {
             open.transaction.events += 1;
         }
         open.last_timestamp = event.header.timestamp;
-        if let Body::Payload(payload) = &body {
-            let mut unpacked = std::mem::take(&mut self.payload);
-            payload.unpack(&mut unpacked).map_err(|flaw| event.malformed(flaw))?;
-            let ended = self.payload_events(event, &unpacked, format);
-            self.payload = unpacked;
-            ended?;
+        if let Body::Payload(payload) = body {
+            self.payload_events(event, payload, format)?;
             return self.finish(event).ok_or_else(|| order("an empty payload"));
         }
-        if self.body(event, &body, payload_at)? && payload_at.is_none() {
+        if self.body(event, body, payload_at)? && payload_at.is_none() {
             return self.finish(event).ok_or_else(|| order("the end of no transaction"));
         }
         Ok(Pushed::Inside)
@@ -311,11 +319,11 @@ impl Assembler {
     fn payload_events(
         &mut self,
         event: &Event<'_>,
-        unpacked: &[u8],
+        payload: &Payload<'_>,
         format: &FormatDescription,
     ) -> Result<(), Error> {
-        for inner in inner_events(unpacked, format, event.position) {
-            let inner = inner?;
+        let mut events = payload.events(event, format)?;
+        while let Some(inner) = events.next_event()? {
             if inner.kind() == EventType::TRANSACTION_PAYLOAD {
                 return Err(Error::Order {
                     position: event.position,
@@ -323,7 +331,8 @@ impl Assembler {
                     why: "a payload inside a payload",
                 });
             }
-            self.take(&inner, format, Some(event.position))?;
+            let body = inner.parse(format)?;
+            self.take(&inner, &body, format, Some(event.position))?;
         }
         Ok(())
     }

@@ -11,7 +11,6 @@ use std::collections::BTreeMap;
 
 use holdfast_binlog::event::Body;
 use holdfast_binlog::kind::RowChange;
-use holdfast_binlog::payload::inner_events;
 use holdfast_binlog::table_map::TableMap;
 use holdfast_binlog::transaction::{Assembler, Kind, Oddity, Pushed, Transaction};
 use holdfast_binlog::{Error, Event, EventType, FormatDescription, Walker};
@@ -66,11 +65,10 @@ impl Seen {
                 self.rows(&map, &rows);
             }
             Body::Payload(payload) => {
-                let mut unpacked = Vec::new();
-                payload.unpack(&mut unpacked).unwrap();
                 let mut inner_tables = BTreeMap::new();
-                for inner in inner_events(&unpacked, format, event.position) {
-                    self.event(&inner.unwrap(), format, &mut inner_tables);
+                let mut events = payload.events(event, format).unwrap();
+                while let Some(inner) = events.next_event().unwrap() {
+                    self.event(&inner, format, &mut inner_tables);
                 }
             }
             _ => {}

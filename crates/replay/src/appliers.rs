@@ -8,13 +8,14 @@
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use holdfast_mysql::Conn;
 
 use crate::batch;
-use crate::checkpoint;
+use crate::checkpoint::{self, WindowNote};
 use crate::error::Error;
 use crate::net::plan::{Plan, Stream};
 use crate::session::Session;
@@ -58,42 +59,97 @@ pub(crate) enum Stopped {
     Asked,
 }
 
-/// Applies what is left of the plan. `tick` is given the rows of net change that were applied, and whether nothing but
-/// lanes is left.
-pub(crate) fn apply(
-    appliers: &mut [Applier],
-    plan: &Plan,
-    done: &HashSet<u32>,
-    packet_max: u64,
-    tick: &mut dyn FnMut(u64, bool) -> ControlFlow<()>,
-) -> Result<(), Stopped> {
-    let shared = Shared { state: Mutex::new(State::new(plan, done)), wake: Condvar::new() };
-    std::thread::scope(|scope| {
-        for applier in appliers {
-            let shared = &shared;
-            scope.spawn(move || work(applier, plan, shared, packet_max));
-        }
-        let mut state = shared.lock();
-        while !state.is_over() {
-            state = shared.wake.wait_timeout(state, TICK).unwrap_or_else(PoisonError::into_inner).0;
+/// A plan that is being applied, on threads of its own, while whoever began it goes on. Dropped, it stops behind the
+/// chunks that are being applied: which of them are committed is on record.
+#[derive(Debug)]
+pub(crate) struct Running {
+    pub(crate) plan: Arc<Plan>,
+    /// What is on record of the window.
+    pub(crate) note: WindowNote,
+    /// Rows that were left to be applied, those of lanes included.
+    pub(crate) rows: u64,
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<Applier>>,
+}
+
+impl Running {
+    /// Begins to apply what is left of the plan.
+    pub(crate) fn begin(
+        appliers: Vec<Applier>,
+        plan: Arc<Plan>,
+        (note, rows): (WindowNote, u64),
+        done: &HashSet<u32>,
+        packet_max: u64,
+    ) -> Self {
+        let state = Mutex::new(State::new(&plan, done));
+        let shared = Arc::new(Shared { plan: Arc::clone(&plan), state, wake: Condvar::new() });
+        let begin = |mut applier: Applier| {
+            let shared = Arc::clone(&shared);
+            std::thread::spawn(move || {
+                work(&mut applier, &shared, packet_max);
+                applier
+            })
+        };
+        let threads = appliers.into_iter().map(begin).collect();
+        Self { plan, note, rows, shared, threads }
+    }
+
+    /// Is all of it applied, or has it failed?
+    pub(crate) fn is_over(&self) -> bool {
+        self.shared.lock().is_over() || self.threads.iter().all(JoinHandle::is_finished)
+    }
+
+    /// Rows of net change that are applied.
+    pub(crate) fn rows_done(&self) -> u64 {
+        self.shared.lock().rows_done
+    }
+
+    /// Waits for its end, and gives the appliers back. `tick` is given the rows of net change that were applied, and
+    /// whether nothing but lanes is left.
+    pub(crate) fn end(
+        mut self,
+        tick: &mut dyn FnMut(u64, bool) -> ControlFlow<()>,
+    ) -> (Vec<Applier>, Result<(), Stopped>) {
+        while !self.is_over() {
+            let state = self.shared.lock();
+            let waited = self.shared.wake.wait_timeout(state, TICK);
+            let state = waited.unwrap_or_else(PoisonError::into_inner).0;
             let (rows, in_order) = (state.rows_done, state.only_lanes());
             drop(state);
-            let asked = tick(rows, in_order).is_break();
-            state = shared.lock();
-            if asked {
-                state.stopped.get_or_insert(Stopped::Asked);
-                shared.wake.notify_all();
+            if tick(rows, in_order).is_break() {
+                self.shared.stop();
             }
         }
-    });
-    match shared.state.into_inner().unwrap_or_else(PoisonError::into_inner).stopped {
-        Some(stopped) => Err(stopped),
-        None => Ok(()),
+        let appliers = self.join();
+        let stopped = self.shared.lock().stopped.take();
+        (appliers, stopped.map_or(Ok(()), Err))
+    }
+
+    fn join(&mut self) -> Vec<Applier> {
+        let mut appliers = Vec::new();
+        for thread in self.threads.drain(..) {
+            match thread.join() {
+                Ok(applier) => appliers.push(applier),
+                Err(panic) if std::thread::panicking() => drop(panic),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        appliers
     }
 }
 
-fn work(applier: &mut Applier, plan: &Plan, shared: &Shared<'_>, packet_max: u64) {
+impl Drop for Running {
+    fn drop(&mut self) {
+        if !self.threads.is_empty() {
+            self.shared.stop();
+            self.join();
+        }
+    }
+}
+
+fn work(applier: &mut Applier, shared: &Shared, packet_max: u64) {
     let mut events = Vec::new();
+    let plan = &*shared.plan;
     while let Some((stream, chunk)) = shared.take() {
         let applied = encode(plan, chunk, packet_max, &mut events)
             .and_then(|statement| commit(&mut applier.conn, chunk, &statement));
@@ -145,19 +201,22 @@ fn commit(conn: &mut Conn, chunk: usize, statement: &str) -> Result<(), Stopped>
     }
 }
 
-struct Shared<'p> {
-    state: Mutex<State<'p>>,
+#[derive(Debug)]
+struct Shared {
+    plan: Arc<Plan>,
+    state: Mutex<State>,
     wake: Condvar,
 }
 
-struct State<'p> {
-    plan: &'p Plan,
+#[derive(Debug)]
+struct State {
     streams: Vec<StreamState>,
     rows_done: u64,
     active: usize,
     stopped: Option<Stopped>,
 }
 
+#[derive(Debug)]
 struct StreamState {
     /// Chunks to do, the next one last.
     first: Vec<usize>,
@@ -205,10 +264,10 @@ impl StreamState {
     }
 }
 
-impl<'p> State<'p> {
-    fn new(plan: &'p Plan, done: &HashSet<u32>) -> Self {
+impl State {
+    fn new(plan: &Plan, done: &HashSet<u32>) -> Self {
         let streams = plan.streams.iter().map(|stream| StreamState::new(plan, stream, done)).collect();
-        Self { plan, streams, rows_done: 0, active: 0, stopped: None }
+        Self { streams, rows_done: 0, active: 0, stopped: None }
     }
 
     fn nothing_left(&self) -> bool {
@@ -233,9 +292,15 @@ impl<'p> State<'p> {
     }
 }
 
-impl<'p> Shared<'p> {
-    fn lock(&self) -> MutexGuard<'_, State<'p>> {
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Nobody takes another chunk.
+    fn stop(&self) {
+        self.lock().stopped.get_or_insert(Stopped::Asked);
+        self.wake.notify_all();
     }
 
     /// The next chunk, with its stream; `None` when there is nothing more to do.
@@ -246,10 +311,9 @@ impl<'p> Shared<'p> {
                 return None;
             }
             if let Some(at) = state.choose() {
-                let plan = state.plan;
                 let stream = state.streams.get_mut(at)?;
                 let chunk = stream.take()?;
-                stream.bytes = stream.bytes.saturating_sub(plan.bytes(chunk));
+                stream.bytes = stream.bytes.saturating_sub(self.plan.bytes(chunk));
                 state.active += 1;
                 return Some((at, chunk));
             }

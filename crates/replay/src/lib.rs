@@ -8,6 +8,7 @@
 //! Order of use: [`scan::scan`] over the whole range before the first write, then
 //! [`run`] (or [`serial::replay`]), which may be killed at any moment and called again, then [`finish::finish`].
 
+mod ahead;
 mod appliers;
 mod batch;
 mod before;

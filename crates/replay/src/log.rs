@@ -20,7 +20,7 @@ impl fmt::Display for EventPlace {
 
 /// The range of log to replay: from the base's point to the cut, both at borders of
 /// transactions. It can be read more than once and gives the same each time.
-pub trait Log {
+pub trait Log: Sync {
     /// A reader at the start of the range.
     ///
     /// # Errors

@@ -19,7 +19,7 @@ use holdfast_binlog::rows::Rows;
 use holdfast_binlog::tables::{Table, TableCache, TableKey};
 use holdfast_mysql::Conn;
 
-use crate::appliers::Applier;
+use crate::appliers::{Applier, Running};
 use crate::checkpoint::{self, Checkpoint, WindowNote};
 use crate::error::Error;
 use crate::log::{BoxError, EventPlace, Log};
@@ -41,6 +41,7 @@ pub use class::Class;
 
 use catalogue::Catalogue;
 use merge::{Merge, Stop};
+use plan::ChunkSize;
 use window::{Way, Window};
 
 /// How a range is replayed.
@@ -68,15 +69,26 @@ pub struct Options {
     pub mode: Mode,
     /// Number of appliers; 0: as many as processors.
     pub connections: usize,
-    /// Row data of one transaction. 4 MiB was the fastest that was measured: some ten thousand rows.
+    /// Row data of one transaction, at most. 4 MiB was the fastest that was measured: some ten thousand rows. Short
+    /// windows have smaller ones, so that all connections have work to the end.
     pub chunk_bytes: usize,
-    /// Memory for a window. The whole engine takes about twice as much at the most.
+    /// Memory for a window. One is applied while the next is filled, so the whole engine takes about
+    /// twice as much at the most.
     pub memory_bytes: usize,
+    /// A window of so many bytes is applied although more would fit, if the server has nothing to do and
+    /// little would be merged.
+    pub early_bytes: usize,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { mode: Mode::Auto, connections: 0, chunk_bytes: 4 << 20, memory_bytes: 192 << 20 }
+        Self {
+            mode: Mode::Auto,
+            connections: 0,
+            chunk_bytes: 4 << 20,
+            memory_bytes: 160 << 20,
+            early_bytes: 4 << 20,
+        }
     }
 }
 
@@ -212,10 +224,13 @@ pub(crate) struct Net<'a> {
     catalogue: Catalogue,
     /// For questions: the first connection is in the session of some statement.
     asking: Conn,
-    decisions: HashMap<Arc<TableKey>, Decision>,
+    decisions: HashMap<Arc<TableKey>, Arc<Decision>>,
     steps: &'a mut Steps,
     pub(crate) window: Window,
+    /// Those that have nothing to do.
     pub(crate) appliers: Vec<Applier>,
+    /// The window before, which the others apply.
+    pub(crate) running: Option<Running>,
     /// The window that was under way when an earlier call was killed.
     pub(crate) note: Option<WindowNote>,
     pub(crate) committed: HashSet<u32>,
@@ -242,10 +257,7 @@ impl<'a> Net<'a> {
         }
         options.connections = options.connections.min(checkpoint::APPLIERS_MAX);
         let committed = match &checkpoint.window {
-            Some(note) => {
-                options.chunk_bytes = note.chunk_bytes as usize;
-                checkpoint::chunks(conn)?
-            }
+            Some(_) => checkpoint::chunks(conn)?,
             None => HashSet::new(),
         };
         Ok(Self {
@@ -258,6 +270,7 @@ impl<'a> Net<'a> {
             steps,
             window: Window::default(),
             appliers: Vec::new(),
+            running: None,
             note: checkpoint.window,
             committed,
             classes: BTreeMap::new(),
@@ -277,9 +290,9 @@ impl<'a> Net<'a> {
         self.decisions.clear();
     }
 
-    fn decide(&mut self, key: &Arc<TableKey>) -> Result<Decision, Error> {
+    fn decide(&mut self, key: &Arc<TableKey>) -> Result<Arc<Decision>, Error> {
         if let Some(known) = self.decisions.get(key) {
-            return Ok(known.clone());
+            return Ok(Arc::clone(known));
         }
         let keys = self.catalogue.foreign_keys(&mut self.asking)?.to_vec();
         let joined = class::joined(key, &keys);
@@ -324,13 +337,13 @@ impl<'a> Net<'a> {
         followed.sort_unstable();
         followed.dedup();
         let apart = facts.primary.is_empty() && !facts.uniques.is_empty();
-        let decision = Decision { class, lane, computed: facts.computed, apart, followed };
+        let decision = Arc::new(Decision { class, lane, computed: facts.computed, apart, followed });
         let worst = self.classes.entry(TableKey::clone(key)).or_insert(Class::Net);
         if decision.class != Class::Net && *worst != decision.class {
             self.news.push(format!("{key} is replayed {}", decision.class));
             worst.clone_from(&decision.class);
         }
-        self.decisions.insert(Arc::clone(key), decision.clone());
+        self.decisions.insert(Arc::clone(key), Arc::clone(&decision));
         Ok(decision)
     }
 
@@ -340,15 +353,16 @@ impl<'a> Net<'a> {
         &mut self,
         event: &Event<'_>,
         key: &Arc<TableKey>,
-        session: &str,
+        session: impl FnOnce() -> String,
         place: &EventPlace,
     ) -> Result<bool, Error> {
         let decision = self.decide(key)?;
         if decision.computed {
+            let session = session();
             match &self.window.session {
-                Some(other) if other != session => return Ok(false),
+                Some(other) if *other != session => return Ok(false),
                 Some(_) => {}
-                None => self.window.session = Some(session.to_owned()),
+                None => self.window.session = Some(session),
             }
         }
         let encode = |flaw| Error::Encode { place: place.clone(), flaw };
@@ -361,10 +375,7 @@ impl<'a> Net<'a> {
     /// with the first rows of any of them, which opens them all: rows of one that it did not
     /// open are dropped without a word.
     fn lanes_of_statement(&mut self) -> Result<(), Error> {
-        for key in self.window.mapped() {
-            if self.window.way(&key).is_some() {
-                continue;
-            }
+        for key in self.window.undecided() {
             let decision = self.decide(&key)?;
             let together = matches!(decision.class, Class::Together { .. });
             if together || matches!(decision.class, Class::Ordered { .. }) {
@@ -446,7 +457,7 @@ impl<'a> Net<'a> {
             return Ok(None);
         }
         let facts = self.catalogue.table(&mut self.asking, &key)?;
-        match facts.and_then(|facts| Merge::new(table, *header, rows, facts, decision.followed)) {
+        match facts.and_then(|facts| Merge::new(table, *header, rows, facts, decision.followed.clone())) {
             Some(merge) => Ok(Some(merge)),
             None => {
                 let why = "its rows carry other columns than the table has";
@@ -499,6 +510,33 @@ impl<'a> Net<'a> {
             Some(note) => (note.until, note.inside) == (done, inside),
             None => self.window.bytes() >= self.options.memory_bytes,
         }
+    }
+
+    /// Is it worth while to apply the window now, between transactions, although more would fit?
+    pub(crate) fn can_begin(&self) -> bool {
+        self.note.is_none()
+            && self.window.bytes() >= self.options.early_bytes
+            && self.window.grows()
+            && self.running.as_ref().is_none_or(Running::is_over)
+    }
+
+    /// The size of the next plan's chunks: that on record, where a part of it may be applied.
+    pub(crate) fn chunk_size(&self) -> ChunkSize {
+        let Options { chunk_bytes: bytes, connections, .. } = self.options;
+        match &self.note {
+            Some(note) => ChunkSize::Noted(note.chunk_bytes as usize),
+            None => ChunkSize::AtMost { bytes, connections },
+        }
+    }
+
+    /// What becomes of a surprise behind a window that is not applied yet: nothing can step down in front of that one's end.
+    pub(crate) fn hold_steps(&mut self) -> bool {
+        self.running.is_some() && std::mem::take(&mut self.steps.fresh)
+    }
+
+    /// That window is applied, and nothing behind it is.
+    pub(crate) fn let_steps_go(&mut self) {
+        self.steps.fresh = true;
     }
 
     /// Makes the appliers ready for the log's format and the window's session.

@@ -11,8 +11,9 @@ use holdfast_binlog::tables::TableKey;
 use holdfast_binlog::transaction::{Assembler, Oddity, Pushed, RowCounts, StatementNote, Transaction};
 use holdfast_format::gtid::Gtid;
 
+use crate::ahead;
 use crate::error::Error;
-use crate::log::{EventPlace, Log};
+use crate::log::{EventPlace, Log, LogReader};
 use crate::survey::{RowShape, Survey};
 
 /// Files of one transaction's LOAD DATA that are replayed: they are held in memory, which an engine has 512 MiB of.
@@ -139,7 +140,10 @@ impl Summary {
         }
         for (key, counts) in &transaction.tables {
             self.rows += counts.total();
-            self.table(key).rows.add(counts);
+            match self.tables.get_mut(&**key) {
+                Some(table) => table.rows.add(counts),
+                None => self.table(key).rows.add(counts),
+            }
         }
     }
 
@@ -332,7 +336,10 @@ fn refusals(transaction: &Transaction, temporaries: &BTreeSet<u32>) -> Vec<Refus
 /// # Errors
 /// Fails when the log can't be read. What can't be replayed is in the summary, see [`Summary::check`].
 pub fn scan(log: &dyn Log) -> Result<Summary, Error> {
-    let mut reader = log.read().map_err(Error::Log)?;
+    ahead::read(log, look_through)
+}
+
+fn look_through(reader: &mut dyn LogReader) -> Result<Summary, Error> {
     let (mut walker, mut assembler) = (Walker::default(), Assembler::new());
     let (mut summary, mut event) = (Summary::default(), Vec::new());
     let mut survey = Survey::default();
@@ -342,8 +349,10 @@ pub fn scan(log: &dyn Log) -> Result<Summary, Error> {
         let found = walker.whole(&event).map_err(Error::binlog(&place))?;
         summary.bytes += event.len() as u64;
         let Some(format) = walker.format() else { continue };
-        survey.event(&found, format).map_err(Error::binlog(&place))?;
-        if let Pushed::End(transaction) = assembler.push(&found, format).map_err(Error::binlog(&place))? {
+        let body = found.parse(format).map_err(Error::binlog(&place))?;
+        survey.event(&found, &body, format).map_err(Error::binlog(&place))?;
+        let pushed = assembler.push_body(&found, &body, format).map_err(Error::binlog(&place))?;
+        if let Pushed::End(transaction) = pushed {
             if survey.end() || transaction.rolled_back {
                 summary.one_by_one.insert(summary.transactions);
             }

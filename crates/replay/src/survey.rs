@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 
 use holdfast_binlog::event::{Body, Event};
 use holdfast_binlog::kind::RowChange;
-use holdfast_binlog::payload::inner_events;
 use holdfast_binlog::rows::{FLAG_NO_FOREIGN_KEY_CHECKS, FLAG_USE_SQL_FOREIGN_KEY, Rows};
 use holdfast_binlog::statement::{Statement, Verb};
 use holdfast_binlog::table_map::TableMap;
@@ -48,15 +47,20 @@ pub(crate) struct Survey {
 
 impl Survey {
     /// Takes the next event of the log.
-    pub(crate) fn event(&mut self, event: &Event<'_>, format: &FormatDescription) -> Result<(), BinlogError> {
+    pub(crate) fn event(
+        &mut self,
+        event: &Event<'_>,
+        body: &Body<'_>,
+        format: &FormatDescription,
+    ) -> Result<(), BinlogError> {
         let malformed = |flaw| event.malformed(flaw);
-        match event.parse(format)? {
+        match body {
             Body::FormatDescription(_) => self.tables.clear(),
             Body::TableMap(map) => {
-                self.tables.insert(&map).map_err(malformed)?;
-                self.primary_key(&map).map_err(malformed)?;
+                self.tables.insert(map).map_err(malformed)?;
+                self.primary_key(map).map_err(malformed)?;
             }
-            Body::Rows(rows) if !rows.is_dummy() => self.rows(&rows),
+            Body::Rows(rows) if !rows.is_dummy() => self.rows(rows),
             Body::BeginLoad(block) | Body::AppendBlock(block) => self.file_bytes += block.data.len() as u64,
             Body::Query(query) => {
                 let mut scratch = std::mem::take(&mut self.scratch);
@@ -69,10 +73,10 @@ impl Survey {
                 self.scratch = scratch;
             }
             Body::Payload(payload) => {
-                let mut unpacked = Vec::new();
-                payload.unpack(&mut unpacked).map_err(malformed)?;
-                for inner in inner_events(&unpacked, format, event.position) {
-                    self.event(&inner?, format)?;
+                let mut events = payload.events(event, format)?;
+                while let Some(inner) = events.next_event()? {
+                    let body = inner.parse(format)?;
+                    self.event(&inner, &body, format)?;
                 }
             }
             _ => {}

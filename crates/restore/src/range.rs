@@ -6,7 +6,7 @@
 //! both kinds of transactions lie within the bounds, so both rules are needed at once: whoever asks
 //! GTIDs alone replays the anonymous ones before that point a second time.
 
-use std::cell::Cell;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use holdfast_binlog::kind::EventType;
 use holdfast_format::record::{Coordinates, Position};
@@ -27,7 +27,7 @@ pub struct RangeLog<'l> {
     until: Place,
     held: Option<Bracket>,
     /// Anonymous transactions that the last complete reading left out.
-    left_out: Cell<u64>,
+    left_out: AtomicU64,
 }
 
 /// Where anonymous transactions are told by their position.
@@ -75,7 +75,7 @@ impl<'l> RangeLog<'l> {
             }
             _ => None,
         };
-        Ok(Self { log, from, until, held, left_out: Cell::new(0) })
+        Ok(Self { log, from, until, held, left_out: AtomicU64::new(0) })
     }
 
     /// May the recovered position stand for the base from now on? Not where commits overtake each other.
@@ -85,7 +85,7 @@ impl<'l> RangeLog<'l> {
 
     /// Anonymous transactions that the base holds, as the last complete reading counted them.
     pub fn left_out(&self) -> u64 {
-        self.left_out.get()
+        self.left_out.load(Ordering::Relaxed)
     }
 }
 
@@ -113,7 +113,7 @@ impl LogReader for Reader<'_> {
     fn next(&mut self, event: &mut Vec<u8>) -> std::result::Result<Option<EventPlace>, Foreign> {
         loop {
             let Some(place) = self.inner.next(event)? else {
-                self.range.left_out.set(self.skipped);
+                self.range.left_out.store(self.skipped, Ordering::Relaxed);
                 return Ok(None);
             };
             let kind = event.get(TYPE_OFFSET).map(|byte| EventType(*byte));

@@ -188,7 +188,7 @@ pub trait Base {
 }
 
 /// The archived log of one server.
-pub trait Log {
+pub trait Log: Sync {
     /// Where this position of the source lies in the log; none if the log does not reach it.
     /// A position's GTIDs are used where its file is not known.
     fn place(&self, position: &Position) -> Result<Option<Place>, Foreign>;

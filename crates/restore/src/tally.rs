@@ -13,7 +13,6 @@ use holdfast_binlog::columns::Column;
 use holdfast_binlog::event::{Body, Event};
 use holdfast_binlog::format::FormatDescription;
 use holdfast_binlog::kind::RowChange;
-use holdfast_binlog::payload::inner_events;
 use holdfast_binlog::query::Query;
 use holdfast_binlog::rows::{
     FLAG_NO_FOREIGN_KEY_CHECKS, FLAG_STMT_END, FLAG_USE_SQL_FOREIGN_KEY, RowPlan, Rows,
@@ -178,10 +177,9 @@ impl<'c> Tally<'c> {
                 }
             }
             Body::Payload(payload) => {
-                let mut unpacked = Vec::new();
-                payload.unpack(&mut unpacked).map_err(malformed)?;
-                for inner in inner_events(&unpacked, format, event.position) {
-                    self.event(&inner?, format)?;
+                let mut events = payload.events(event, format)?;
+                while let Some(inner) = events.next_event()? {
+                    self.event(&inner, format)?;
                 }
             }
             _ => {}

@@ -1,7 +1,6 @@
 //! Reads everything that can be read in a run of events: what hostile bytes must survive.
 
-use holdfast_binlog::event::Body;
-use holdfast_binlog::payload::inner_events;
+use holdfast_binlog::event::{Body, Event};
 use holdfast_binlog::tables::TableCache;
 use holdfast_binlog::transaction::Assembler;
 use holdfast_binlog::{FormatDescription, Walker};
@@ -20,12 +19,12 @@ pub fn read_everything(bytes: &[u8], format: &FormatDescription) -> usize {
         }
         let Ok(body) = event.parse(&format) else { continue };
         parsed += 1;
-        look(&body, &format, &mut tables, 0);
+        look(&event, &body, &format, &mut tables, 0);
     }
     parsed
 }
 
-fn look(body: &Body<'_>, format: &FormatDescription, tables: &mut TableCache, depth: u32) {
+fn look(event: &Event<'_>, body: &Body<'_>, format: &FormatDescription, tables: &mut TableCache, depth: u32) {
     let mut scratch = Vec::new();
     match body {
         Body::Query(query) | Body::ExecuteLoad { query, .. } => {
@@ -56,10 +55,11 @@ fn look(body: &Body<'_>, format: &FormatDescription, tables: &mut TableCache, de
             }
             assert!(total <= rows.data.len(), "rows can't be longer than their event");
         }
-        Body::Payload(payload) if depth == 0 && payload.unpack(&mut scratch).is_ok() => {
-            for event in inner_events(&scratch, format, 0).map_while(Result::ok) {
+        Body::Payload(payload) if depth == 0 => {
+            let Ok(mut events) = payload.events(event, format) else { return };
+            while let Ok(Some(event)) = events.next_event() {
                 if let Ok(body) = event.parse(format) {
-                    look(&body, format, tables, 1);
+                    look(&event, &body, format, tables, 1);
                 }
             }
         }

@@ -39,6 +39,11 @@ impl Bag {
         self.change(image, -1)
     }
 
+    /// Number of different images.
+    pub(super) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
     /// Is a row of this image there in the end that was not before?
     pub(super) fn holds(&self, image: &[u8]) -> bool {
         self.rows.get(image).is_some_and(|rows| rows.count > 0)

@@ -157,6 +157,8 @@ pub(crate) struct Merge {
     plans: Vec<Arc<Plans>>,
     before: Vec<u8>,
     after: Vec<u8>,
+    /// Rows of the log that were taken.
+    pub(super) taken: u64,
 }
 
 impl Merge {
@@ -221,7 +223,13 @@ impl Merge {
             plans: Vec::new(),
             before: Vec::new(),
             after: Vec::new(),
+            taken: 0,
         })
+    }
+
+    /// What the rows that were taken came to, about.
+    pub(super) fn net_rows(&self) -> u64 {
+        self.bag.as_ref().map_or(self.changes.len(), Bag::len) as u64
     }
 
     /// Can these rows be merged with what is here? If not, a window must end before them.
@@ -252,6 +260,7 @@ impl Merge {
         let mut grown = 0;
         let mut taken = Ok(());
         for row in plan.rows(rows.data) {
+            self.taken += 1;
             match row.map_err(Stop::from).and_then(|row| self.row(&plans, &row, watch)) {
                 Ok(more) => grown += more,
                 Err(stop) => {

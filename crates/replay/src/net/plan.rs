@@ -91,11 +91,49 @@ pub(crate) struct Plan {
     /// Tables whose counter stands at least behind this number at the end.
     pub(crate) counters: Vec<(Arc<TableKey>, u64)>,
     pub(crate) session: Option<String>,
+    /// Bytes in a chunk.
+    pub(crate) chunk_bytes: usize,
+}
+
+/// How large the chunks of a plan are.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum ChunkSize {
+    /// At most so large, and no larger than leaves each of so many connections something to do up to the end.
+    AtMost {
+        /// Bytes.
+        bytes: usize,
+        /// Connections.
+        connections: usize,
+    },
+    /// As on record: a part of the plan is applied already.
+    Noted(usize),
+}
+
+/// Chunks for each connection: the last of them to end waits for no more than a fourth of its work.
+const CHUNKS_EACH: usize = 4;
+
+/// Chunks are not made smaller than this for the sake of that: a few hundred rows cost what their commit costs.
+const CHUNK_LEAST: usize = 256 << 10;
+
+/// What all connections hold of chunks at once, encoded twice each.
+const CHUNKS_BYTES_MAX: usize = 64 << 20;
+
+impl ChunkSize {
+    /// For so many bytes in all.
+    fn of(self, total: usize) -> usize {
+        match self {
+            Self::Noted(bytes) => bytes,
+            Self::AtMost { bytes, connections } => {
+                let each = total / connections.max(1) / CHUNKS_EACH;
+                each.max(CHUNK_LEAST).min(CHUNKS_BYTES_MAX / connections.max(1)).min(bytes)
+            }
+        }
+    }
 }
 
 impl Plan {
     /// Takes a finished window apart.
-    pub(crate) fn new(window: Window, chunk_bytes: usize) -> Self {
+    pub(crate) fn new(window: Window, size: ChunkSize) -> Self {
         let counters = window
             .merges
             .iter()
@@ -106,7 +144,9 @@ impl Plan {
         // Tables come in the order in which the log names them first, which is the same each time.
         let tables: Vec<TablePlan> = merges.par_drain(..).map(TablePlan::new).collect();
         let lanes = window.lanes.into_iter().map(|Lane { tables, runs, .. }| (tables, runs)).collect();
-        let mut plan = Self { tables, lanes, chunks: Vec::new(), streams: Vec::new(), counters, session };
+        let chunk_bytes = size.of(tables.iter().map(TablePlan::bytes).sum());
+        let (chunks, streams) = (Vec::new(), Vec::new());
+        let mut plan = Self { tables, lanes, chunks, streams, counters, session, chunk_bytes };
         plan.cut(chunk_bytes);
         plan
     }
@@ -298,16 +338,27 @@ impl TablePlan {
         Self { table: merge.table, frame: merge.frame, sets, deletes, puts, deletes_in_order: false }
     }
 
+    /// Bytes of its rows in chunks.
+    fn bytes(&self) -> usize {
+        let deletes = self.deletes.iter().map(|key| self.delete_len(key));
+        deletes.chain(self.puts.iter().map(|put| self.put_len(put))).sum()
+    }
+
+    fn delete_len(&self, key: &Key) -> usize {
+        key.bytes().len() + self.frame.key_cells.div_ceil(8)
+    }
+
+    fn put_len(&self, put: &Put) -> usize {
+        put.after.len() + if put.update { self.delete_len(&put.key) } else { 0 }
+    }
+
     fn cut_deletes(&self, table: usize, chunk_bytes: usize) -> Vec<Chunk> {
-        let nulls = self.frame.key_cells.div_ceil(8);
-        let lens = self.deletes.iter().map(|key| key.bytes().len() + nulls);
+        let lens = self.deletes.iter().map(|key| self.delete_len(key));
         cut(lens, chunk_bytes, |rows| Part::Deletes { table, rows })
     }
 
     fn cut_puts(&self, table: usize, chunk_bytes: usize) -> Vec<Chunk> {
-        let nulls = self.frame.key_cells.div_ceil(8);
-        let len = |put: &Put| put.after.len() + if put.update { put.key.bytes().len() + nulls } else { 0 };
-        cut(self.puts.iter().map(len), chunk_bytes, |rows| Part::Puts { table, rows })
+        cut(self.puts.iter().map(|put| self.put_len(put)), chunk_bytes, |rows| Part::Puts { table, rows })
     }
 
     fn encode_deletes(&self, table: usize, rows: Range<usize>, out: &mut Vec<u8>) -> Result<(), Flaw> {

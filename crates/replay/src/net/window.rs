@@ -37,6 +37,11 @@ pub(crate) struct Window {
     bytes: usize,
     /// Rows in the lanes.
     lane_rows: u64,
+    /// Rows of the log that were merged, and how many they came to.
+    merged: u64,
+    net: u64,
+    /// Emptied buffers of `maps`.
+    spare: Vec<Vec<u8>>,
     scratch: Vec<u8>,
 }
 
@@ -56,6 +61,12 @@ impl Window {
         self.lane_rows
     }
 
+    /// Does what it takes in make it grow, by a row for two of the log at least? Then little is lost where it ends:
+    /// what comes behind seldom changes its rows again.
+    pub(crate) fn grows(&self) -> bool {
+        (self.net + self.lane_rows) * 2 >= self.merged + self.lane_rows
+    }
+
     /// A new window behind this one: the statement under way goes on.
     pub(crate) fn next(&mut self) -> Self {
         Self { maps: self.maps.clone(), ..Self::default() }
@@ -63,15 +74,16 @@ impl Window {
 
     /// Takes note of a TABLE_MAP event.
     pub(crate) fn table_map(&mut self, event: &Event<'_>, key: &Arc<TableKey>) -> Result<(), Flaw> {
-        let mut bytes = Vec::new();
+        let mut bytes = self.spare.pop().unwrap_or_default();
         encode::stripped(event, &mut bytes)?;
         self.maps.push((Arc::clone(key), bytes));
         Ok(())
     }
 
-    /// The tables of the statement under way.
-    pub(crate) fn mapped(&self) -> Vec<Arc<TableKey>> {
-        self.maps.iter().map(|(key, _)| Arc::clone(key)).collect()
+    /// The tables of the statement under way of which nobody decided where their rows go.
+    pub(crate) fn undecided(&self) -> Vec<Arc<TableKey>> {
+        let undecided = self.maps.iter().filter(|(key, _)| !self.ways.contains_key(key));
+        undecided.map(|(key, _)| Arc::clone(key)).collect()
     }
 
     /// Where the rows of a table go, if that was decided.
@@ -122,7 +134,11 @@ impl Window {
                 let mut scratch = std::mem::take(&mut self.scratch);
                 let taken = rows.inflated(&mut scratch).map_err(Stop::from).and_then(|rows| {
                     let Some(merge) = self.merges.get_mut(at) else { return Ok(0) };
-                    merge.take(&rows, &plan)
+                    let (before, taken) = (merge.net_rows(), merge.taken);
+                    let grown = merge.take(&rows, &plan);
+                    self.net = self.net + merge.net_rows() - before;
+                    self.merged += merge.taken - taken;
+                    grown
                 });
                 self.scratch = scratch;
                 self.bytes = self.bytes.saturating_add_signed(taken?);
@@ -151,7 +167,10 @@ impl Window {
         if flags & FLAG_STMT_END == 0 {
             return Ok(());
         }
-        self.maps.clear();
+        for (_, mut bytes) in self.maps.drain(..) {
+            bytes.clear();
+            self.spare.push(bytes);
+        }
         for at in std::mem::take(&mut self.open) {
             if let Some(lane) = self.lanes.get_mut(at) {
                 lane.end_statement(place)?;

@@ -10,11 +10,10 @@ use std::sync::Arc;
 use holdfast_binlog::event::{Body, Event};
 use holdfast_binlog::gtid_event::{AlterPhase, FL_PREPARED_XA, GtidDetail};
 use holdfast_binlog::kind::RowChange;
-use holdfast_binlog::payload::inner_events;
 use holdfast_binlog::query::{Query, StatusVars};
 use holdfast_binlog::rows::Rows;
 use holdfast_binlog::statement::{Statement, Verb};
-use holdfast_binlog::tables::{TableCache, TableKey};
+use holdfast_binlog::tables::TableCache;
 use holdfast_binlog::transaction::{Assembler, Pushed, RowCounts, Transaction};
 use holdfast_binlog::{FormatDescription, Walker, encode};
 use holdfast_format::gtid::{Gtid, GtidSet, MariaDbBinlogState};
@@ -27,11 +26,13 @@ use super::load::Files;
 use super::sender::{SendError, Sender};
 use super::temporary::Temporaries;
 use super::{Limit, Options, Outcome, Progress, give_format, prepare};
+use crate::ahead;
+use crate::appliers::Running;
 use crate::batch::{Batch, statement as binlog_statement};
 use crate::checkpoint::{self, Checkpoint, Intent};
 use crate::ddl;
 use crate::error::Error;
-use crate::log::{EventPlace, Log};
+use crate::log::{EventPlace, Log, LogReader};
 use crate::net::Net;
 use crate::scan::Summary;
 use crate::session::{self, Session};
@@ -210,7 +211,15 @@ impl<'a> Lead<'a> {
             return Err(Error::WindowUnderWay);
         }
         self.set_counters_back()?;
-        let mut reader = log.read().map_err(Error::Log)?;
+        match ahead::read(log, |reader| self.take_all(reader)) {
+            Ok(()) => self.outcome(),
+            // The window before may be applied still: it is a good one, and what is to be done differently begins behind it.
+            Err(error @ Error::Surprise { .. }) => Err(self.land_before(error)),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn take_all(&mut self, reader: &mut dyn LogReader) -> Result<(), Error> {
         let (mut walker, mut assembler) = (Walker::default(), Assembler::new());
         let mut bytes = Vec::new();
         while let Some(place) = reader.next(&mut bytes).map_err(Error::Log)? {
@@ -218,9 +227,10 @@ impl<'a> Lead<'a> {
             let event = walker.whole(&bytes).map_err(Error::binlog(&place))?;
             self.report.bytes += bytes.len() as u64;
             let Some(format) = walker.format() else { continue };
-            let pushed = assembler.push(&event, format).map_err(Error::binlog(&place))?;
+            let body = event.parse(format).map_err(Error::binlog(&place))?;
+            let pushed = assembler.push_body(&event, &body, format).map_err(Error::binlog(&place))?;
             self.place = place;
-            self.event(&event, format)?;
+            self.event(&event, body, format)?;
             if let Pushed::End(transaction) = pushed {
                 self.end(&transaction)?;
                 self.report.transactions = self.seen;
@@ -235,18 +245,18 @@ impl<'a> Lead<'a> {
                 }
             }
         }
-        self.outcome()
+        self.commit_group()
     }
 
     /// Tells whoever waits how far it is.
     pub(super) fn tell(&mut self) -> ControlFlow<()> {
-        self.report.written = self.written;
+        let running = self.net.as_ref().and_then(|net| net.running.as_ref());
+        self.report.written = self.written + running.map_or(0, Running::rows_done);
         self.report.in_order = self.net.as_mut().map(|net| std::mem::take(&mut net.news)).unwrap_or_default();
         (self.progress)(&self.report)
     }
 
-    fn outcome(mut self) -> Result<Outcome, Error> {
-        self.commit_group()?;
+    fn outcome(self) -> Result<Outcome, Error> {
         if self.seen < self.checkpoint.done {
             return Err(Error::LogShrank { available: self.seen, applied: self.checkpoint.done });
         }
@@ -267,9 +277,8 @@ impl<'a> Lead<'a> {
     }
 
     /// Takes an event, inside a payload or not.
-    fn event(&mut self, event: &Event<'_>, format: &FormatDescription) -> Result<(), Error> {
+    fn event(&mut self, event: &Event<'_>, body: Body<'_>, format: &FormatDescription) -> Result<(), Error> {
         let place = self.place.clone();
-        let body = event.parse(format).map_err(Error::binlog(&place))?;
         let flaw = |flaw| Error::Encode { place: place.clone(), flaw };
         match body {
             Body::FormatDescription(found) => {
@@ -351,11 +360,10 @@ impl<'a> Lead<'a> {
             }
             Body::Payload(_) if self.current_ref().skip => self.current_ref().changes = true,
             Body::Payload(payload) => {
-                let mut unpacked = Vec::new();
-                payload.unpack(&mut unpacked).map_err(flaw)?;
-                for inner in inner_events(&unpacked, format, event.position) {
-                    let inner = inner.map_err(Error::binlog(&place))?;
-                    self.event(&inner, format)?;
+                let mut events = payload.events(event, format).map_err(Error::binlog(&place))?;
+                while let Some(inner) = events.next_event().map_err(Error::binlog(&place))? {
+                    let body = inner.parse(format).map_err(Error::binlog(&place))?;
+                    self.event(&inner, body, format)?;
                 }
             }
             _ => {}
@@ -446,7 +454,7 @@ impl<'a> Lead<'a> {
         if self.current_ref().ctas {
             return Ok(());
         }
-        let Some(key) = self.tables.get(table_id).map(|table| TableKey::clone(&table.key)) else {
+        let Some(key) = self.tables.get(table_id).map(|table| Arc::clone(&table.key)) else {
             return Ok(());
         };
         let transactional = self.kinds.of(self.conn, &key)?;
@@ -570,8 +578,8 @@ impl<'a> Lead<'a> {
                 self.commit_group()?;
             }
         }
-        if self.net.as_ref().is_some_and(|net| net.is_due(self.seen, 0)) {
-            self.drain()?;
+        if self.net.as_ref().is_some_and(|net| net.is_due(self.seen, 0) || net.can_begin()) {
+            self.launch()?;
         }
         self.flush_privileges |= transaction.tables.keys().any(|key| key.database == "mysql");
         self.summary.add(transaction, &Arc::clone(&self.place.file));

@@ -6,10 +6,11 @@ use holdfast_binlog::event::{Event, Header};
 use holdfast_binlog::rows::Rows;
 
 use super::Limit;
-use super::lead::Lead;
-use crate::appliers::{self, Refused, Stopped};
+use super::lead::{Current, Lead};
+use crate::appliers::{self, Refused, Running, Stopped};
 use crate::checkpoint::{self, WindowNote};
 use crate::error::Error;
+use crate::net::Net;
 use crate::net::plan::Plan;
 use crate::session;
 
@@ -17,14 +18,15 @@ impl Lead<'_> {
     /// Takes a TABLE_MAP event into the window.
     pub(super) fn window_map(&mut self, event: &Event<'_>, table_id: u64) -> Result<(), Error> {
         let Some(key) = self.tables.get(table_id).map(|table| Arc::clone(&table.key)) else { return Ok(()) };
-        let session = self.rows_session();
         let place = self.place.clone();
         for _ in 0..2 {
+            let current = self.current.as_ref();
+            let session = || rows_session(current, self.mariadb);
             let Some(net) = &mut self.net else { return Ok(()) };
-            if net.table_map(event, &key, &session, &place)? {
+            if net.table_map(event, &key, session, &place)? {
                 break;
             }
-            self.drain()?;
+            self.launch()?;
         }
         Ok(())
     }
@@ -37,7 +39,7 @@ impl Lead<'_> {
             if net.rows(header, rows, &mut self.tables, &place)? {
                 break;
             }
-            self.drain()?;
+            self.launch()?;
         }
         if rows.is_dummy() {
             return Ok(());
@@ -47,36 +49,38 @@ impl Lead<'_> {
         current.rows = true;
         let inside = current.row_events;
         if self.net.as_ref().is_some_and(|net| net.is_due(done, inside)) {
-            self.drain()?;
+            self.launch()?;
         }
         Ok(())
     }
 
-    /// The session of the rows of the transaction under way.
-    fn rows_session(&mut self) -> String {
-        let session = self.current_ref().session.clone();
-        if session.is_empty() { session::rows_text(&Default::default(), self.mariadb) } else { session }
+    /// Applies the window, whole, with the checkpoint behind it. Behind it the server is where the log is.
+    pub(super) fn drain(&mut self) -> Result<(), Error> {
+        self.launch()?;
+        self.land()
     }
 
-    /// Applies the window, whole, with the checkpoint behind it.
-    pub(super) fn drain(&mut self) -> Result<(), Error> {
-        let Some(net) = &mut self.net else { return Ok(()) };
-        if net.window.is_empty() {
+    /// Begins to apply the window; what follows is taken into the next one meanwhile. One window is applied at a
+    /// time: the one before is waited for, and its checkpoint written, before anything of this one is on record.
+    pub(super) fn launch(&mut self) -> Result<(), Error> {
+        if self.net.as_ref().is_none_or(|net| net.window.is_empty()) {
             return Ok(());
         }
+        self.land()?;
+        let Some(net) = &mut self.net else { return Ok(()) };
         let inside = self.current.as_ref().map_or(0, |current| current.row_events);
         let next = net.window.next();
         let mut window = std::mem::replace(&mut net.window, next);
         let place = &self.place;
         let lane_rows = window.lane_rows();
         window.finish(place).map_err(|flaw| Error::Encode { place: place.clone(), flaw })?;
-        let plan = Plan::new(window, net.options.chunk_bytes);
+        let plan = Arc::new(Plan::new(window, net.chunk_size()));
         let rows = plan.rows_left(&net.committed) + lane_rows;
         let note = WindowNote {
             until: self.seen,
             inside,
             print: plan.print(),
-            chunk_bytes: net.options.chunk_bytes as u64,
+            chunk_bytes: plan.chunk_bytes as u64,
         };
         let resumed = net.note.take();
         if resumed.is_some_and(|resumed| resumed != note) {
@@ -94,6 +98,17 @@ impl Lead<'_> {
         let mut session = plan.session.clone();
         let session = session.get_or_insert_with(|| session::rows_text(&Default::default(), self.mariadb));
         net.ready(plan.chunks.len(), session)?;
+        let committed = std::mem::take(&mut net.committed);
+        let appliers = std::mem::take(&mut net.appliers);
+        net.running = Some(Running::begin(appliers, plan, (note, rows), &committed, self.packet_max));
+        Ok(())
+    }
+
+    /// Waits for the window that is being applied, if there is one, and writes its checkpoint.
+    pub(super) fn land(&mut self) -> Result<(), Error> {
+        let Some(net) = &mut self.net else { return Ok(()) };
+        let Some(running) = net.running.take() else { return Ok(()) };
+        let (plan, note, rows) = (Arc::clone(&running.plan), running.note, running.rows);
         let (progress, report, written) = (&mut self.progress, &mut self.report, self.written);
         report.in_order = std::mem::take(&mut net.news);
         let mut tick = |rows: u64, in_order: bool| {
@@ -103,7 +118,8 @@ impl Lead<'_> {
             report.in_order.clear();
             told
         };
-        let applied = appliers::apply(&mut net.appliers, &plan, &net.committed, self.packet_max, &mut tick);
+        let (appliers, applied) = running.end(&mut tick);
+        net.appliers = appliers;
         match applied {
             Ok(()) => {}
             Err(Stopped::Asked) => return Err(Error::Stopped(self.seen)),
@@ -113,7 +129,6 @@ impl Lead<'_> {
                 return Err(self.refused(&plan, refused));
             }
         }
-        net.committed.clear();
         let doing = || Error::server("committing");
         self.conn.execute("BEGIN").map_err(doing())?;
         self.conn.execute(checkpoint::advance_inside(note.until, note.inside)).map_err(doing())?;
@@ -121,6 +136,18 @@ impl Lead<'_> {
         self.conn.execute("COMMIT").map_err(doing())?;
         self.written += rows;
         Ok(())
+    }
+
+    /// A table of the window that is being filled does not fit. The window before is another matter: it is waited for,
+    /// and on record, before the table steps down and what is behind it is begun anew.
+    pub(super) fn land_before(&mut self, error: Error) -> Error {
+        if self.net.as_mut().is_some_and(Net::hold_steps) {
+            if let Err(error) = self.land() {
+                return error;
+            }
+            self.net.iter_mut().for_each(Net::let_steps_go);
+        }
+        error
     }
 
     /// A window of one chunk needs no appliers and no record: it is one transaction.
@@ -165,4 +192,10 @@ impl Lead<'_> {
         let tables = plan.tables_of(refused.chunk);
         net.surprise(&tables, why, false)
     }
+}
+
+/// The session of the rows of the transaction under way.
+fn rows_session(current: Option<&Current>, mariadb: bool) -> String {
+    let session = current.map(|current| current.session.clone()).unwrap_or_default();
+    if session.is_empty() { session::rows_text(&Default::default(), mariadb) } else { session }
 }

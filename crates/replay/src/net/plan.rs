@@ -98,7 +98,8 @@ pub(crate) struct Plan {
 /// How large the chunks of a plan are.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum ChunkSize {
-    /// At most so large, and no larger than leaves each of so many connections something to do up to the end.
+    /// At most so large (twice, where that is all of a table), and no larger than leaves each of so many connections
+    /// something to do up to the end.
     AtMost {
         /// Bytes.
         bytes: usize,
@@ -155,8 +156,10 @@ impl Plan {
         let mut pack = Chunk { parts: Vec::new(), bytes: 0, rows: 0 };
         for at in 0..self.tables.len() {
             let Some(table) = self.tables.get(at) else { continue };
-            let deletes = table.cut_deletes(at, chunk_bytes);
-            let puts = table.cut_puts(at, chunk_bytes);
+            // One that is small beside the others is left whole: two appliers in one table wait for each other.
+            let bytes = if table.bytes() <= 2 * chunk_bytes { 2 * chunk_bytes } else { chunk_bytes };
+            let deletes = table.cut_deletes(at, bytes);
+            let puts = table.cut_puts(at, bytes);
             let bytes: usize = deletes.iter().chain(&puts).map(|chunk| chunk.bytes).sum();
             if bytes == 0 {
                 continue;

@@ -22,6 +22,7 @@ pub use holdfast_restore::Plan;
 use holdfast_restore::marker::{Marker, State};
 pub use holdfast_restore::outlook::Outlook;
 use holdfast_restore::report::Verdict;
+use holdfast_restore::tuning::Facts;
 use holdfast_restore::{Base, Over, Prove, Report, Request, Restored, Step};
 use log::ArchivedLog;
 use serde::Serialize;
@@ -163,8 +164,9 @@ pub fn plan(catalogue: &Catalogue, name: &str, options: &Options, watcher: &dyn 
         watcher.reading(Reading { phase: "inspect", ..Reading::default() });
         let log = open_log(catalogue, &server)?;
         let version = view.plan.version.as_deref().map(ServerVersion::parse);
-        let mariadb = version.is_some_and(|version| version.is_mariadb());
-        let outlook = holdfast_restore::outlook::outlook(&log, range, options.mode, mariadb);
+        let version = version.unwrap_or_else(|| ServerVersion::parse(""));
+        let facts = Facts::here(range.size.bytes, view.plan.bytes, &options.into);
+        let outlook = holdfast_restore::outlook::outlook(&log, range, options.mode, &version, &facts);
         view.replay = Some(outlook.map_err(|error| restore_error(catalogue, error))?);
     }
     Ok(view)

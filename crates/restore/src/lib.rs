@@ -23,6 +23,7 @@ pub mod run;
 pub mod sample;
 pub mod seam;
 pub mod tally;
+pub mod tuning;
 
 pub use error::{Error, Result};
 pub use layout::Over;

@@ -1,6 +1,7 @@
 //! What `--dry-run` says of the replay: the way of each table, and what can't be replayed. It reads the whole range
 //! of log, as the restore itself does before its first write.
 
+use holdfast_mysql::ServerVersion;
 use holdfast_replay::outlook::Way;
 use holdfast_replay::{LogReader, Mode, scan};
 use serde::Serialize;
@@ -8,6 +9,7 @@ use serde::Serialize;
 use crate::error::{Error, Foreign, Result};
 use crate::plan::LogRange;
 use crate::seam::Log;
+use crate::tuning::{self, Facts};
 
 /// The replay of a plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -26,6 +28,8 @@ pub struct Outlook {
     pub refused: Vec<String>,
     /// Statements that may do something else than they did on the source.
     pub unsafe_statements: Vec<String>,
+    /// What the server is started with for the replay alone, and why: a sentence each.
+    pub replay_settings: Vec<String>,
 }
 
 /// A table of it.
@@ -54,13 +58,19 @@ impl holdfast_replay::Log for Range<'_> {
     }
 }
 
-/// Looks through the range of a plan. `mariadb`: the server's family.
+/// Looks through the range of a plan. `version`: the server's; `facts`: what its settings depend on.
 ///
 /// # Errors
 /// The log can't be read.
-pub fn outlook(log: &dyn Log, range: LogRange, mode: Mode, mariadb: bool) -> Result<Outlook> {
+pub fn outlook(
+    log: &dyn Log,
+    range: LogRange,
+    mode: Mode,
+    version: &ServerVersion,
+    facts: &Facts,
+) -> Result<Outlook> {
     let summary = scan::scan(&Range { log, range }).map_err(Error::of_scan)?;
-    let tables = holdfast_replay::outlook::outlook(&summary, mode, mariadb);
+    let tables = holdfast_replay::outlook::outlook(&summary, mode, version.is_mariadb());
     let table = |found: holdfast_replay::outlook::TableOutlook| TableOutlook {
         table: found.table.to_string(),
         class: match found.way {
@@ -80,5 +90,6 @@ pub fn outlook(log: &dyn Log, range: LogRange, mode: Mode, mariadb: bool) -> Res
         tables: tables.into_iter().map(table).collect(),
         refused: summary.refused,
         unsafe_statements: summary.unsafe_statements,
+        replay_settings: tuning::choose(version, facts).why,
     })
 }

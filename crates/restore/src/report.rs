@@ -36,7 +36,7 @@ pub enum Verdict {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Check {
     /// What was checked: `coordinates`, `blocks`, `tables-open`, `row-counts`, `sampled-rows`,
-    /// `definitions`, `accounts`, `check-table`.
+    /// `definitions`, `accounts`, `check-table`, `settings` (none of the replay's is left).
     pub name: &'static str,
     /// How it ended.
     pub verdict: Verdict,
@@ -123,6 +123,8 @@ pub struct Report {
     /// What whoever asked for the restore should know of its replay: statements that may have done something else than on
     /// the source, XA transactions that are left prepared. A sentence each.
     pub remarks: Vec<String>,
+    /// Settings that the server had for the replay, and why: a sentence each. The restored server has none of them.
+    pub replay_settings: Vec<String>,
     /// Rows that the source has and the restored server can't have, since the backup has none of them: a sentence a table.
     pub lacking: Vec<String>,
     /// Tables of the restored server.

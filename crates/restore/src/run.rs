@@ -240,6 +240,7 @@ fn carry_out(
         transactions_in_base: 0,
         replayed_in_order: Vec::new(),
         remarks: Vec::new(),
+        replay_settings: Vec::new(),
         lacking: request.base.lacking(),
         tables: 0,
         checks: Vec::new(),
@@ -271,7 +272,8 @@ fn carry_out(
         programs.check(&holdfast_mysql::ServerVersion::parse(version))?;
     }
     let folder = target.folder();
-    let mut restore = Restore { request, programs, target, folder, mode, stepped, report: &mut report };
+    let mut restore =
+        Restore { request, programs, target, folder, mode, stepped, tuned: Vec::new(), report: &mut report };
     let exact = restore.recover_replay_and_prove(found, laid_out, &marker, began)?;
     let starting = Instant::now();
     let (server, conn) = restore.hand_over()?;
@@ -336,6 +338,8 @@ struct Restore<'a, 'r> {
     mode: net::Mode,
     /// Tables that net change did not fit, on an earlier copy of the base.
     stepped: &'a [SteppedDown],
+    /// What the server of the replay was started with beside what every one is.
+    tuned: Vec<String>,
     report: &'r mut Report,
 }
 

@@ -244,6 +244,9 @@ fn show_outlook(out: &mut dyn Write, replay: &Outlook) -> io::Result<()> {
     if more > 0 {
         writeln!(out, "         and {more} more tables")?;
     }
+    for line in &replay.replay_settings {
+        writeln!(out, "         server with {line}")?;
+    }
     for line in &replay.refused {
         writeln!(out, "REFUSED  {line}")?;
     }
@@ -306,6 +309,9 @@ pub(super) fn show_evidence(out: &mut dyn Write, view: &RestoredView) -> io::Res
     }
     for line in &view.report.lacking {
         writeln!(out, "  LACKS        {line}")?;
+    }
+    for line in &view.report.replay_settings {
+        writeln!(out, "  replay with  {line}")?;
     }
     for line in &view.report.remarks {
         writeln!(out, "  note         {line}")?;

@@ -61,10 +61,10 @@ impl Window {
         self.lane_rows
     }
 
-    /// Does what it takes in make it grow, by a row for two of the log at least? Then little is lost where it ends:
+    /// Does what it takes in make it grow, by two rows for three of the log at least? Then little is lost where it ends:
     /// what comes behind seldom changes its rows again.
     pub(crate) fn grows(&self) -> bool {
-        (self.net + self.lane_rows) * 2 >= self.merged + self.lane_rows
+        (self.net + self.lane_rows) * 3 >= (self.merged + self.lane_rows) * 2
     }
 
     /// A new window behind this one: the statement under way goes on.

@@ -7,7 +7,7 @@ use holdfast_engine::{PrivateServer, RecoveredCoordinates, StartOptions, prepare
 use holdfast_format::gtid::GtidSet;
 use holdfast_format::record::SourceKind;
 use holdfast_mysql::{Conn, Flavor};
-use holdfast_replay::{scan, serial};
+use holdfast_replay::scan;
 
 use super::settings::settings;
 use super::{RECOVERY_LIMIT, Restore, SERVER_LOG, Step};
@@ -17,6 +17,7 @@ use crate::marker::Marker;
 use crate::progress::{Phase, Progress, boot_id};
 use crate::report::Prove;
 use crate::seam::LaidOut;
+use crate::tuning::{self, Facts, Tuning};
 use crate::{elsewhere, recovered};
 
 impl Restore<'_, '_> {
@@ -61,8 +62,8 @@ impl Restore<'_, '_> {
         self.target.go_on(marker)?;
         self.request.watch.step(Step::Recover);
         let started = Instant::now();
-        let server =
-            self.start("the restored server that goes on", &serial::server_args(self.gtid_flavor()))?;
+        let tuned = self.tune();
+        let server = self.start("the restored server that goes on", &tuned)?;
         let mut conn = server.connect()?;
         self.report.seconds.recover = started.elapsed().as_secs_f64();
         if progress.phase == Phase::Settled {
@@ -107,8 +108,8 @@ impl Restore<'_, '_> {
             prepared =
                 prepare_mariadb_while(self.programs, self.folder, &log, RECOVERY_LIMIT, &go_on)?.recovered;
         }
-        let server =
-            self.start("the restored server's first start", &serial::server_args(self.gtid_flavor()))?;
+        let tuned = self.tune();
+        let server = self.start("the restored server's first start", &tuned)?;
         let mut found = server.recovered()?;
         if let Some(prepared) = prepared {
             // The start after --prepare has nothing left to recover.
@@ -116,6 +117,17 @@ impl Restore<'_, '_> {
         }
         self.report.seconds.recover = started.elapsed().as_secs_f64();
         Ok((server, found))
+    }
+
+    /// Chooses the settings of the server that the log is replayed on.
+    fn tune(&mut self) -> Vec<String> {
+        let plan = self.request.plan;
+        let log_bytes = plan.log.map_or(0, |range| range.size.bytes);
+        let facts = Facts::here(log_bytes, plan.bytes, self.folder);
+        let Tuning { args, why } = tuning::choose(&self.programs.version, &facts);
+        self.report.replay_settings = why;
+        self.tuned.clone_from(&args);
+        args
     }
 
     pub(super) fn start(&self, purpose: &str, more: &[String]) -> Result<PrivateServer> {

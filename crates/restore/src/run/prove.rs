@@ -10,6 +10,7 @@ use crate::progress::Progress;
 use crate::proof::{self, Evidence};
 use crate::range::RangeLog;
 use crate::tally::Tally;
+use crate::tuning;
 
 impl Restore<'_, '_> {
     /// Starts the server, proves it, and shuts it down again. `restarting` is when the server before it was told to
@@ -52,6 +53,7 @@ impl Restore<'_, '_> {
         let checks = proof::prove(&mut conn, &evidence);
         self.go_on_or_stop()?;
         self.report.checks.extend(checks?);
+        self.report.checks.push(tuning::put_back(&mut conn, self.programs.flavor(), &self.tuned)?);
         self.report.seconds.prove = proving.elapsed().as_secs_f64();
         drop(conn);
         let stopping = Instant::now();

@@ -3,6 +3,7 @@
 use holdfast_mysql::Flavor;
 
 use crate::seam::Base;
+use crate::tuning::memory_free;
 
 /// What a server must be given to open the copy as the source did, from the source's own settings (`fact` looks one up).
 /// Paths are not among them: everything lies in the one folder now.
@@ -38,10 +39,5 @@ pub(super) fn settings(base: &dyn Base, flavor: Flavor) -> Vec<String> {
 /// As much as the data and a quarter more, but no more than a quarter of what is free.
 fn buffer_pool(bytes: u64) -> u64 {
     const LEAST: u64 = 64 << 20;
-    let free_kib = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
-        let line = text.lines().find(|line| line.starts_with("MemAvailable:"))?.to_owned();
-        line.split_whitespace().nth(1)?.parse::<u64>().ok()
-    });
-    let quarter = free_kib.unwrap_or(0).saturating_mul(1024) / 4;
-    bytes.saturating_add(bytes / 4).min(quarter).max(LEAST)
+    bytes.saturating_add(bytes / 4).min(memory_free() / 4).max(LEAST)
 }

@@ -97,7 +97,7 @@ pub enum Error {
         waited: Duration,
     },
     /// Anything else the operating system says.
-    #[error("cannot {op} {what}: {source}")]
+    #[error("cannot {op} {what}: {source}{}", next_step(source))]
     Io {
         /// What was being done: a verb.
         op: &'static str,
@@ -106,6 +106,20 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+}
+
+/// What a person can do about what the system said, where that is known.
+fn next_step(source: &io::Error) -> &'static str {
+    const EIO: i32 = 5;
+    const ENFILE: i32 = 23;
+    const EMFILE: i32 = 24;
+    match (source.kind(), source.raw_os_error()) {
+        (io::ErrorKind::PermissionDenied, _) => "; check whose it is, and who may use it",
+        (io::ErrorKind::ReadOnlyFilesystem, _) => "; mount its file system for writing",
+        (_, Some(EIO)) => "; the disk gave up: look at the kernel's log",
+        (_, Some(ENFILE | EMFILE)) => "; raise the limit of open files (ulimit -n)",
+        _ => "",
+    }
 }
 
 impl Error {
@@ -137,5 +151,25 @@ impl Error {
     #[must_use]
     pub fn is_no_space(&self) -> bool {
         matches!(self, Self::NoSpace { .. })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_system_says_comes_with_what_to_do_where_that_is_known() {
+        let told = |code| {
+            let source = io::Error::from_raw_os_error(code);
+            Error::from_io("read", Path::new("/repo/head/0"), source).to_string()
+        };
+        for (code, step) in
+            [(13, "who may use it"), (30, "for writing"), (5, "kernel's log"), (24, "ulimit -n")]
+        {
+            let told = told(code);
+            assert!(told.starts_with("cannot read /repo/head/0: ") && told.contains(step), "{told}");
+        }
+        assert!(told(4).ends_with("(os error 4)"));
     }
 }

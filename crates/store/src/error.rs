@@ -53,7 +53,7 @@ pub enum Error {
     #[error("there is no Holdfast repository in this place; make one with `holdfast init`")]
     NotARepository,
     /// There is one already.
-    #[error("there is a Holdfast repository in this place already")]
+    #[error("there is a Holdfast repository in this place already; use it, or name another folder")]
     AlreadyARepository,
     /// No key slot opens with this secret.
     #[error("the passphrase, key file or kit does not open this repository")]
@@ -83,7 +83,9 @@ pub enum Error {
         why: &'static str,
     },
     /// The manifest is damaged, so nothing may be written.
-    #[error("the repository is read-only because its manifest is damaged: {why}; run holdfast-fsck")]
+    #[error(
+        "the repository is read-only because its manifest is damaged: {why}; holdfast-fsck --repair --dry-run says what can be mended"
+    )]
     ReadOnly {
         /// What is wrong with the manifest.
         why: String,
@@ -139,10 +141,12 @@ pub enum Error {
         why: String,
     },
     /// Whoever asked for the work wants it no more.
-    #[error("the restore was cancelled; what it had laid out is incomplete")]
+    #[error("the restore was cancelled, and what it had laid out is incomplete; the same command goes on")]
     Cancelled,
     /// The system gave no random bytes.
-    #[error("the system gave no random bytes: {why}")]
+    #[error(
+        "the system gave no random bytes, without which nothing may be sealed: {why}; run the command again when it does"
+    )]
     Random {
         /// What it said.
         why: String,

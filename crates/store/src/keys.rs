@@ -438,7 +438,10 @@ pub(crate) fn slot_key(kind: &SlotKind, secret: &Secret) -> Result<Option<Zeroiz
         (SlotKind::Passphrase { salt, memory_kib, passes, lanes }, Secret::Passphrase(text)) => {
             let refused = |e: argon2::Error| Error::Refused {
                 op: "derive a key from the passphrase",
-                why: e.to_string(),
+                why: format!(
+                    "its slot of the keyring asks for what Argon2 refuses: {e}; come in another way (--key-file, --recovery-kit), \
+                     and add a new passphrase"
+                ),
             };
             let params = argon2::Params::new(*memory_kib, *passes, *lanes, Some(32)).map_err(refused)?;
             let argon = argon2::Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params);

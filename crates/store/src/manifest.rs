@@ -327,7 +327,10 @@ impl Manifest {
     pub(crate) fn append_locked(&self, record: Record, at_us: i64, _lock: &Lock) -> Result<Stamped> {
         let body = record.encode(at_us);
         if body.len() as u64 > u64::from(RECORD_BODY_MAX) {
-            let why = format!("it has {} bytes, the limit is {RECORD_BODY_MAX}", body.len());
+            let why = format!(
+                "it has {} bytes, the limit is {RECORD_BODY_MAX}; shorten what it tells (notes, labels)",
+                body.len()
+            );
             return Err(Error::Refused { op: "append the record", why });
         }
         // Whatever the encoder lets pass, the decoder must too: a record that can't be read back is damage.

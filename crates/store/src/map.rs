@@ -214,7 +214,10 @@ impl<'a> MapBuilder<'a> {
     pub(crate) fn file(&mut self, entry: FileEntry, runs: &[Run]) -> Result<()> {
         self.tree.add(&entry.path, entry.kind == FileKind::Directory).map_err(|why| {
             let path = String::from_utf8_lossy(&entry.path).into_owned();
-            Error::Refused { op: "commit the backup", why: format!("{path:?} can't be restored: {why}") }
+            Error::Refused {
+                op: "commit the backup",
+                why: format!("{path:?} can't be restored: {why}; rename it at the source, and back up again"),
+            }
         })?;
         let file = self.root.files;
         self.root.files += 1;

@@ -111,7 +111,10 @@ impl Image {
 }
 
 fn failed(e: reed_solomon_simd::Error) -> Error {
-    Error::Refused { op: "compute the parity", why: e.to_string() }
+    Error::Refused {
+        op: "compute the parity",
+        why: format!("{e}; check this machine's memory, and run it again"),
+    }
 }
 
 /// The parity of everything written so far: copy of the trailer, table, shards, table.

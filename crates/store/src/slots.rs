@@ -137,12 +137,13 @@ pub(crate) fn new_slot(
         },
         Secret::KeyFile(_) => SlotKind::KeyFile,
         Secret::Kit(_) => {
-            let why = "a way in is a passphrase or a key file, not a kit".to_owned();
+            let why = "a recovery kit is a way in already; name a passphrase or a key file for the new one"
+                .to_owned();
             return Err(Error::Refused { op: "make a key slot", why });
         }
     };
     if label.len() > NAME_BYTES_MAX as usize {
-        let why = format!("its name has more than {NAME_BYTES_MAX} bytes");
+        let why = format!("its label has more than {NAME_BYTES_MAX} bytes; give a shorter one");
         return Err(Error::Refused { op: "make a key slot", why });
     }
     let mut slot = KeySlot {
@@ -188,7 +189,7 @@ pub(crate) fn add(
 ) -> Result<KeySlotInfo> {
     let mut change = Change::begin(objects, keys)?;
     if change.keyring.slots.len() >= KEY_SLOTS_MAX as usize {
-        let why = format!("there are {KEY_SLOTS_MAX} already; remove one first");
+        let why = format!("there are {KEY_SLOTS_MAX} already; remove one first (holdfast key remove)");
         return Err(Error::Refused { op: "add a key slot", why });
     }
     let slot = new_slot((keys.engine, keys.repo), secret, label, cost, now_us, keys.unlock())?;
@@ -201,12 +202,12 @@ pub(crate) fn add(
 /// Removes a way in; the last one stays.
 pub(crate) fn remove(objects: &dyn Objects, keys: &Keys, id: KeySlotId) -> Result<KeySlotInfo> {
     let mut change = Change::begin(objects, keys)?;
-    let refused = |why: &str| Err(Error::Refused { op: "remove the key slot", why: why.to_owned() });
+    let refused = |why: String| Err(Error::Refused { op: "remove the key slot", why });
     let Some(at) = change.keyring.slots.iter().position(|slot| slot.id == id) else {
-        return refused("there is no such slot");
+        return refused(format!("there is no slot {id}; holdfast key list shows those that there are"));
     };
     if change.keyring.slots.len() == 1 {
-        return refused("it is the only one; add another first");
+        return refused(format!("{id} is the only one; add another first (holdfast key add)"));
     }
     let gone = change.keyring.slots.remove(at);
     change.store(keys.unlock())?;

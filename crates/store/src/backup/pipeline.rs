@@ -376,7 +376,12 @@ impl Pipeline {
         let mut threads = Vec::new();
         let mut spawn = |name: &str, work: Box<dyn FnOnce() + Send>| -> Result<()> {
             let thread = std::thread::Builder::new().name(name.to_owned()).spawn(work);
-            let refused = |e: std::io::Error| Error::Refused { op: "start a thread", why: e.to_string() };
+            let refused = |e: std::io::Error| Error::Refused {
+                op: "start a thread",
+                why: format!(
+                    "{e}; raise this user's limit of threads (ulimit -u), and run the command again"
+                ),
+            };
             threads.push(thread.map_err(refused)?);
             Ok(())
         };

@@ -82,16 +82,23 @@ impl BackupWriter {
             return Err(refused(format!("{shown:?} should be {flaw}")));
         }
         if spec.len > FILE_BYTES_MAX || (spec.kind != FileKind::Regular && spec.len != 0) {
-            return Err(refused(format!("{shown:?} can't have {} bytes", spec.len)));
+            return Err(refused(format!(
+                "{shown:?} can't have {} bytes; make it smaller at the source, and back up again",
+                spec.len
+            )));
         }
         let parent = self.shared.parent.as_ref().and_then(|p| p.file(&spec.path));
         let mut files = self.files.write().unwrap_or_else(PoisonError::into_inner);
         if files.list.len() >= FILES_MAX as usize {
-            return Err(refused(format!("a backup has at most {FILES_MAX} files")));
+            return Err(refused(format!(
+                "a backup has at most {FILES_MAX} files, {shown:?} is one more; remove what nobody needs at the source"
+            )));
         }
         let number = u32::try_from(files.list.len()).unwrap_or(u32::MAX);
         if files.by_path.contains_key(&spec.path) {
-            return Err(refused(format!("{shown:?} was added before")));
+            return Err(refused(format!(
+                "{shown:?} was added before: the source sent it twice; take the backup again"
+            )));
         }
         files.by_path.insert(spec.path.clone(), number);
         files.list.push(Arc::new(FileState::new(spec, parent)));
@@ -154,7 +161,10 @@ impl BackupWriter {
             let end = u64::from(block) * u64::from(BLOCK_BYTES) + data.len() as u64;
             if grow && end > content.entry.len {
                 if content.entry.kind != FileKind::Regular || end > FILE_BYTES_MAX {
-                    let why = "it is no regular file, or the block lies too far behind".to_owned();
+                    let path = String::from_utf8_lossy(&content.entry.path).into_owned();
+                    let why = format!(
+                        "{path:?} is no regular file, or would be longer than {FILE_BYTES_MAX} bytes; make it smaller at the source, and back up again"
+                    );
                     return Err(Error::Refused { op: "put the block", why });
                 }
                 content.entry.len = end;
@@ -190,7 +200,11 @@ impl BackupWriter {
         let state = self.file(file)?;
         let end = offset.checked_add(bytes.len() as u64).filter(|end| *end <= FILE_BYTES_MAX);
         let Some(end) = end else {
-            return Err(Error::Refused { op: "patch the file", why: "it would become too long".to_owned() });
+            let path = String::from_utf8_lossy(&state.content().entry.path).into_owned();
+            let why = format!(
+                "{path:?} would be longer than {FILE_BYTES_MAX} bytes; make it smaller at the source, and back up again"
+            );
+            return Err(Error::Refused { op: "patch the file", why });
         };
         let mut dirty = self.dirty();
         {
@@ -297,10 +311,10 @@ impl BackupWriter {
     pub fn set_len(&self, file: FileNo, len: u64) -> Result<()> {
         let state = self.file(file)?;
         if len > FILE_BYTES_MAX || state.content().entry.kind != FileKind::Regular {
-            return Err(Error::Refused {
-                op: "set the length",
-                why: format!("a file can't have {len} bytes"),
-            });
+            let path = String::from_utf8_lossy(&state.content().entry.path).into_owned();
+            let why =
+                format!("{path:?} can't have {len} bytes; make it smaller at the source, and back up again");
+            return Err(Error::Refused { op: "set the length", why });
         }
         {
             let mut content = state.content();

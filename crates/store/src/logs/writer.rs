@@ -139,7 +139,10 @@ impl LogWriter {
 
     fn usable(&self) -> Result<()> {
         if self.failed {
-            let why = "an earlier write or sync of this segment failed; begin a new one".to_owned();
+            let why = format!(
+                "an earlier write or sync of {} failed, and what the disk holds of it is unknown; look at the disk, then archive on",
+                names::log(self.segment.id())
+            );
             return Err(Error::Refused { op: "go on with the log segment", why });
         }
         Ok(())

@@ -238,7 +238,10 @@ impl Wanted<'_> {
 
 fn refuse_depth(dir: &Path, depth: usize) -> Result<()> {
     if depth > DEPTH_MAX {
-        let why = format!("{} lies more than {DEPTH_MAX} folders deep", dir.display());
+        let why = format!(
+            "{} lies more than {DEPTH_MAX} folders deep; remove it by hand, or name another folder",
+            dir.display()
+        );
         return Err(Error::Refused { op: "clear the folder", why });
     }
     Ok(())
@@ -337,7 +340,10 @@ pub(super) fn refuse_links_above(disk: &dyn Disk, dir: &Path, path: &[u8]) -> Re
         let above = dir.join(path_of(path.get(..at).unwrap_or_default()));
         match disk.metadata(&above) {
             Ok(there) if there.kind != EntryKind::Dir => {
-                let why = format!("{} is no folder", above.display());
+                let why = format!(
+                    "{} is no folder; remove it, or name another folder to restore into",
+                    above.display()
+                );
                 return Err(Error::Refused { op: "restore", why });
             }
             Ok(_) => {}

@@ -24,6 +24,7 @@ pub const TARGETS: &[(&str, fn(&[u8]))] = &[
     ("mysql_results", mysql::results),
     ("option_file", mysql::option_file),
     ("login_path", mysql::login_path),
+    ("sql_script", mysql::sql_script),
     ("segment", format::segment),
     ("map", format::map),
     ("manifest", format::manifest),

@@ -11,6 +11,7 @@ use holdfast_mysql::login_path::parse_login_path;
 use holdfast_mysql::packet::{self, Assembler};
 use holdfast_mysql::response::{is_eof, parse_eof, parse_err, parse_ok};
 use holdfast_mysql::resultset::{Column, RowRef};
+use holdfast_mysql::script::{Flaw, Piece, Splitter};
 use holdfast_mysql::{Secret, ServerVersion};
 
 /// Longest packet that [`packets`] takes, so that memory stays small.
@@ -143,4 +144,38 @@ pub fn option_file(data: &[u8]) {
 /// A file of `mysql_config_editor`.
 pub fn login_path(data: &[u8]) {
     let _ = parse_login_path(data, Path::new("mylogin.cnf"), "shop");
+}
+
+/// A script of SQL: the first byte chooses how it is cut, and whether backslashes escape. However it is cut, its parts are
+/// the same, and no statement is longer than allowed.
+pub fn sql_script(data: &[u8]) {
+    /// Longest statement that is allowed here.
+    const LIMIT: usize = 1 << 12;
+    let Some((choice, script)) = data.split_first() else { return };
+    let split = |step: usize| -> (Vec<Piece>, Option<Flaw>) {
+        let mut splitter = Splitter::new(LIMIT);
+        splitter.backslash_escapes(choice & 1 == 0);
+        let (mut pieces, mut chunks) = (Vec::new(), script.chunks(step));
+        loop {
+            match splitter.next_piece() {
+                Err(flaw) => return (pieces, Some(flaw)),
+                Ok(Some(piece)) => pieces.push(piece),
+                Ok(None) => match chunks.next() {
+                    Some(chunk) => splitter.feed(chunk),
+                    None if splitter.is_ended() => return (pieces, None),
+                    None => splitter.end(),
+                },
+            }
+        }
+    };
+    let whole = split(script.len().max(1));
+    for piece in &whole.0 {
+        if let Piece::Statement { text, .. } = piece {
+            assert!(!text.is_empty());
+        }
+    }
+    // A statement or comment that is too long is noticed earlier or later, as the bytes come.
+    if script.len() <= LIMIT {
+        assert_eq!(split(usize::from(choice >> 1) + 1), whole, "cuts must not matter");
+    }
 }

@@ -31,5 +31,7 @@ pub const PLUGIN_AUTH_LENENC_DATA: u32 = 1 << 21;
 
 /// Status flag: another result follows.
 pub const STATUS_MORE_RESULTS: u16 = 0x0008;
+/// `sql_mode` holds NO_BACKSLASH_ESCAPES.
+pub const STATUS_NO_BACKSLASH_ESCAPES: u16 = 0x0200;
 /// Status flag: a transaction is open.
 pub const STATUS_IN_TRANSACTION: u16 = 0x0001;

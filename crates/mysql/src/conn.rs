@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::auth::{Channel, Exchange, KeyTrust, Step, Stop};
-use crate::capabilities::{SSL, STATUS_IN_TRANSACTION, STATUS_MORE_RESULTS};
+use crate::capabilities::{SSL, STATUS_IN_TRANSACTION, STATUS_MORE_RESULTS, STATUS_NO_BACKSLASH_ESCAPES};
 use crate::credentials::read_bounded;
 use crate::error::{Error, Result};
 use crate::handshake::{self, Greeting};
@@ -189,6 +189,12 @@ impl Conn {
     #[must_use]
     pub fn in_transaction(&self) -> bool {
         self.status & STATUS_IN_TRANSACTION != 0
+    }
+
+    /// True if the last answer told that `sql_mode` holds NO_BACKSLASH_ESCAPES.
+    #[must_use]
+    pub fn no_backslash_escapes(&self) -> bool {
+        self.status & STATUS_NO_BACKSLASH_ESCAPES != 0
     }
 
     /// Host and port, or the socket's path.

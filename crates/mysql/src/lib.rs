@@ -1,8 +1,8 @@
 //! The MySQL and MariaDB wire protocol.
 //!
 //! Owns packets, the handshake, authentication, TLS, text queries, the binlog dump and
-//! the clone commands, and the credentials as users keep them. The protocol itself is
-//! sans-I/O; `conn` drives it over a blocking socket, and a dump's socket can be handed to
+//! the clone commands, the credentials as users keep them, and scripts of SQL as the
+//! clients split them (`script.rs`). The protocol itself is sans-I/O; `conn` drives it over a blocking socket, and a dump's socket can be handed to
 //! an asynchronous task (`dump/driven.rs`). Refuses to know the repository and server
 //! processes. Start reading at `conn.rs`.
 
@@ -19,6 +19,7 @@ pub mod options;
 pub mod packet;
 pub mod response;
 pub mod resultset;
+pub mod script;
 pub mod tls;
 mod transport;
 pub mod version;

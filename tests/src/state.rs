@@ -73,20 +73,22 @@ impl ServerState {
                  AND table_schema NOT IN ({OWN_SCHEMAS})"
             ),
         )? {
-            let name = format!("`{schema}`.`{table}`");
+            let name = format!("{}.{}", quoted(&schema), quoted(&table));
             let definition = show(conn, &format!("SHOW CREATE TABLE {name}"), 1)?;
             let (definition, counter) = without_counter(&definition);
             let columns = list::<3>(
                 conn,
                 &format!(
                     "SELECT column_name, data_type, column_key FROM information_schema.columns \
-                     WHERE table_schema = '{schema}' AND table_name = '{table}' ORDER BY ordinal_position"
+                     WHERE table_schema = {} AND table_name = {} ORDER BY ordinal_position",
+                    text(&schema),
+                    text(&table)
                 ),
             )?;
             // A FLOAT's text is rounded; a DOUBLE's is not.
             let value = |[column, kind, _]: &[String; 3]| match kind.as_str() {
-                "float" => format!("CAST(`{column}` AS DOUBLE)"),
-                _ => format!("`{column}`"),
+                "float" => format!("CAST({} AS DOUBLE)", quoted(column)),
+                _ => quoted(column),
             };
             let values: Vec<String> = columns.iter().map(value).collect();
             let key: Vec<String> = columns
@@ -177,8 +179,11 @@ impl ServerState {
         ];
         for (kind, column, query) in queries {
             for [schema, object] in list::<2>(conn, &query)? {
-                let name =
-                    if object.is_empty() { format!("`{schema}`") } else { format!("`{schema}`.`{object}`") };
+                let name = if object.is_empty() {
+                    quoted(&schema)
+                } else {
+                    format!("{}.{}", quoted(&schema), quoted(&object))
+                };
                 let definition = show(conn, &format!("SHOW CREATE {kind} {name}"), column)?;
                 self.objects.insert(format!("{kind} {name}"), definition);
             }
@@ -193,7 +198,7 @@ impl ServerState {
         )?;
         for [user, host] in accounts {
             // A role of MariaDB is an account without a host.
-            let name = if host.is_empty() { format!("'{user}'") } else { format!("'{user}'@'{host}'") };
+            let name = if host.is_empty() { text(&user) } else { format!("{}@{}", text(&user), text(&host)) };
             let mut lines = Vec::new();
             if !host.is_empty() {
                 lines.push(show(conn, &format!("SHOW CREATE USER {name}"), 0)?);
@@ -275,6 +280,16 @@ fn compare_maps<T>(
     for name in found.keys().filter(|name| !expected.contains_key(*name)) {
         out.push(format!("{kind} {name}: should not be there"));
     }
+}
+
+/// A name between backticks.
+fn quoted(name: &str) -> String {
+    format!("`{}`", name.replace('`', "``"))
+}
+
+/// A text between quotes.
+fn text(text: &str) -> String {
+    format!("'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
 }
 
 /// Cuts ` AUTO_INCREMENT=n` out of a table's definition; it stands after the closing parenthesis.

@@ -1,7 +1,7 @@
 //! What the command line and the daemon both call.
 //!
 //! Owns the user's configuration, the catalogue of servers, and jobs: backup, archive,
-//! doctor, list, status, timeline, find, show, undo, diff, restore, drill, export. Refuses to know terminals and HTTP.
+//! doctor, list, status, timeline, find, show, undo, diff, restore, drill, export, import. Refuses to know terminals and HTTP.
 //! Start reading at `lib.rs`'s modules, one per verb.
 
 pub mod archive;
@@ -14,6 +14,7 @@ pub mod drill;
 pub mod error;
 pub mod export;
 pub mod find;
+pub mod import;
 pub mod init;
 mod intake;
 pub mod keep;
@@ -25,6 +26,7 @@ pub mod policy;
 pub mod progress;
 pub mod prune;
 pub mod restore;
+mod scratch;
 pub mod scrub;
 pub mod server;
 pub mod settings;

@@ -165,9 +165,15 @@ pub enum Verb {
 
     /// Give out what the repository holds in a form that needs nothing of ours
     ///
-    /// The original binlog files (--binlogs), or a data directory as of any moment, restored and proved as `restore` does,
-    /// on which a server of the same series starts (--datadir, --tar).
+    /// The original binlog files (--binlogs), or any moment, restored and proved as `restore` does: a data directory on which
+    /// a server of the same series starts (--datadir, --tar), or a script of SQL as mysqldump writes them (--sql).
     Export(Box<Export>),
+
+    /// Make a dump of mysqldump, mariadb-dump or `export --sql` a backup
+    ///
+    /// The script is loaded into a private server of the same series, which is shut down and copied. Where the dump names
+    /// its place in the server's log, an archived log leads on from it. Interrupted, nothing is listed.
+    Import(Import),
 
     /// Say that a backup is not wanted any more
     ///
@@ -563,8 +569,9 @@ pub struct Restore {
 
 /// What to export, and where to.
 #[derive(Args, Debug)]
-#[command(group = clap::ArgGroup::new("what").required(true).args(["binlogs", "datadir", "tar"]))]
+#[command(group = clap::ArgGroup::new("what").required(true).args(["binlogs", "datadir", "tar", "sql"]))]
 #[command(group = clap::ArgGroup::new("moment").args(["to", "before", "after"]).conflicts_with("binlogs"))]
+#[command(group = clap::ArgGroup::new("packed").args(["tar", "sql"]))]
 pub struct Export {
     /// The server's name
     pub name: String,
@@ -586,8 +593,32 @@ pub struct Export {
     /// A data directory as a tar archive in this new file; - for standard output
     #[arg(long, value_name = "FILE", requires = "moment")]
     pub tar: Option<PathBuf>,
-    /// Folder in which the server for --tar is restored, empty or absent; it is removed again. FILE.d without it
-    #[arg(long, value_name = "DIR", requires = "tar")]
+    /// A script of SQL as mysqldump writes them, in this new file; without FILE, or with -, on standard output
+    #[arg(long, value_name = "FILE", requires = "moment", num_args = 0..=1, default_missing_value = "-")]
+    pub sql: Option<PathBuf>,
+    /// Only this database in the script; may be given several times
+    #[arg(long, value_name = "DB", requires = "sql")]
+    pub database: Vec<String>,
+    /// Only this table or view in the script, with its triggers; may be given several times
+    #[arg(long, value_name = "DB.TABLE", requires = "sql")]
+    pub table: Vec<String>,
+    /// Only definitions in the script
+    #[arg(long, requires = "sql", conflicts_with = "data_only")]
+    pub schema_only: bool,
+    /// Only rows in the script
+    #[arg(long, requires = "sql")]
+    pub data_only: bool,
+    /// Accounts, roles and grants in the script, too
+    #[arg(long, requires = "sql", conflicts_with = "data_only")]
+    pub users: bool,
+    /// Let the script set the GTIDs of the server that reads it; without this, they stand in a comment
+    #[arg(long, requires = "sql")]
+    pub set_gtids: bool,
+    /// Compress the script with zstd
+    #[arg(long, requires = "sql")]
+    pub zstd: bool,
+    /// Folder in which the server for --tar or --sql is restored, empty or absent; it is removed again. FILE.d without it
+    #[arg(long, value_name = "DIR", requires = "packed")]
     pub scratch: Option<PathBuf>,
     /// latest, fastest (the newest backup as it is, without replay), a TIME, gtid:GTID, or pos:FILE:OFFSET, as in `restore`
     #[arg(long, value_name = "TARGET")]
@@ -604,6 +635,24 @@ pub struct Export {
     /// How much to prove before anything is given out
     #[arg(long, value_enum, default_value_t = Prove::Standard)]
     pub prove: Prove,
+}
+
+/// What to import.
+#[derive(Args, Debug)]
+pub struct Import {
+    /// The name of the server that the dump is of
+    pub name: String,
+    /// The script; it may be compressed with gzip or zstd
+    pub dump: PathBuf,
+    /// A note kept with the backup
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub note: String,
+    /// Folder with the server programs to use
+    #[arg(long, value_name = "DIR", env = "HOLDFAST_ENGINE_DIR")]
+    pub engine_dir: Option<PathBuf>,
+    /// Folder to load the dump in, empty or absent; it is removed again. One in TMPDIR or /var/tmp without it
+    #[arg(long, value_name = "DIR")]
+    pub scratch: Option<PathBuf>,
 }
 
 /// `--mode`.
@@ -664,6 +713,7 @@ mod tests {
         assert!(parse("holdfast export shop --binlogs --into d --since -1h").is_ok());
         assert!(parse("holdfast export shop --datadir d --before gtid:x").is_ok());
         assert!(parse("holdfast export shop --tar - --to latest --scratch s").is_ok());
+        assert!(parse("holdfast export shop --to latest --scratch s --users --sql").is_ok());
         for wrong in [
             "holdfast export shop",
             "holdfast export shop --into d",
@@ -673,6 +723,10 @@ mod tests {
             "holdfast export shop --datadir d --to latest --after x",
             "holdfast export shop --datadir d --tar f --to latest",
             "holdfast export shop --datadir d --to latest --since -1h",
+            "holdfast export shop --sql f",
+            "holdfast export shop --sql f --to latest --tar g",
+            "holdfast export shop --datadir d --to latest --table a.b",
+            "holdfast export shop --sql f --to latest --schema-only --data-only",
         ] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }

@@ -3,6 +3,7 @@
 mod check;
 mod daemon;
 mod export;
+mod import;
 mod jobs;
 mod keep;
 mod key;
@@ -81,6 +82,7 @@ pub fn run(cli: Cli) -> std::result::Result<ExitCode, Stop> {
         Verb::Undo(wanted) => undo::undo(&common, output, &wanted),
         Verb::Restore(command) => jobs::restore(&common, output, command),
         Verb::Export(wanted) => export::export(&common, output, &wanted),
+        Verb::Import(wanted) => import::import(&common, output, &wanted),
         Verb::Forget { backup, reason, dry_run } => keep::forget(&common, output, &backup, &reason, dry_run),
         Verb::Expire(expire) => keep::expire(&common, output, &expire),
         Verb::Lock { backup, until } => keep::lock(&common, output, &backup, &until),

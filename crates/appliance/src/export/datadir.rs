@@ -1,7 +1,7 @@
 //! A data directory as of any moment: a restore that is handed over at once, with nothing of ours left in it.
 
-use super::tar;
 use super::whole_file::UNFINISHED;
+use super::{Destination, tar};
 use crate::catalogue::{Catalogue, sentence};
 use crate::error::{Code, Error, Result};
 use crate::progress::{Reading, Watcher};
@@ -30,20 +30,6 @@ pub struct DatadirView {
     pub restored: RestoredView,
 }
 
-/// A tar archive in place of a folder.
-pub enum Tar<'w> {
-    /// A file that does not exist yet.
-    File(PathBuf),
-    /// Whatever the caller has, such as standard output.
-    Stream(&'w mut dyn Write),
-}
-
-impl std::fmt::Debug for Tar<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(if matches!(self, Self::File(_)) { "Tar::File" } else { "Tar::Stream" })
-    }
-}
-
 /// Restores into `options.into`, proves it, and takes away what is ours. With `tar`, the folder is only worked in, and is
 /// gone at the end.
 ///
@@ -53,10 +39,10 @@ pub fn datadir(
     catalogue: &Catalogue,
     name: &str,
     options: &Options,
-    tar: Option<Tar<'_>>,
+    tar: Option<Destination<'_>>,
     watcher: &dyn Watcher,
 ) -> Result<DatadirView> {
-    if let Some(Tar::File(file)) = &tar {
+    if let Some(Destination::File(file)) = &tar {
         // A restore takes its time: what would stop the archive is said before it.
         if let Some(taken) = [file.clone(), part_of(file)].iter().find(|path| path.exists()) {
             return Err(Error::usage(format!("{} is there already.", taken.display())).with_next(
@@ -83,11 +69,11 @@ pub fn datadir(
     };
     let Some(tar) = tar else { return Ok(view) };
     view.into = match tar {
-        Tar::Stream(out) => {
+        Destination::Stream(out) => {
             archive(folder, out, watcher)?;
             None
         }
-        Tar::File(file) => {
+        Destination::File(file) => {
             to_file(folder, &file, watcher)?;
             Some(file.display().to_string())
         }
@@ -97,7 +83,7 @@ pub fn datadir(
 }
 
 /// The settings of the source that the backup knows, as options.
-fn settings(catalogue: &Catalogue, name: &str, restored: &RestoredView) -> Result<Vec<String>> {
+pub(super) fn settings(catalogue: &Catalogue, name: &str, restored: &RestoredView) -> Result<Vec<String>> {
     let plan = &restored.report.plan;
     let Some(version) = plan.version.as_deref().map(ServerVersion::parse) else { return Ok(Vec::new()) };
     let backups = catalogue.backups_of(&catalogue.server(name)?);

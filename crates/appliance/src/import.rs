@@ -1,0 +1,335 @@
+//! `import`: a dump that another tool made becomes a backup.
+//!
+//! Loaded into a private server, which is shut down cleanly; its data directory is the backup, from which everything else
+//! goes on as from any other. One record in the manifest makes it one: before it nothing is listed, and the same command
+//! begins again.
+
+mod load;
+mod position;
+
+use crate::catalogue::{Catalogue, sentence};
+use crate::error::{Code, Error, Result};
+use crate::intake::Intake;
+use crate::list;
+use crate::progress::{Reading, Watcher};
+use crate::scratch::Scratch;
+use crate::views::BackupView;
+use holdfast_archive::mark::FACT as MARK;
+use holdfast_archive::{FileMark, ServerLog, Target};
+use holdfast_engine::{PrivateServer, Programs, StartOptions};
+use holdfast_format::gtid::{Flavor, GtidSet};
+use holdfast_format::record::{Coordinates, Position, ServerKind, ServerRecord, SourceKind};
+use holdfast_mysql::{Conn, Flavor as Family, ServerVersion};
+use holdfast_restore::run::SHUTDOWN_LIMIT;
+use holdfast_source::{FolderSource, Source};
+use holdfast_store::{BackupDraft, VerifyWrite};
+use load::Loaded;
+use position::Told;
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+
+/// Name of the fact that says from which file a backup was imported.
+pub const FACT: &str = "holdfast.imported";
+
+/// The longest statement that is read: the servers' largest `max_allowed_packet`.
+const STATEMENT_BYTES_MAX: usize = 1 << 30;
+
+/// How a dump is imported.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Where the server's programs are.
+    pub engine_dir: Option<PathBuf>,
+    /// Folder to work in; one of our own in the spool without it.
+    pub scratch: Option<PathBuf>,
+    /// Kept with the backup.
+    pub note: String,
+}
+
+/// An imported dump.
+#[derive(Clone, Debug, Serialize)]
+pub struct ImportedView {
+    /// The backup that it is now.
+    pub backup: BackupView,
+    /// Statements that were carried out.
+    pub statements: u64,
+    /// Bytes of the script, before it was compressed.
+    pub bytes: u64,
+    /// Where in the server's log it stands, if that is known.
+    pub position: Option<String>,
+    /// What to know of it.
+    pub warnings: Vec<String>,
+}
+
+/// Imports the script in the file `dump` as a backup of the server called `name`; it is durable when this returns.
+///
+/// # Errors
+/// `Failed` with file, line and statement where the server refuses one; `Usage` where no server program fits.
+pub fn dump(
+    catalogue: &Catalogue,
+    name: &str,
+    dump: &Path,
+    options: &Options,
+    watcher: &dyn Watcher,
+) -> Result<ImportedView> {
+    let server = catalogue.server(name)?;
+    let mut input = load::Input::open(dump)?;
+    let programs = programs(&server, input.is_mariadb(), options)?;
+    let place = match &options.scratch {
+        Some(scratch) => scratch.clone(),
+        None => {
+            let id: String = server.id.0.iter().map(|byte| format!("{byte:02x}")).collect();
+            catalogue.environment.spool.join(format!("holdfast-import-{id}"))
+        }
+    };
+    let scratch = Scratch::take(&place)?;
+    scratch.clear_data()?;
+    let done = import(catalogue, &server, (dump, input), (&programs, &scratch), options, watcher);
+    // Why it failed matters more than that its folder stays.
+    let cleared = scratch.clear();
+    let view = done?;
+    cleared?;
+    Ok(view)
+}
+
+fn told(error: &dyn std::error::Error) -> Error {
+    Error::failed(sentence(&error.to_string()))
+}
+
+fn interrupted() -> Error {
+    Error::new(Code::Interrupted, "The import was interrupted.")
+        .with_next("nothing is listed of it; run the same command again")
+}
+
+/// The programs of the server's own series, or of the family that the dump's head names.
+fn programs(server: &ServerRecord, mariadb: bool, options: &Options) -> Result<Programs> {
+    let wanted = Some(server.version.as_str()).filter(|text| !text.is_empty()).map(ServerVersion::parse);
+    let family = match (server.flavor, mariadb) {
+        (Some(Flavor::MariaDb), _) | (None, true) => Family::MariaDb,
+        _ => Family::MySql,
+    };
+    let wanted = wanted.filter(|version| version.flavor == family);
+    Programs::find(options.engine_dir.as_deref(), family, wanted.as_ref()).map_err(|error| {
+        Error::usage(sentence(&error.to_string())).with_next(
+            "name the folder of a server of that version with --engine-dir; tools/get-server unpacks one",
+        )
+    })
+}
+
+fn import(
+    catalogue: &Catalogue,
+    server: &ServerRecord,
+    (dump, input): (&Path, load::Input),
+    (programs, scratch): (&Programs, &Scratch),
+    options: &Options,
+    watcher: &dyn Watcher,
+) -> Result<ImportedView> {
+    let data = scratch.data();
+    watcher.reading(Reading { phase: "prepare", ..Reading::default() });
+    holdfast_engine::initialize(programs, &data, &scratch.path("initialize.log")).map_err(|e| told(&e))?;
+    let mut start = StartOptions::new(programs.clone(), &data);
+    start.purpose = "the server that the dump is loaded into".to_owned();
+    start.log = Some(scratch.path("server.log"));
+    start.extra_args = vec![
+        format!("--max-allowed-packet={STATEMENT_BYTES_MAX}"),
+        // Nothing counts before it was shut down cleanly, and is copied.
+        "--innodb-flush-log-at-trx-commit=0".to_owned(),
+        "--innodb-doublewrite=OFF".to_owned(),
+        "--character-set-server=utf8mb4".to_owned(),
+    ];
+    let private =
+        PrivateServer::start_while(start, &|| !watcher.cancelled()).map_err(|error| match error {
+            holdfast_engine::Error::Cancelled { .. } => interrupted(),
+            other => told(&other),
+        })?;
+    let mut conn = private.connect().map_err(|e| told(&e))?;
+    let loaded = load::load(&mut conn, input, watcher)?;
+    let mut warnings = loaded.warnings();
+    let at = position(catalogue, server, programs.flavor(), &loaded, &mut warnings)?;
+    let facts = settle(&mut conn, at.as_ref(), &loaded)?;
+    private.drop_account(&mut conn).map_err(|e| told(&e))?;
+    drop(conn);
+    watcher.reading(Reading { phase: "shut down", ..Reading::default() });
+    private.stop(SHUTDOWN_LIMIT).map_err(|e| told(&e))?;
+    // A server that is restored from it gives itself an identity of its own.
+    match std::fs::remove_file(data.join("auto.cnf")) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(told(&error)),
+        _ => {}
+    }
+    let words = at.as_ref().map(list::position_words);
+    let mark = at.as_ref().and_then(|at| mark(catalogue, server, at));
+    let file = dump.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let mut draft = BackupDraft {
+        server: server.id,
+        source: SourceKind::Folder,
+        coordinates: at.map_or(Coordinates::None, Coordinates::Exact),
+        facts,
+        note: if options.note.is_empty() { format!("imported from {file}") } else { options.note.clone() },
+        warnings: warnings.clone(),
+    };
+    draft.facts.push((FACT.to_owned(), file));
+    draft.facts.extend(mark.map(|mark| (MARK.to_owned(), mark)));
+    let writer = catalogue.repository.begin_backup_verified(None, VerifyWrite::Full);
+    let writer = writer.map_err(|e| catalogue.store_error(e))?;
+    let copied = FolderSource::new(&data).copy(&Intake::new(&writer), &Watch(watcher));
+    match copied {
+        Ok(_) => {}
+        Err(holdfast_source::Error::Cancelled) => return Err(interrupted()),
+        Err(holdfast_source::Error::Sink(sink)) => {
+            return Err(match sink.into_inner().downcast::<holdfast_store::Error>() {
+                Ok(store) => catalogue.store_error(*store),
+                Err(other) => Error::failed(sentence(&other.to_string())),
+            });
+        }
+        Err(other) => return Err(told(&other)),
+    }
+    // The last moment at which a wish to stop is heeded: what is committed is listed.
+    if watcher.cancelled() {
+        return Err(interrupted());
+    }
+    let record = writer.commit(draft).map_err(|e| catalogue.store_error(e))?;
+    Ok(ImportedView {
+        backup: list::view(catalogue, &record),
+        statements: loaded.statements,
+        bytes: loaded.bytes,
+        position: words,
+        warnings,
+    })
+}
+
+/// Sets the GTIDs that the dump names, and asks for what a server needs to start on the folder.
+fn settle(conn: &mut Conn, at: Option<&Position>, loaded: &Loaded) -> Result<Vec<(String, String)>> {
+    let mariadb = conn.server().is_mariadb();
+    let gtid_mode = match mariadb {
+        true => String::new(),
+        false => conn.query_text("SELECT @@GLOBAL.gtid_mode").map_err(|e| told(&e))?.unwrap_or_default(),
+    };
+    let mut sql = |statement: &str| {
+        conn.execute(statement)
+            .map_err(|error| Error::failed(format!("The private server refuses \"{statement}\": {error}.")))
+    };
+    // The script may have left the session in any state.
+    sql("UNLOCK TABLES")?;
+    sql("SET SESSION sql_mode = ''")?;
+    if let Some(gtids) = at.map(|at| at.gtid.to_string()).filter(|gtids| !gtids.is_empty()) {
+        if mariadb {
+            sql(&format!("SET GLOBAL gtid_slave_pos = '{gtids}'"))?;
+        } else {
+            sql("SET GLOBAL enforce_gtid_consistency = ON")?;
+            // One step at a time, from where it stands.
+            const STEPS: [&str; 4] = ["OFF", "OFF_PERMISSIVE", "ON_PERMISSIVE", "ON"];
+            let at = STEPS.iter().position(|step| *step == gtid_mode).unwrap_or_default();
+            for mode in STEPS.iter().skip(at + 1) {
+                sql(&format!("SET GLOBAL gtid_mode = {mode}"))?;
+            }
+            sql(&format!("SET GLOBAL gtid_purged = '{gtids}'"))?;
+        }
+    }
+    let mut names = vec![
+        "version",
+        "innodb_page_size",
+        "innodb_data_file_path",
+        "lower_case_table_names",
+        "character_set_server",
+        "collation_server",
+    ];
+    names.push(if mariadb { "innodb_undo_tablespaces" } else { "gtid_mode" });
+    if !mariadb {
+        names.push("enforce_gtid_consistency");
+    }
+    let mut facts = vec![("source".to_owned(), "import".to_owned())];
+    for name in names {
+        let value = conn.query_text(format!("SELECT @@GLOBAL.{name}")).map_err(|e| told(&e))?;
+        facts.push((name.to_owned(), value.unwrap_or_default()));
+    }
+    facts.extend(loaded.head.iter().map(|head| ("holdfast.dump".to_owned(), head.clone())));
+    Ok(facts)
+}
+
+/// Where the dump stands in the server's log, if it says so and the log does not contradict.
+fn position(
+    catalogue: &Catalogue,
+    server: &ServerRecord,
+    family: Family,
+    loaded: &Loaded,
+    warnings: &mut Vec<String>,
+) -> Result<Option<Position>> {
+    let Told { file, gtids } = &loaded.told;
+    let flavor = match family {
+        Family::MySql => Flavor::MySql,
+        Family::MariaDb => Flavor::MariaDb,
+    };
+    let unknown = |warnings: &mut Vec<String>, why: &str| {
+        warnings.push(format!("the backup has no place in the log, so none can lead on from it: {why}"));
+        Ok(None)
+    };
+    if matches!(server.kind, ServerKind::Folder { .. }) {
+        return Ok(None);
+    }
+    if file.is_none() && gtids.is_none() {
+        return unknown(warnings, "the dump names neither a binlog file nor GTIDs");
+    }
+    let gtid = match gtids {
+        Some(text) => GtidSet::parse(flavor, text)
+            .map_err(|error| Error::failed(format!("The dump's GTIDs '{text}' can't be read: {error}.")))?,
+        None => GtidSet::empty(flavor),
+    };
+    let (file, offset) = file.clone().unwrap_or_default();
+    let at = Position { file, offset, gtid };
+    let archive = |e| crate::archive::archive_error(catalogue, server, e);
+    let log = ServerLog::open(&catalogue.repository, server.id).map_err(archive)?;
+    if at.file.is_empty() {
+        return Ok(Some(at));
+    }
+    if at.gtid.is_empty() && log.streams().len() > 1 {
+        return unknown(
+            warnings,
+            "its server's log was reset, and the dump does not tell in which of its lives it was made",
+        );
+    }
+    // What is archived there already must go on behind the dump's GTIDs.
+    let target = Target::Position { file: at.file.clone(), offset: at.offset, life: None };
+    let Ok(cut) = log.resolve(&target).map_err(archive)? else { return Ok(Some(at)) };
+    if !at.gtid.is_empty() {
+        let gtid =
+            |indexed: &Option<holdfast_archive::Indexed>| indexed.as_ref().and_then(|i| i.entry.gtid.clone());
+        let kept = gtid(&cut.kept).is_none_or(|gtid| at.gtid.contains(&gtid));
+        let left = gtid(&cut.left_out).is_none_or(|gtid| !at.gtid.contains(&gtid));
+        if !kept || !left {
+            return unknown(warnings, "the dump's GTIDs are not those of the archived log at its position");
+        }
+    }
+    Ok(Some(at))
+}
+
+/// The mark of the file in which it stands, if that is archived in one life of the log only.
+fn mark(catalogue: &Catalogue, server: &ServerRecord, at: &Position) -> Option<String> {
+    let log = ServerLog::open(&catalogue.repository, server.id).ok()?;
+    let marks = log
+        .streams()
+        .into_iter()
+        .filter_map(|stream| FileMark::of_archive(&catalogue.repository, &stream, &at.file).ok().flatten());
+    let marks: Vec<FileMark> = marks.collect();
+    match marks.as_slice() {
+        [mark] => Some(mark.to_string()),
+        _ => None,
+    }
+}
+
+/// The copy's watcher, told in the job's words.
+struct Watch<'a>(&'a dyn Watcher);
+
+impl holdfast_source::Watch for Watch<'_> {
+    fn cancelled(&self) -> bool {
+        self.0.cancelled()
+    }
+
+    fn progress(&self, now: holdfast_source::Progress) {
+        self.0.reading(Reading {
+            phase: now.stage.word(),
+            done: now.bytes,
+            total: now.bytes_expected,
+            bytes: true,
+            limit: None,
+        });
+    }
+}

@@ -129,9 +129,9 @@ fn a_dump_becomes_a_base_from_which_the_log_leads_on(engine: Engine) {
         let view = import(&bed, &packed).ok().json();
         assert!(view["position"].as_str().unwrap().contains("binlog.0000"), "{view}");
         assert_eq!(view["bytes"], script.len());
+        assert!(!bed.path("scratch").exists());
     }
     assert_eq!(bed.backups(), 2);
-    assert!(!bed.path("scratch").exists());
 
     restore(&bed, "fastest", "as-dumped");
     assert_eq!(differences(&at_dump, &state_of(engine, &bed.path("as-dumped"))), Vec::<String>::new());

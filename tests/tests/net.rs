@@ -180,13 +180,6 @@ fn survives_kills(engine: Engine) {
             "DELETE FROM app.wide WHERE id % 3 = 0",
         ]);
     });
-    let options = Options {
-        mode: Mode::Net,
-        connections: 3,
-        chunk_bytes: 700,
-        memory_bytes: 4 << 20,
-        early_bytes: 20_000,
-    };
     let dir = bed.copy("killed");
     let whole = std::time::Instant::now();
     let (mut kills, mut resumed_in_a_window) = (0, 0);
@@ -194,6 +187,14 @@ fn survives_kills(engine: Engine) {
     loop {
         assert!(whole.elapsed().as_secs() < 240 + kills_max * 10, "seed {seed}: {kills} kills and no end");
         let running = server.take().unwrap();
+        // Another call may have other options: a window under way is cut as the call that began it did.
+        let options = Options {
+            mode: Mode::Net,
+            connections: 1 + random.below(4) as usize,
+            chunk_bytes: *random.pick(&[500, 700, 1500]),
+            memory_bytes: *random.pick(&[100_000, 4 << 20]),
+            early_bytes: *random.pick(&[5_000, 20_000]),
+        };
         let cuts = std::sync::Mutex::new(Vec::new());
         let mut conn = running.connect().unwrap();
         cuts.lock().unwrap().push(conn.interrupter());

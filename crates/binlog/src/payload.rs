@@ -175,3 +175,90 @@ impl InnerEvents<'_> {
 fn bad_data(error: &std::io::Error) -> Flaw {
     Flaw { offset: 0, expected: "zstd data", got: error.to_string() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::encode;
+    use crate::kind::EventType;
+
+    fn format() -> FormatDescription {
+        FormatDescription {
+            server_version: "9.7.4".to_owned(),
+            created: 0,
+            post_header_lengths: Vec::new(),
+            checksum: Checksum::Off,
+        }
+    }
+
+    fn header(kind: EventType) -> Header {
+        Header { timestamp: 1, kind, server_id: 1, length: 0, log_pos: 0, flags: 0 }
+    }
+
+    /// XID events, and a payload event that says that it holds so many bytes.
+    fn packed(numbers: std::ops::Range<u64>, says: impl Fn(usize) -> usize, zstd: bool) -> Vec<u8> {
+        let mut inner = Vec::new();
+        for number in numbers {
+            let like = header(EventType::XID);
+            encode::event(&like, EventType::XID, &[&number.to_le_bytes()], &mut inner).unwrap();
+        }
+        let data = if zstd { zstd::encode_all(inner.as_slice(), 1).unwrap() } else { inner.clone() };
+        let number = |value: usize| [&[0xfe], value.to_le_bytes().as_slice()].concat();
+        let mut body = Vec::new();
+        let packing = if zstd { vec![0] } else { vec![0xfc, 255, 0] };
+        for (field, value) in [(1, number(data.len())), (2, packing), (3, number(says(inner.len())))] {
+            body.extend([field, value.len() as u8]);
+            body.extend(value);
+        }
+        body.push(0);
+        body.extend(data);
+        let mut out = Vec::new();
+        let like = header(EventType::TRANSACTION_PAYLOAD);
+        encode::event(&like, EventType::TRANSACTION_PAYLOAD, &[&body], &mut out).unwrap();
+        out
+    }
+
+    /// The numbers of the events that come, the bytes held for the longest, and how it ended.
+    fn read(raw: &[u8]) -> (Vec<u64>, usize, Result<(), Error>) {
+        let mut walker = Walker::resume(format(), 4);
+        let event = walker.whole(raw).unwrap();
+        let crate::event::Body::Payload(payload) = event.parse(&format()).unwrap() else {
+            panic!("a payload")
+        };
+        let mut events = payload.events(&event, &format()).unwrap();
+        let (mut numbers, mut held) = (Vec::new(), 0);
+        let ended = loop {
+            match events.next_event() {
+                Ok(Some(inner)) => match inner.parse(&format()).unwrap() {
+                    crate::event::Body::Xid { xid } => numbers.push(xid),
+                    other => panic!("{other:?}"),
+                },
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+            held = held.max(events.event.capacity());
+        };
+        (numbers, held, ended)
+    }
+
+    #[test]
+    fn a_payload_takes_the_memory_of_one_event_however_long_it_is() {
+        for zstd in [true, false] {
+            let (numbers, held, ended) = read(&packed(0..50_000, |len| len, zstd));
+            ended.unwrap();
+            assert!(numbers.into_iter().eq(0..50_000));
+            assert!(held < 4096, "{held} bytes of 1.3 MB are held at once");
+        }
+    }
+
+    #[test]
+    fn a_payload_that_is_longer_or_shorter_than_it_says_is_an_error() {
+        for zstd in [true, false] {
+            for by in [-28_isize, -27, -1, 1, 27] {
+                let (numbers, _, ended) = read(&packed(0..100, |len| len.saturating_add_signed(by), zstd));
+                let error = ended.unwrap_err().to_string();
+                assert!(numbers.len() <= 100 && numbers.len() >= 98, "{by}: {error}");
+            }
+        }
+    }
+}

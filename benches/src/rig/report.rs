@@ -49,6 +49,7 @@ fn write_page(out: &mut String, setting: &Setting, courses: &[Course]) -> std::f
     method(out, setting, courses)?;
     seconds(out, courses)?;
     bytes(out, courses)?;
+    checks(out, courses)?;
     memory(out, courses)?;
     ratios(out, courses)?;
     reached(out, courses)?;
@@ -141,6 +142,26 @@ fn bytes(out: &mut String, courses: &[Course]) -> std::fmt::Result {
     })
 }
 
+/// A check reads what is stored, which differs from tool to tool; seconds alone do not say how fast it reads.
+fn checks(out: &mut String, courses: &[Course]) -> std::fmt::Result {
+    let stored = |course: &Course| {
+        let of =
+            |step: &Step| course.spread(*step, |s| (s.added_bytes + s.parity_bytes) as f64).map(|s| s.median);
+        WRITING.iter().filter_map(of).sum::<f64>() / 1e6
+    };
+    let checked: Vec<_> = courses.iter().filter_map(|c| Some((c, c.seconds(Step::Check)?))).collect();
+    if checked.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "\n## Full check, by the bytes that are stored\n")?;
+    writeln!(out, "| tool | stored, parity included, MB | s | MB/s |\n|---|---|---|---|")?;
+    for (course, seconds) in checked {
+        let stored = stored(course);
+        writeln!(out, "| {} | {stored:.1} | {seconds:.2} | {:.0} |", course.tool, stored / seconds)?;
+    }
+    Ok(())
+}
+
 fn memory(out: &mut String, courses: &[Course]) -> std::fmt::Result {
     table(out, "Peak resident memory (MiB) and processor time (s)", courses, &Step::ALL, |course, step| {
         let peak = course.spread(step, |s| s.run.memory_peak_bytes as f64)?.most;
@@ -207,6 +228,16 @@ mod tests {
         let annotated = format!("{first}\nWhy: because.\n");
         let second = page(&setting(), &[course("holdfast", 1.0), course("rustic", 5.0)], &annotated);
         assert!(second.contains("5.00x") && second.ends_with("\nWhy: because.\n"), "{second}");
+    }
+
+    #[test]
+    fn a_check_is_shown_by_what_it_reads() {
+        let mut own = course("holdfast", 2.0);
+        own.samples[0].parity_bytes = 1_000_000;
+        let run = Run { seconds: 0.5, ..Run::default() };
+        own.samples.push(Sample { step: Step::Check, run, added_bytes: 0, parity_bytes: 0 });
+        let page = page(&setting(), &[own, course("rustic", 5.0)], "");
+        assert!(page.contains("| holdfast | 3.0 | 0.50 | 6 |"), "{page}");
     }
 
     #[test]

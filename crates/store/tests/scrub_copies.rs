@@ -1,5 +1,7 @@
 //! The scrub and the small objects that are there more than once: keyring, heads, records, packs. Each copy that is missing,
 //! unreadable or damaged is written anew from another one, online, and the manifest tells; nothing else is touched.
+//!
+//! `HOLDFAST_TEST_EVERY=1` crashes and fails at each operation, not at every fifth.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test program")]
 
 mod common;
@@ -16,6 +18,11 @@ use holdfast_format::record::Record;
 use holdfast_io::sim::{Crash, Fault};
 use holdfast_io::{ObjectName, Objects, SimDisk};
 use holdfast_store::{CreateOptions, Error, OpenOptions, Repository, ScrubOptions, ScrubSummary};
+
+/// Every so many operations one is broken.
+fn every() -> u64 {
+    std::env::var("HOLDFAST_TEST_EVERY").ok().and_then(|n| n.parse().ok()).unwrap_or(5)
+}
 
 /// Packs of three records, so that there are some.
 fn packing() -> OpenOptions {
@@ -124,7 +131,7 @@ fn a_crash_at_any_operation_of_it_leaves_a_repository_that_the_next_one_finishes
     assert_eq!(scrub(&open(objects(&disk))).renewed.len(), 7);
     let (mut walk, mut images) = (disk.walk(), 0);
     while walk.step() {
-        if walk.ops() < from || walk.ops() % 5 > 0 {
+        if walk.ops() < from || walk.ops() as u64 % every() > 0 {
             continue;
         }
         for how in [Crash::Nothing, Crash::Everything, Crash::Random { seed: walk.ops() as u64 }] {
@@ -140,6 +147,7 @@ fn a_crash_at_any_operation_of_it_leaves_a_repository_that_the_next_one_finishes
         }
     }
     assert!(images > 20, "{images}");
+    eprintln!("{images} images");
 }
 
 #[test]
@@ -151,7 +159,7 @@ fn when_any_operation_of_it_fails_the_next_one_finishes() {
     scrub(&open(place));
     let end = base.operations() - from;
     let mut failed = 0;
-    for nth in (0..end).step_by(5) {
+    for nth in (0..end).step_by(every() as usize) {
         // Each kind of fault by turns.
         let fault = if nth % 2 == 0 { Fault::Eio } else { Fault::Enospc };
         let image = disk.crash(Crash::Everything);
@@ -169,6 +177,7 @@ fn when_any_operation_of_it_fails_the_next_one_finishes() {
         fsck(&objects(&image), &what);
     }
     assert!(failed > 5, "{failed} of {end}");
+    eprintln!("{end} operations, every {}; {failed} ended the scrub", every());
 }
 
 #[test]

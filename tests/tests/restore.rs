@@ -100,6 +100,7 @@ impl Bed {
             start: None,
             going_on: false,
             over: None,
+            tables: None,
             watch,
         })
     }
@@ -343,6 +344,7 @@ fn rolled_forward(bed: &Bed, earlier: &Plan, folder: &Path) {
             start: None,
             going_on: true,
             over: None,
+            tables: None,
             mode: Mode::Net,
             watch: &Patient,
         })
@@ -568,6 +570,7 @@ fn a_surprise_behind_committed_rows_lays_the_base_out_again_and_lets_the_table_s
         start: None,
         going_on: false,
         over: None,
+        tables: None,
         watch: &Patient,
     })
     .unwrap();

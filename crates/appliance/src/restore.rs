@@ -2,8 +2,10 @@
 
 mod base;
 mod log;
+mod tables;
 mod target;
 
+pub use tables::Tables;
 pub use target::Target;
 
 use crate::archive::{archive_error, drain, wait_for_archive};
@@ -18,12 +20,12 @@ use holdfast_archive::ServerLog;
 use holdfast_engine::Programs;
 use holdfast_format::record::{BackupRecord, Record, ReportRecord, ServerKind, ServerRecord};
 use holdfast_mysql::{Flavor, ServerVersion};
-pub use holdfast_restore::Plan;
 use holdfast_restore::marker::{Marker, State};
 pub use holdfast_restore::outlook::Outlook;
 use holdfast_restore::report::Verdict;
 use holdfast_restore::tuning::Facts;
 use holdfast_restore::{Base, Over, Prove, Report, Request, Restored, Step};
+pub use holdfast_restore::{Part, Plan};
 use log::ArchivedLog;
 use serde::Serialize;
 use std::net::TcpListener;
@@ -64,6 +66,8 @@ pub struct Options {
     pub going_on: bool,
     /// What is in the folder is rewritten where it differs.
     pub delta: Option<Delta>,
+    /// Some tables alone.
+    pub tables: Option<Tables>,
 }
 
 /// How a folder that holds something is restored over.
@@ -165,8 +169,11 @@ pub fn plan(catalogue: &Catalogue, name: &str, options: &Options, watcher: &dyn 
         let log = open_log(catalogue, &server)?;
         let version = view.plan.version.as_deref().map(ServerVersion::parse);
         let version = version.unwrap_or_else(|| ServerVersion::parse(""));
-        let facts = Facts::here(range.size.bytes, view.plan.bytes, &options.into);
-        let outlook = holdfast_restore::outlook::outlook(&log, range, options.mode, &version, &facts);
+        let log_bytes = view.plan.part.as_ref().map_or(range.size.bytes, |part| part.log_bytes);
+        let facts = Facts::here(log_bytes, view.plan.bytes, &options.into);
+        let scope = tables::scope(catalogue, &server, &view.plan, options)?;
+        let outlook =
+            holdfast_restore::outlook::outlook(&log, range, scope.as_ref(), options.mode, &version, &facts);
         view.replay = Some(outlook.map_err(|error| restore_error(catalogue, error))?);
     }
     Ok(view)
@@ -230,14 +237,18 @@ fn difference(
 fn plan_of(catalogue: &Catalogue, server: &ServerRecord, options: &Options) -> Result<PlanView> {
     let log = open_log(catalogue, server)?;
     let bases = bases_for(server, bases(catalogue, server), options)?;
-    let (index, plan) = make_plan(server, &bases, &log, options)?;
+    let (index, mut plan) = make_plan(server, &bases, &log, options)?;
+    if let Some(base) = bases.get(index) {
+        tables::narrow(catalogue, server, &mut plan, options, base, &log)?;
+    }
     let engine = match bases.get(index).map(|base| programs(server, &base.record, options)) {
         Some(Ok(Some(programs))) => format!("{} ({})", programs.version, programs.server.display()),
         Some(Ok(None)) | None => "none is needed".to_owned(),
         Some(Err(error)) => format!("MISSING: {}", error.message),
     };
     let delta = difference(catalogue, bases.get(index), options)?;
-    let log_bytes = plan.log.map_or(0, |log| log.size.bytes);
+    let whole = plan.log.map_or(0, |log| log.size.bytes);
+    let log_bytes = plan.part.as_ref().map_or(whole, |part| part.log_bytes);
     let estimate = estimate(&measured(catalogue, server), plan.bytes, log_bytes);
     Ok(PlanView { plan, into: options.into.display().to_string(), engine, delta, estimate, replay: None })
 }
@@ -276,8 +287,9 @@ pub(crate) fn restore_as(
     let log = open_log(catalogue, &server)?;
     let bases = bases(catalogue, &server);
     let bases = bases_for(&server, bases, options)?;
-    let (index, plan) = make_plan(&server, &bases, &log, options)?;
+    let (index, mut plan) = make_plan(&server, &bases, &log, options)?;
     let base = bases.get(index).ok_or_else(|| Error::failed("The plan names no backup."))?;
+    tables::narrow(catalogue, &server, &mut plan, options, base, &log)?;
     let programs = programs(&server, &base.record, options)?;
     if options.into.exists() && !options.into.is_dir() {
         return Err(Error::usage(format!("{} is not a folder.", options.into.display()))
@@ -299,7 +311,8 @@ pub(crate) fn restore_as(
         start: options.start.then(|| options.port.map_or_else(free_port, Ok)).transpose()?,
         going_on: options.going_on,
         over: over(catalogue, options)?,
-        watch: &Watch { watcher, transactions: plan.log.map(|range| range.size.transactions) },
+        tables: options.tables.as_ref().map(|tables| &tables.0),
+        watch: &Watch { watcher, transactions: tables::transactions(&plan) },
     };
     match holdfast_restore::run(&request) {
         Ok(mut restored) => {
@@ -642,6 +655,7 @@ fn restore_error(catalogue: &Catalogue, error: holdfast_restore::Error) -> Error
         },
         Restore::Cancelled { .. } => Error::new(Code::Interrupted, text),
         Restore::NotEmpty { .. }
+        | Restore::Tables(_)
         | Restore::NotOurs { .. }
         | Restore::OtherRestore { .. }
         | Restore::Mounted { .. }

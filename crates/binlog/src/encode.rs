@@ -5,6 +5,7 @@
 
 use crate::error::Flaw;
 use crate::event::{Event, HEADER_LEN, Header};
+use crate::format::Checksum;
 use crate::kind::EventType;
 use crate::rows::{FLAG_STMT_END, Row, Rows};
 
@@ -49,6 +50,88 @@ pub fn event(like: &Header, kind: EventType, body: &[&[u8]], out: &mut Vec<u8>) 
 /// Fails when the event would be longer than 4 GiB.
 pub fn stripped(from: &Event<'_>, out: &mut Vec<u8>) -> Result<(), Flaw> {
     event(&from.header, from.kind(), &[from.body()], out)
+}
+
+/// Appends an event of `kind` with the given body and a checksum as the log has them; header otherwise that of `like`.
+///
+/// # Errors
+/// Fails when the event would be longer than 4 GiB.
+pub fn event_with_checksum(
+    like: &Event<'_>,
+    kind: EventType,
+    body: &[&[u8]],
+    out: &mut Vec<u8>,
+) -> Result<(), Flaw> {
+    let start = out.len();
+    let len = body.iter().map(|part| part.len()).sum::<usize>() + HEADER_LEN + like.checksum.len();
+    let Ok(length) = u32::try_from(len) else {
+        return Err(Flaw { offset: 0, expected: "an event below 4 GiB", got: len.to_string() });
+    };
+    Header { kind, length, ..like.header }.write(out);
+    for part in body {
+        out.extend_from_slice(part);
+    }
+    if like.checksum == Checksum::Crc32 {
+        let crc = crc32fast::hash(out.get(start..).unwrap_or_default());
+        out.extend_from_slice(&crc.to_le_bytes());
+    }
+    Ok(())
+}
+
+/// Appends a QUERY event with another text and, where `keep_database` is false, no default database; the session stays.
+/// A compressed one becomes a plain one.
+///
+/// # Errors
+/// Fails on an event that is no QUERY.
+pub fn query(from: &Event<'_>, text: &[u8], keep_database: bool, out: &mut Vec<u8>) -> Result<(), Flaw> {
+    const FIXED: usize = 13;
+    let short = || Flaw { offset: 0, expected: "a statement", got: "fewer bytes".to_owned() };
+    let body = from.body();
+    let Some((fixed, rest)) = body.split_first_chunk::<FIXED>() else { return Err(short()) };
+    let [t0, t1, t2, t3, e0, e1, e2, e3, database_len, c0, c1, v0, v1] = *fixed;
+    let vars_len = usize::from(u16::from_le_bytes([v0, v1]));
+    let (vars, rest) = rest.split_at_checked(vars_len).ok_or_else(short)?;
+    let database = rest.get(..usize::from(database_len)).ok_or_else(short)?;
+    let database = if keep_database { database } else { &[] };
+    let database_len = database.len() as u8;
+    let fixed = [t0, t1, t2, t3, e0, e1, e2, e3, database_len, c0, c1, v0, v1];
+    event_with_checksum(from, EventType::QUERY, &[&fixed, vars, database, &[0], text], out)
+}
+
+/// Appends a row event that ends its statement, whether it did or not.
+///
+/// # Errors
+/// Fails on an event that is no row event.
+pub fn rows_ending_the_statement(from: &Event<'_>, out: &mut Vec<u8>) -> Result<(), Flaw> {
+    const FLAGS: usize = 6;
+    let body = from.body();
+    let Some((id, [low, high, rest @ ..])) = body.split_at_checked(FLAGS) else {
+        return Err(Flaw { offset: 0, expected: "a row event", got: "fewer bytes".to_owned() });
+    };
+    let flags = (u16::from_le_bytes([*low, *high]) | FLAG_STMT_END).to_le_bytes();
+    event_with_checksum(from, from.kind(), &[id, &flags, rest], out)
+}
+
+/// Appends a transaction's payload that holds these events, not compressed.
+///
+/// # Errors
+/// Fails when the event would be longer than 4 GiB.
+pub fn payload(from: &Event<'_>, events: &[u8], out: &mut Vec<u8>) -> Result<(), Flaw> {
+    // Fields of (type, length, value): the number's own length is 9 with its mark.
+    let number = |field: u8| {
+        let mut bytes = vec![field, 9, 0xfe];
+        bytes.extend_from_slice(&(events.len() as u64).to_le_bytes());
+        bytes
+    };
+    let (size, unpacked) = (number(1), number(3));
+    // 255, length-encoded: not compressed.
+    let packing = [2, 3, 0xfc, 255, 0];
+    event_with_checksum(
+        from,
+        EventType::TRANSACTION_PAYLOAD,
+        &[&size, &packing, &unpacked, &[0], events],
+        out,
+    )
 }
 
 /// The parts of a row event before its rows, flags apart: they stay as the source wrote them.

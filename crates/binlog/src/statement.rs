@@ -5,8 +5,10 @@
 //! at the front. Text is bytes: every character set that a server takes as
 //! `character_set_client` has ASCII in it.
 
+mod parts;
 mod safety;
 
+pub use parts::{Needs, database, needs, words};
 pub use safety::unsafe_part;
 
 /// Bit of `sql_mode`: `"` quotes identifiers.

@@ -529,6 +529,15 @@ pub struct Restore {
     /// Everything up to and with this transaction
     #[arg(long, value_name = "ID")]
     pub after: Option<String>,
+    /// Only this table (may be given again); DB.T:NEW or DB.T:DB2.NEW gives it another name at the end
+    ///
+    /// Only the files that it needs are read, and only the log events that touch it are replayed. Tables that its foreign
+    /// keys refer to come along. The result is a server that has these tables and no others, proved.
+    #[arg(long, value_name = "DB.T[:NEW]", conflicts_with = "delta")]
+    pub table: Vec<String>,
+    /// Only the tables of this database (may be given again, and beside --table)
+    #[arg(long, value_name = "DB", conflicts_with = "delta")]
+    pub database: Vec<String>,
     /// Folder to restore into; it must be empty or absent, or hold an interrupted restore of the same (but see --delta)
     #[arg(long, value_name = "DIR")]
     pub into: PathBuf,

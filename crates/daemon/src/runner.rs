@@ -159,6 +159,7 @@ pub(crate) fn restore_options(
         mode: ReplayMode::Auto,
         going_on: false,
         delta: None,
+        tables: None,
     })
 }
 

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Result;
 
 /// Schemas that belong to the server.
-const OWN_SCHEMAS: &str = "'mysql', 'sys', 'information_schema', 'performance_schema'";
+pub(crate) const OWN_SCHEMAS: &str = "'mysql', 'sys', 'information_schema', 'performance_schema'";
 
 /// A column, in the table's order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

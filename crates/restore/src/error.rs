@@ -186,6 +186,9 @@ pub enum Error {
     /// A transaction of which nothing tells whether the base holds it.
     #[error(transparent)]
     Unplaced(crate::range::Unplaced),
+    /// Some tables can't be restored alone.
+    #[error("{0}")]
+    Tables(String),
     /// Replay failed, or refused what is in the log.
     #[error(transparent)]
     Replay(#[from] holdfast_replay::Error),
@@ -211,11 +214,20 @@ impl Error {
     /// What the look through the log failed with: a transaction that can't be placed is a refusal, not a flaw of the log.
     pub(crate) fn of_scan(error: holdfast_replay::Error) -> Self {
         match error {
-            holdfast_replay::Error::Log(inner) => match inner.downcast::<crate::range::Unplaced>() {
-                Ok(unplaced) => Self::Unplaced(*unplaced),
-                Err(inner) => Self::Log(inner),
-            },
+            holdfast_replay::Error::Log(inner) => Self::of_log(inner),
             other => Self::Replay(other),
+        }
+    }
+
+    /// The same of an error of the log itself.
+    pub(crate) fn of_log(error: Foreign) -> Self {
+        let error = match error.downcast::<crate::range::Unplaced>() {
+            Ok(unplaced) => return Self::Unplaced(*unplaced),
+            Err(other) => other,
+        };
+        match error.downcast::<crate::scope::filter::Refused>() {
+            Ok(refused) => Self::Tables(refused.to_string()),
+            Err(other) => Self::Log(other),
         }
     }
 

@@ -15,6 +15,7 @@
 //! files are missing, `#clone/#status_in_progress`, at whose sight a server refuses to start.
 //! No `auto.cnf` is laid out, so that the restored server gives itself an identity of its own.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::ops::ControlFlow;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
@@ -38,6 +39,8 @@ const REPLACE: &str = "#replace_files";
 #[derive(Debug)]
 pub struct Target {
     folder: PathBuf,
+    /// It was not there.
+    made: bool,
     _lock: FolderLock,
 }
 
@@ -94,7 +97,7 @@ impl Target {
         let folder =
             folder.canonicalize().map_err(|source| Error::file("open the folder", folder, source))?;
         let lock = FolderLock::take(&folder)?;
-        let target = Self { folder, _lock: lock };
+        let target = Self { folder, made: !existed, _lock: lock };
         // Another restore may have come to its end, or a server may have been started, while we looked.
         if existed && let Err(error) = refuse_if_taken(&target.folder, marker, how) {
             if how.over.is_some() {
@@ -149,6 +152,38 @@ impl Target {
         Ok(())
     }
 
+    /// Removes everything that this restore wrote: it was refused, and leaves nothing. Only for a folder that was empty.
+    pub(crate) fn give_up(&self) -> Result<()> {
+        holdfast_engine::kill_server_on(&self.folder)?;
+        let entries =
+            fs::read_dir(&self.folder).map_err(|source| Error::file("list", &self.folder, source))?;
+        for entry in entries {
+            let entry = entry.map_err(|source| Error::file("list", &self.folder, source))?;
+            // The marker goes last: until then the folder is known as ours.
+            if entry.file_name() == MARKER {
+                continue;
+            }
+            let path = entry.path();
+            let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            let done = if is_dir { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            done.map_err(|source| Error::file("remove", path, source))?;
+        }
+        Marker::remove(&self.folder)?;
+        if self.made {
+            fs::remove_dir(&self.folder).map_err(|source| Error::file("remove", &self.folder, source))?;
+        }
+        Ok(())
+    }
+
+    /// Makes folders of the base that none of the files to lay out lies in: a server drops a database with its folder.
+    pub(crate) fn make_folders(&self, paths: &[(Vec<u8>, u64)]) -> Result<()> {
+        use std::os::unix::ffi::OsStrExt as _;
+        for name in crate::scope::files::folders(paths) {
+            make_dir(&self.folder.join(std::ffi::OsStr::from_bytes(name)))?;
+        }
+        Ok(())
+    }
+
     /// Says in the folder what it is from here on.
     fn begin(self, marker: &Marker) -> Result<(Self, Found)> {
         let folder = &self.folder;
@@ -175,10 +210,12 @@ impl Target {
         &self.folder
     }
 
-    /// Writes the base's files and what its kind needs for the first start. Returns when all is synced.
+    /// Writes the base's files, or those of `only`, and what its kind needs for the first start. Returns when all is
+    /// synced.
     pub fn fill(
         &self,
         base: &dyn Base,
+        only: Option<&BTreeSet<Vec<u8>>>,
         progress: &(dyn Fn(LayingOut) -> ControlFlow<()> + Sync),
     ) -> Result<LaidOut> {
         let clone = base.kind() == SourceKind::Clone;
@@ -194,7 +231,11 @@ impl Target {
             make_dir(&steer)?;
             touch(&steer.join(IN_PROGRESS))?;
         }
-        let done = base.restore_into(&self.folder, progress).map_err(Error::Base)?;
+        let done = match only {
+            Some(only) => base.restore_some_into(&self.folder, only, progress),
+            None => base.restore_into(&self.folder, progress),
+        };
+        let done = done.map_err(Error::Base)?;
         // The source's identity must not start twice. In a folder that is no server's, the name means nothing.
         if base.kind() != SourceKind::Folder || base.fact("version").is_some() {
             match fs::remove_file(self.folder.join("auto.cnf")) {
@@ -251,7 +292,11 @@ fn refuse_if_taken(folder: &Path, marker: &Marker, Taking { going_on, over }: Ta
     }
     if let Some(there) = Marker::read(folder)? {
         let same_base = there.base == marker.base && there.server == marker.server;
-        let words = |m: &Marker| format!("{} from backup {} to {}", m.server, m.base, m.target);
+        let same_base = same_base && there.tables == marker.tables;
+        let words = |m: &Marker| {
+            let tables = m.tables.as_ref().map_or_else(String::new, |tables| format!("{tables} of "));
+            format!("{tables}{} from backup {} to {}", m.server, m.base, m.target)
+        };
         return match there.state {
             _ if same_base && going_on => Ok(()),
             State::UnderWay if same_base && there.target == marker.target => Ok(()),
@@ -394,6 +439,7 @@ mod tests {
             server: "shop".to_owned(),
             engine: String::new(),
             port: None,
+            tables: None,
         }
     }
 
@@ -447,7 +493,7 @@ mod tests {
     fn a_clone_is_laid_out_with_what_its_recovery_needs() {
         let dir = tempfile::tempdir().unwrap();
         let target = take(&dir.path().join("new"), "b", 0).unwrap();
-        target.fill(&Files(SourceKind::Clone), &|_| ControlFlow::Continue(())).unwrap();
+        target.fill(&Files(SourceKind::Clone), None, &|_| ControlFlow::Continue(())).unwrap();
         for name in ["ibdata1", "mysql", "#clone/#status_fix", "#clone/#replace_files", MARKER] {
             assert!(target.folder().join(name).exists(), "{name}");
         }
@@ -459,7 +505,7 @@ mod tests {
     fn another_kind_is_laid_out_as_it_is() {
         let dir = tempfile::tempdir().unwrap();
         let target = take(dir.path(), "b", 0).unwrap();
-        target.fill(&Files(SourceKind::Xbstream), &|_| ControlFlow::Continue(())).unwrap();
+        target.fill(&Files(SourceKind::Xbstream), None, &|_| ControlFlow::Continue(())).unwrap();
         assert!(!target.folder().join("#clone").exists());
         assert!(!target.folder().join("mysql").exists());
     }
@@ -510,7 +556,7 @@ mod tests {
     fn an_unfinished_restore_of_the_same_thing_goes_on_and_of_another_one_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let target = take(dir.path(), "b", 0).unwrap();
-        target.fill(&Files(SourceKind::Clone), &|_| ControlFlow::Continue(())).unwrap();
+        target.fill(&Files(SourceKind::Clone), None, &|_| ControlFlow::Continue(())).unwrap();
         assert!(matches!(take(dir.path(), "b", 0), Err(Error::Busy { .. })));
         drop(target);
         let error = take(dir.path(), "c", 0).unwrap_err();
@@ -519,7 +565,7 @@ mod tests {
         let again = take(dir.path(), "b", 0).unwrap();
         assert!(again.folder().join("ibdata1").exists(), "it goes on");
         fs::write(dir.path().join("#clone/left"), "x").unwrap();
-        again.fill(&Files(SourceKind::Clone), &|_| ControlFlow::Continue(())).unwrap();
+        again.fill(&Files(SourceKind::Clone), None, &|_| ControlFlow::Continue(())).unwrap();
         assert!(!again.folder().join("#clone/left").exists(), "the recovery begins anew");
     }
 

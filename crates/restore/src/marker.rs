@@ -45,6 +45,9 @@ pub struct Marker {
     pub engine: String,
     /// Port of the running server, if it was started to stay.
     pub port: Option<u16>,
+    /// Of a restore of some tables: which, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tables: Option<String>,
 }
 
 impl Marker {
@@ -69,6 +72,7 @@ impl Marker {
     pub fn goes_on_to(&self, wanted: &Self) -> bool {
         self.state == State::UnderWay
             && (&self.base, &self.target, &self.server) == (&wanted.base, &wanted.target, &wanted.server)
+            && self.tables == wanted.tables
     }
 
     /// Writes the marker durably, in place of an older one.
@@ -148,6 +152,7 @@ mod tests {
             server: "shop".to_owned(),
             engine: String::new(),
             port: None,
+            tables: None,
         };
         marker.write(dir.path()).unwrap();
         assert_eq!(Marker::read(dir.path()).unwrap(), Some(marker.clone()));

@@ -1,6 +1,8 @@
 //! What `--dry-run` says of the replay: the way of each table, and what can't be replayed. It reads the whole range
 //! of log, as the restore itself does before its first write.
 
+use std::sync::Mutex;
+
 use holdfast_mysql::ServerVersion;
 use holdfast_replay::outlook::Way;
 use holdfast_replay::{LogReader, Mode, scan};
@@ -8,6 +10,7 @@ use serde::Serialize;
 
 use crate::error::{Error, Foreign, Result};
 use crate::plan::LogRange;
+use crate::scope::{Scope, filter};
 use crate::seam::Log;
 use crate::tuning::{self, Facts};
 
@@ -16,6 +19,9 @@ use crate::tuning::{self, Facts};
 pub struct Outlook {
     /// Row changes of the range, those that the base holds included.
     pub rows: u64,
+    /// Of a restore of some tables: row changes of the whole range.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub of_rows: Option<u64>,
     /// Bytes of its events.
     pub bytes: u64,
     /// Definitions, and statements about accounts.
@@ -50,26 +56,39 @@ pub struct TableOutlook {
 struct Range<'l> {
     log: &'l dyn Log,
     range: LogRange,
+    scope: Option<&'l Scope>,
+    seen: Mutex<Option<filter::Seen>>,
 }
 
 impl holdfast_replay::Log for Range<'_> {
     fn read(&self) -> std::result::Result<Box<dyn LogReader + '_>, Foreign> {
-        self.log.read(self.range.from, self.range.until)
+        let inner = self.log.read(self.range.from, self.range.until)?;
+        let Some(scope) = self.scope else { return Ok(inner) };
+        Ok(Box::new(filter::Reader::new(inner, scope, &self.seen, None)))
     }
 }
 
-/// Looks through the range of a plan. `version`: the server's; `facts`: what its settings depend on.
+/// Looks through the range of a plan, or what of it the tables of `scope` need. `version`: the server's; `facts`: what
+/// its settings depend on.
 ///
 /// # Errors
 /// The log can't be read.
 pub fn outlook(
     log: &dyn Log,
     range: LogRange,
+    scope: Option<&Scope>,
     mode: Mode,
     version: &ServerVersion,
     facts: &Facts,
 ) -> Result<Outlook> {
-    let summary = scan::scan(&Range { log, range }).map_err(Error::of_scan)?;
+    let summary = scan::scan(&Range { log, range, scope, seen: Mutex::default() }).map_err(Error::of_scan)?;
+    let of_rows = match scope {
+        Some(_) => {
+            let whole = Range { log, range, scope: None, seen: Mutex::default() };
+            Some(scan::scan(&whole).map_err(Error::of_scan)?.rows)
+        }
+        None => None,
+    };
     let tables = holdfast_replay::outlook::outlook(&summary, mode, version.is_mariadb());
     let table = |found: holdfast_replay::outlook::TableOutlook| TableOutlook {
         table: found.table.to_string(),
@@ -84,6 +103,7 @@ pub fn outlook(
     };
     Ok(Outlook {
         rows: summary.rows,
+        of_rows,
         bytes: summary.bytes,
         definitions: summary.ddl + summary.acl,
         one_by_one: summary.one_by_one.len() as u64,

@@ -7,6 +7,7 @@ use holdfast_format::record::{Coordinates, Position};
 use serde::Serialize;
 
 use crate::error::{Error, Result};
+use crate::scope::Part;
 use crate::seam::{Base, Border, Gap, Log, LogSize, Place, Side, Target, TransactionFacts, time};
 
 /// Space for undo, redo and what replay adds, beside the files themselves: the log's bytes twice
@@ -42,6 +43,9 @@ pub struct Plan {
     pub not_restored: Vec<String>,
     /// Bases that were passed over, and why.
     pub passed_over: Vec<String>,
+    /// Of a restore of some tables: which, and what that saves.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub part: Option<Part>,
 }
 
 /// The stretch of log to be replayed.
@@ -213,6 +217,7 @@ fn describe(
         space_needed: base.bytes().saturating_add(replayed.saturating_mul(2)).saturating_add(SPARE_BYTES),
         not_restored,
         passed_over,
+        part: None,
     }
 }
 

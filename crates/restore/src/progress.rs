@@ -31,6 +31,7 @@ use crate::error::{Error, Result};
 use crate::marker::write_whole;
 use crate::recovered::Held;
 use crate::report::Check;
+use crate::scope::Scope;
 use crate::seam::LaidOut;
 
 /// Its name in the target folder; removed with the marker by `finish`.
@@ -69,6 +70,8 @@ pub struct Progress {
     pub done: u64,
     /// The server's GTIDs when it was settled, so that a server that went on without us is noticed.
     pub gtids: String,
+    /// Of a restore of some tables: which, parents included.
+    pub scope: Option<Scope>,
 }
 
 impl Progress {
@@ -135,6 +138,8 @@ struct Saved {
     accounts: std::collections::BTreeMap<String, Vec<String>>,
     done: u64,
     gtids: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    scope: Option<Scope>,
 }
 
 const VERSION: u32 = 1;
@@ -214,6 +219,7 @@ impl Saved {
             accounts: progress.before.accounts.clone(),
             done: progress.done,
             gtids: progress.gtids.clone(),
+            scope: progress.scope.clone(),
         }
     }
 
@@ -266,6 +272,7 @@ impl Saved {
             before,
             done: self.done,
             gtids: self.gtids,
+            scope: self.scope,
         })
     }
 }
@@ -307,6 +314,7 @@ mod tests {
             before,
             done: 12,
             gtids: gtids.to_owned(),
+            scope: None,
         }
     }
 

@@ -7,14 +7,18 @@
 //! GTIDs alone replays the anonymous ones before that point a second time.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use holdfast_binlog::kind::EventType;
+use holdfast_format::gtid::GtidSet;
 use holdfast_format::record::{Coordinates, Position};
 use holdfast_replay::{EventPlace, LogReader};
 
 use crate::error::{Error, Foreign, Result};
 use crate::plan::{coordinates_words, words};
 use crate::recovered::{Held, order};
+use crate::scope::Scope;
+use crate::scope::filter::{self, Seen};
 use crate::seam::{Base, Log, Place};
 
 /// Offset of the type within an event's header.
@@ -28,6 +32,12 @@ pub struct RangeLog<'l> {
     held: Option<Bracket>,
     /// Anonymous transactions that the last complete reading left out.
     left_out: AtomicU64,
+    /// Tables that alone are replayed; all where none are named.
+    scope: Option<Arc<Scope>>,
+    /// What the base holds.
+    base_gtids: Option<GtidSet>,
+    /// GTIDs of base and log, as the last complete reading for some tables saw them.
+    seen: Mutex<Option<Seen>>,
 }
 
 /// Where anonymous transactions are told by their position.
@@ -68,6 +78,7 @@ impl<'l> RangeLog<'l> {
             recovered: held.exact.as_ref().map_or_else(String::new, words),
             expected: coordinates_words(coordinates),
         })?;
+        let base_gtids = held.executed.clone();
         let held = match coordinates {
             Coordinates::Between { lo, hi } if lo != hi && (told || !ordered) => {
                 let exact = held.exact.clone().filter(|exact| !exact.file.is_empty());
@@ -75,7 +86,26 @@ impl<'l> RangeLog<'l> {
             }
             _ => None,
         };
-        Ok(Self { log, from, until, held, left_out: AtomicU64::new(0) })
+        let (left_out, seen) = (AtomicU64::new(0), Mutex::new(None));
+        Ok(Self { log, from, until, held, left_out, scope: None, base_gtids, seen })
+    }
+
+    /// The same, with what these tables need and nothing else.
+    #[must_use]
+    pub(crate) fn for_tables(self, scope: Option<Arc<Scope>>) -> Self {
+        Self { scope, ..self }
+    }
+
+    /// GTIDs of base and log where only some tables are replayed, once the log was read to its end.
+    pub(crate) fn seen(&self) -> Option<Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Every event behind the base.
+    fn all(&self) -> std::result::Result<Box<dyn LogReader + '_>, Foreign> {
+        let inner = self.log.read(self.from, self.until)?;
+        let Some(bracket) = &self.held else { return Ok(inner) };
+        Ok(Box::new(Reader { inner, range: self, bracket, inside: true, skipping: false, skipped: 0 }))
     }
 
     /// May the recovered position stand for the base from now on? Not where commits overtake each other.
@@ -91,9 +121,10 @@ impl<'l> RangeLog<'l> {
 
 impl holdfast_replay::Log for RangeLog<'_> {
     fn read(&self) -> std::result::Result<Box<dyn LogReader + '_>, Foreign> {
-        let inner = self.log.read(self.from, self.until)?;
-        let Some(bracket) = &self.held else { return Ok(inner) };
-        Ok(Box::new(Reader { inner, range: self, bracket, inside: true, skipping: false, skipped: 0 }))
+        let inner = self.all()?;
+        let Some(scope) = &self.scope else { return Ok(inner) };
+        let base = self.base_gtids.clone().map(Seen::of_base);
+        Ok(Box::new(filter::Reader::new(inner, scope, &self.seen, base)))
     }
 }
 

@@ -20,6 +20,7 @@ mod settings;
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use begin::lacking;
@@ -41,6 +42,7 @@ use crate::plan::Plan;
 use crate::progress::{Phase, Progress, boot_id};
 use crate::range::RangeLog;
 use crate::report::{Check, Prove, Report, Seconds};
+use crate::scope::{self, Scope, Wanted, files};
 use crate::seam::{Base, LaidOut, LayingOut, Log};
 
 /// The restored server's log, in its folder.
@@ -115,6 +117,8 @@ pub struct Request<'a> {
     pub going_on: bool,
     /// `--delta`: what is in the folder may be rewritten.
     pub over: Option<Over>,
+    /// Some tables alone; the plan was narrowed to them.
+    pub tables: Option<&'a Wanted>,
     /// Whoever waits.
     pub watch: &'a dyn Watch,
 }
@@ -162,6 +166,7 @@ pub fn run(request: &Request<'_>) -> Result<Restored> {
         server: request.server.to_owned(),
         engine: request.programs.map(|programs| programs.version.to_string()).unwrap_or_default(),
         port: None,
+        tables: request.tables.map(Wanted::words),
     };
     let how = Taking { going_on: request.going_on, over: request.over };
     let space = Space { base: request.base.bytes(), needed: request.plan.space_needed };
@@ -250,12 +255,14 @@ fn carry_out(
         Found::Restore(progress) => Some(*progress),
         Found::Nothing => None,
     };
+    let scope = match (&found, request.tables) {
+        (Some(progress), _) => progress.scope.clone(),
+        (None, Some(wanted)) => Some(Scope::new(wanted, request.base)?),
+        (None, None) => None,
+    };
     let laid_out = match &found {
         Some(progress) => progress.laid_out,
-        None => target.fill(request.base, &|progress| {
-            request.watch.step(Step::LayOut(progress));
-            if request.watch.cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })?,
+        None => lay_out(request, target, scope.as_ref())?,
     };
     report.laid_out = laid_out;
     report.checks.push(blocks_check(laid_out));
@@ -272,9 +279,24 @@ fn carry_out(
         programs.check(&holdfast_mysql::ServerVersion::parse(version))?;
     }
     let folder = target.folder();
-    let mut restore =
-        Restore { request, programs, target, folder, mode, stepped, tuned: Vec::new(), report: &mut report };
-    let exact = restore.recover_replay_and_prove(found, laid_out, &marker, began)?;
+    let fresh = found.is_none();
+    let scope = scope.map(Arc::new);
+    let mut restore = Restore {
+        request,
+        programs,
+        target,
+        folder,
+        mode,
+        stepped,
+        tuned: Vec::new(),
+        scope,
+        report: &mut report,
+    };
+    let done = restore.recover_replay_and_prove(found, &marker, began);
+    if let (Err(Error::Tables(_)), true, None) = (&done, fresh, request.over) {
+        target.give_up()?;
+    }
+    let exact = done?;
     let starting = Instant::now();
     let (server, conn) = restore.hand_over()?;
     drop(conn);
@@ -295,6 +317,20 @@ fn carry_out(
         }
     };
     Ok(Restored { report, exact, running, start_line: Some(start_line) })
+}
+
+/// Lays the base out, or what of it these tables need.
+fn lay_out(request: &Request<'_>, target: &layout::Target, scope: Option<&Scope>) -> Result<LaidOut> {
+    let progress = |progress| {
+        request.watch.step(Step::LayOut(progress));
+        if request.watch.cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    let Some(scope) = scope else { return target.fill(request.base, None, &progress) };
+    let paths = request.base.paths().map_err(Error::Base)?;
+    let (only, _) = files::selected(scope, &paths);
+    let done = target.fill(request.base, Some(&only), &progress)?;
+    target.make_folders(&paths)?;
+    Ok(done)
 }
 
 /// Lets go of a server that runs on.
@@ -340,6 +376,8 @@ struct Restore<'a, 'r> {
     stepped: &'a [SteppedDown],
     /// What the server of the replay was started with beside what every one is.
     tuned: Vec<String>,
+    /// Of a restore of some tables: which.
+    scope: Option<Arc<Scope>>,
     report: &'r mut Report,
 }
 
@@ -347,7 +385,6 @@ impl<'a> Restore<'a, '_> {
     fn recover_replay_and_prove(
         &mut self,
         found: Option<Progress>,
-        laid_out: LaidOut,
         marker: &Marker,
         began: Instant,
     ) -> Result<Option<Position>> {
@@ -359,7 +396,7 @@ impl<'a> Restore<'a, '_> {
                 (progress, server, conn, Some(summary))
             }
             None => {
-                let (progress, server, conn) = self.begin(laid_out)?;
+                let (progress, server, conn) = self.begin()?;
                 (progress, server, conn, None)
             }
         };
@@ -430,7 +467,8 @@ impl<'a> Restore<'a, '_> {
     fn range(&self, progress: &Progress) -> Result<Option<RangeLog<'a>>> {
         let (Some(range), Some(log)) = (self.request.plan.log, self.request.log) else { return Ok(None) };
         let base = self.request.base;
-        RangeLog::new(log, range.until, &progress.coordinates, &progress.held, base).map(Some)
+        let range = RangeLog::new(log, range.until, &progress.coordinates, &progress.held, base)?;
+        Ok(Some(range.for_tables(self.scope.clone())))
     }
 
     /// Last start, fenced: as whoever asked for the server will find it.
@@ -446,6 +484,9 @@ impl<'a> Restore<'a, '_> {
         }
         let server = PrivateServer::start(options)?;
         let mut conn = server.connect()?;
+        if let Some(wanted) = self.request.tables {
+            scope::server::rename(&mut conn, wanted)?;
+        }
         fence::put_up(&server, &mut conn)?;
         Ok((server, conn))
     }

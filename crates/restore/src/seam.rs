@@ -1,6 +1,7 @@
 //! What a restore asks of a base and of a log: the traits that `appliance` fulfils with the
 //! repository and the archive, and that a mirror, a vault or a test fulfils its own way.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -185,6 +186,20 @@ pub trait Base {
         dir: &Path,
         progress: &(dyn Fn(LayingOut) -> ControlFlow<()> + Sync),
     ) -> Result<LaidOut, Foreign>;
+    /// Its files: path below the folder, and bytes that it takes. Asked for where some tables are restored.
+    fn paths(&self) -> Result<Vec<(Vec<u8>, u64)>, Foreign> {
+        Err("files of this backup can't be restored alone".into())
+    }
+    /// As [`Base::restore_into`], for these paths alone: other files of the base are removed where they stand.
+    fn restore_some_into(
+        &self,
+        dir: &Path,
+        only: &BTreeSet<Vec<u8>>,
+        progress: &(dyn Fn(LayingOut) -> ControlFlow<()> + Sync),
+    ) -> Result<LaidOut, Foreign> {
+        let _ = (dir, only, progress);
+        Err("files of this backup can't be restored alone".into())
+    }
 }
 
 /// The archived log of one server.

@@ -68,6 +68,15 @@ impl BackupReader {
         self.map.files.iter().map(|f| &f.entry)
     }
 
+    /// All entries with the bytes of blocks that they have: what laying one out writes, at most.
+    pub fn files_with_bytes(&self) -> impl ExactSizeIterator<Item = (&FileEntry, u64)> {
+        self.map.files.iter().map(|file| {
+            let data = file.runs().iter().filter(|(_, run)| matches!(run.kind, RunKind::Data { .. }));
+            let blocks: u64 = data.map(|(_, run)| u64::from(run.count)).sum();
+            (&file.entry, blocks.saturating_mul(u64::from(BLOCK_BYTES)).min(file.entry.len))
+        })
+    }
+
     /// Segments that were found damaged while they were read through this repository, and were read all the same by
     /// their parity. They are as damaged as before: a scrub mends them.
     #[must_use]

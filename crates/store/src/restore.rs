@@ -9,7 +9,7 @@ mod bulk;
 mod existing;
 mod spans;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -41,8 +41,8 @@ const ALLOCATE_BYTES_MIN: u64 = 1 << 20;
 /// How a backup is laid out.
 #[derive(Debug, Clone, Default)]
 pub struct RestoreOptions {
-    /// Only files whose path this accepts; all if absent.
-    pub only: Option<fn(&[u8]) -> bool>,
+    /// Only files with these paths; all if absent.
+    pub only: Option<Arc<BTreeSet<Vec<u8>>>>,
     /// What may stand there already.
     pub existing: Existing,
     /// Files, folders and links get the modes and times that the backup has of them, and links are made. Without, modes
@@ -50,6 +50,13 @@ pub struct RestoreOptions {
     pub facts: bool,
     /// Ends the restore early with [`Error::Cancelled`] once it is true.
     pub cancel: Option<Arc<AtomicBool>>,
+}
+
+impl RestoreOptions {
+    /// Is the entry with this path laid out?
+    fn takes(&self, path: &[u8]) -> bool {
+        self.only.as_ref().is_none_or(|only| only.contains(path))
+    }
 }
 
 /// How far a restore is.
@@ -177,7 +184,7 @@ impl BackupReader {
         let mut made_files = MadeFiles::default();
         for (number, file) in self.map.files.iter().enumerate() {
             let entry = &file.entry;
-            if options.only.is_some_and(|only| !only(&entry.path)) {
+            if !options.takes(&entry.path) {
                 continue;
             }
             let path = dir.join(path_of(&entry.path));
@@ -213,7 +220,7 @@ impl BackupReader {
         let mut skipped = 0;
         let is_link = |e: &&FileEntry| matches!(e.kind, FileKind::Symlink { .. });
         let links: HashSet<&[u8]> = self.files().filter(is_link).map(|e| e.path.as_slice()).collect();
-        for entry in self.files().filter(|e| options.only.is_none_or(|only| only(&e.path))) {
+        for entry in self.files().filter(|e| options.takes(&e.path)) {
             let FileKind::Symlink { target } = &entry.kind else { continue };
             // A link below a link would be made wherever that one leads.
             let slashes = entry.path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
@@ -235,8 +242,7 @@ impl BackupReader {
 
     /// Gives the folders their modes and times, the deepest first.
     fn finish_folders(&self, disk: &dyn Disk, dir: &Path, options: &RestoreOptions) -> Result<()> {
-        let wanted =
-            |e: &&FileEntry| e.kind == FileKind::Directory && options.only.is_none_or(|only| only(&e.path));
+        let wanted = |e: &&FileEntry| e.kind == FileKind::Directory && options.takes(&e.path);
         let mut folders: Vec<&FileEntry> = self.files().filter(wanted).collect();
         folders.sort_by(|a, b| b.path.cmp(&a.path));
         folders.into_iter().try_for_each(|entry| {

@@ -2,6 +2,7 @@
 
 use crate::backup::LACKING;
 use holdfast_format::limits::BLOCK_BYTES;
+use holdfast_format::map::FileKind;
 use holdfast_format::record::{BackupRecord, Coordinates, SourceKind};
 use holdfast_io::RealDisk;
 use holdfast_restore::error::Foreign;
@@ -9,6 +10,7 @@ use holdfast_restore::layout::CLONE_DIR;
 use holdfast_restore::marker::{LOCK, MARKER};
 use holdfast_restore::{Base, LaidOut, LayingOut};
 use holdfast_store::{Difference, Existing, Repository, RestoreOptions};
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
@@ -71,6 +73,32 @@ impl Base for StoredBase {
         dir: &Path,
         progress: &(dyn Fn(LayingOut) -> ControlFlow<()> + Sync),
     ) -> Result<LaidOut, Foreign> {
+        self.lay_out(dir, None, progress)
+    }
+
+    fn paths(&self) -> Result<Vec<(Vec<u8>, u64)>, Foreign> {
+        let reader = self.repository.open_backup(self.record.id)?;
+        let regular = reader.files_with_bytes().filter(|(entry, _)| entry.kind == FileKind::Regular);
+        Ok(regular.map(|(entry, bytes)| (entry.path.clone(), bytes)).collect())
+    }
+
+    fn restore_some_into(
+        &self,
+        dir: &Path,
+        only: &BTreeSet<Vec<u8>>,
+        progress: &(dyn Fn(LayingOut) -> ControlFlow<()> + Sync),
+    ) -> Result<LaidOut, Foreign> {
+        self.lay_out(dir, Some(Arc::new(only.clone())), progress)
+    }
+}
+
+impl StoredBase {
+    fn lay_out(
+        &self,
+        dir: &Path,
+        only: Option<Arc<BTreeSet<Vec<u8>>>>,
+        progress: &(dyn Fn(LayingOut) -> ControlFlow<()> + Sync),
+    ) -> Result<LaidOut, Foreign> {
         let reader = self.repository.open_backup(self.record.id)?;
         let cancel = Arc::new(AtomicBool::new(false));
         let report = |p: holdfast_store::RestoreProgress| {
@@ -79,7 +107,7 @@ impl Base for StoredBase {
                 cancel.store(true, Ordering::Relaxed);
             }
         };
-        let options = RestoreOptions { cancel: Some(Arc::clone(&cancel)), ..self.options() };
+        let options = RestoreOptions { only, cancel: Some(Arc::clone(&cancel)), ..self.options() };
         let done = reader.restore_into(RealDisk::shared().as_ref(), dir, &report, &options)?;
         Ok(LaidOut {
             files: done.files,
@@ -89,9 +117,7 @@ impl Base for StoredBase {
             healed_segments: done.healed_segments,
         })
     }
-}
 
-impl StoredBase {
     /// What laying it out over `dir` would do there.
     pub(super) fn difference(&self, dir: &Path) -> holdfast_store::Result<Difference> {
         let reader = self.repository.open_backup(self.record.id)?;

@@ -76,6 +76,7 @@ fn options(wanted: &Export, into: PathBuf) -> Result<Options> {
         start: false,
         going_on: false,
         delta: None,
+        tables: None,
         port: None,
         prove: level(wanted.prove),
         mode: ReplayMode::Auto,

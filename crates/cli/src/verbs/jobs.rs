@@ -8,7 +8,8 @@ use crate::signals::stop_flag;
 use holdfast_appliance::error::{Error, Result};
 use holdfast_appliance::measured::EstimateView;
 use holdfast_appliance::restore::{
-    self, Delta, DeltaView, Options, Outlook, PlanView, ProveLevel, ReplayMode, RestoredView, Target,
+    self, Delta, DeltaView, Options, Outlook, Part, Plan, PlanView, ProveLevel, ReplayMode, RestoredView,
+    Tables, Target,
 };
 use holdfast_appliance::time::show_time;
 use std::ffi::OsString;
@@ -112,6 +113,7 @@ fn restore_to(common: &Common, output: Output, wanted: &Restore) -> std::result:
         start: wanted.start,
         going_on: wanted.going_on,
         delta: wanted.delta.then(|| Delta { confirm: wanted.confirm.clone() }),
+        tables: Tables::parse(&wanted.table, &wanted.database)?,
         port: wanted.port,
         prove: level(wanted.prove),
         mode: match wanted.mode {
@@ -182,6 +184,9 @@ fn show_plan(out: &mut dyn Write, view: &PlanView) -> io::Result<()> {
         }
         None => writeln!(out, "         no log is replayed")?,
     }
+    if let Some(part) = &plan.part {
+        show_part(out, plan, part)?;
+    }
     writeln!(out, "Needs    {} free for {}", size(plan.space_needed), view.into)?;
     if let Some(version) = &plan.version {
         writeln!(out, "         a server for {version}: {}", view.engine)?;
@@ -198,6 +203,30 @@ fn show_plan(out: &mut dyn Write, view: &PlanView) -> io::Result<()> {
     }
     for line in &plan.passed_over {
         writeln!(out, "Not used {line}")?;
+    }
+    Ok(())
+}
+
+/// What a restore of some tables reads and replays, beside the whole server's.
+fn show_part(out: &mut dyn Write, plan: &Plan, part: &Part) -> io::Result<()> {
+    writeln!(out, "Only     {}", part.wanted)?;
+    writeln!(
+        out,
+        "         {} of {} files, {} of {}",
+        plan.files,
+        part.of_files,
+        size(plan.bytes),
+        size(part.of_bytes)
+    )?;
+    if let Some(log) = &plan.log {
+        writeln!(
+            out,
+            "         {} of {} transactions, {} of {} of log",
+            part.transactions,
+            log.size.transactions,
+            size(part.log_bytes),
+            size(log.size.bytes)
+        )?;
     }
     Ok(())
 }
@@ -221,8 +250,9 @@ fn show_estimate(out: &mut dyn Write, estimate: Option<&EstimateView>) -> io::Re
 fn show_outlook(out: &mut dyn Write, replay: &Outlook) -> io::Result<()> {
     writeln!(
         out,
-        "Replay   {} row changes of {} tables, {} definitions, {} transactions one by one",
+        "Replay   {}{} row changes of {} tables, {} definitions, {} transactions one by one",
         replay.rows,
+        replay.of_rows.map_or_else(String::new, |all| format!(" of {all}")),
         replay.tables.len(),
         replay.definitions,
         replay.one_by_one

@@ -1,5 +1,6 @@
 //! The first start of a base that was laid out, and the start of a restore that goes on.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use holdfast_binlog::tables::TableKey;
@@ -10,22 +11,25 @@ use holdfast_mysql::{Conn, Flavor};
 use holdfast_replay::scan;
 
 use super::settings::settings;
-use super::{RECOVERY_LIMIT, Restore, SERVER_LOG, Step};
+use super::{RECOVERY_LIMIT, Restore, SERVER_LOG, SHUTDOWN_LIMIT, Step};
 use crate::catalog::{Catalog, TableFacts};
 use crate::error::{Error, Result};
 use crate::marker::Marker;
 use crate::progress::{Phase, Progress, boot_id};
 use crate::report::Prove;
-use crate::seam::LaidOut;
+use crate::scope::{self, Scope, filter};
 use crate::tuning::{self, Facts, Tuning};
 use crate::{elsewhere, recovered};
 
 impl Restore<'_, '_> {
     /// First start of a base that was laid out: where it stands by the server's own recovery, and what is on it.
-    pub(super) fn begin(&mut self, laid_out: LaidOut) -> Result<(Progress, PrivateServer, Conn)> {
+    pub(super) fn begin(&mut self) -> Result<(Progress, PrivateServer, Conn)> {
         let base = self.request.base;
-        let (server, found) = self.recover()?;
+        let (server, found) = self.recover_with_parents()?;
         let mut conn = server.connect()?;
+        if let Some(scope) = self.scope.clone() {
+            self.refuse_or_forget_others(&mut conn, &scope)?;
+        }
         elsewhere::refuse(&mut conn, self.folder)?;
         let held = recovered::check(base.coordinates(), &found, self.gtid_flavor())?;
         self.request.watch.step(Step::Inspect);
@@ -34,14 +38,68 @@ impl Restore<'_, '_> {
             base: base.id(),
             boot_id: boot_id(),
             phase: Phase::Replaying,
-            laid_out,
+            laid_out: self.report.laid_out,
             coordinates: base.coordinates().clone(),
             held,
             before,
             done: 0,
             gtids: String::new(),
+            scope: self.scope.as_deref().cloned(),
         };
         Ok((progress, server, conn))
+    }
+
+    /// The first start. Where foreign keys of the tables need more of them, the base is laid out again with those, and
+    /// recovered anew: a file that was not there while the server recovered is not recovered.
+    fn recover_with_parents(&mut self) -> Result<(PrivateServer, RecoveredCoordinates)> {
+        loop {
+            let (server, found) = self.recover()?;
+            let Some(known) = &self.scope else { return Ok((server, found)) };
+            let mut scope = Scope::clone(known);
+            let mut conn = server.connect()?;
+            if !scope::server::add_parents(&mut conn, &mut scope)? {
+                return Ok((server, found));
+            }
+            drop(conn);
+            server.kill();
+            self.report.laid_out = super::lay_out(self.request, self.target, Some(&scope))?;
+            self.report.checks.retain(|check| check.name != "blocks");
+            self.report.checks.push(super::blocks_check(self.report.laid_out));
+            self.scope = Some(Arc::new(scope));
+        }
+    }
+
+    /// Last look before anything is changed: is every table there that was asked for, and can the log be replayed for
+    /// these tables alone? Then everything else goes.
+    fn refuse_or_forget_others(&self, conn: &mut Conn, scope: &Scope) -> Result<()> {
+        let request = self.request;
+        let survey = match (request.plan.log, request.log) {
+            (Some(range), Some(log)) => filter::survey(&filter::Whole { log, range }, scope)?,
+            _ => filter::Survey::default(),
+        };
+        survey.refuse_unclear(scope::server::programs(conn)?)?;
+        let there = scope::server::tables(conn)?;
+        for table in scope.named() {
+            survey.refuse_gone(&table, &request.plan.target)?;
+            if !there.iter().any(|found| scope.same(found, &table)) && !survey.makes(&table) {
+                return Err(Error::Tables(format!(
+                    "the table {table} does not exist at {}: it is not in the backup {}, and nothing up to there makes it",
+                    request.plan.target, request.plan.base
+                )));
+            }
+        }
+        for (from, to) in request.tables.iter().flat_map(|wanted| &wanted.renamed) {
+            if from.database != to.database
+                && (survey.triggers(from) || scope::server::has_triggers(conn, from)?)
+            {
+                return Err(Error::Tables(format!(
+                    "the table {from} has triggers, and a server moves no such table to another database: give it a new name in \
+                     {}",
+                    from.database
+                )));
+            }
+        }
+        scope::server::forget_others(conn, scope)
     }
 
     /// Starts the server of a restore that goes on. Nothing is touched before it is known that it can.
@@ -65,6 +123,9 @@ impl Restore<'_, '_> {
         let tuned = self.tune();
         let server = self.start("the restored server that goes on", &tuned)?;
         let mut conn = server.connect()?;
+        if let Some(wanted) = self.request.tables {
+            scope::server::unrename(&mut conn, wanted)?;
+        }
         self.report.seconds.recover = started.elapsed().as_secs_f64();
         if progress.phase == Phase::Settled {
             let (found, flavor) = (self.gtids(&mut conn)?, self.gtid_flavor());
@@ -108,9 +169,13 @@ impl Restore<'_, '_> {
             prepared =
                 prepare_mariadb_while(self.programs, self.folder, &log, RECOVERY_LIMIT, &go_on)?.recovered;
         }
+        let recovered_in_part = self.recover_in_part()?;
         let tuned = self.tune();
         let server = self.start("the restored server's first start", &tuned)?;
-        let mut found = server.recovered()?;
+        let mut found = match recovered_in_part {
+            Some(found) => found,
+            None => server.recovered()?,
+        };
         if let Some(prepared) = prepared {
             // The start after --prepare has nothing left to recover.
             (found.file, found.position) = (prepared.file, prepared.position);
@@ -122,12 +187,31 @@ impl Restore<'_, '_> {
     /// Chooses the settings of the server that the log is replayed on.
     fn tune(&mut self) -> Vec<String> {
         let plan = self.request.plan;
-        let log_bytes = plan.log.map_or(0, |range| range.size.bytes);
+        let whole = plan.log.map_or(0, |range| range.size.bytes);
+        let log_bytes = plan.part.as_ref().map_or(whole, |part| part.log_bytes);
         let facts = Facts::here(log_bytes, plan.bytes, self.folder);
         let Tuning { args, why } = tuning::choose(&self.programs.version, &facts);
         self.report.replay_settings = why;
         self.tuned.clone_from(&args);
         args
+    }
+
+    /// MySQL refuses to recover while files are missing that its redo log names, and takes no change where it is made to.
+    /// So that is a start of its own.
+    fn recover_in_part(&self) -> Result<Option<RecoveredCoordinates>> {
+        if self.scope.is_none() || self.programs.flavor() != Flavor::MySql {
+            return Ok(None);
+        }
+        let mut options = StartOptions::new(self.programs.clone(), self.folder);
+        options.purpose = "the restored server's recovery".to_owned();
+        options.timeout = RECOVERY_LIMIT;
+        options.log = Some(self.folder.join(SERVER_LOG));
+        options.extra_args = settings(self.request.base, self.programs.flavor());
+        options.files_missing = true;
+        let server = PrivateServer::start_while(options, &|| !self.request.watch.cancelled())?;
+        let found = server.recovered()?;
+        server.stop(SHUTDOWN_LIMIT)?;
+        Ok(Some(found))
     }
 
     pub(super) fn start(&self, purpose: &str, more: &[String]) -> Result<PrivateServer> {

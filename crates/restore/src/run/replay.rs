@@ -109,7 +109,11 @@ impl Restore<'_, '_> {
         // On record before the checkpoint in the server goes.
         (progress.done, progress.phase) = (outcome.summary.transactions, Phase::Replayed);
         progress.write(self.folder)?;
-        holdfast_replay::finish::finish(conn, &outcome.gtids, &outcome.binlog_state)?;
+        match log.seen() {
+            // What was left out happened as well, to tables that are not here.
+            Some(seen) => holdfast_replay::finish::finish(conn, &seen.gtids, &seen.state)?,
+            None => holdfast_replay::finish::finish(conn, &outcome.gtids, &outcome.binlog_state)?,
+        }
         Ok(())
     }
 }

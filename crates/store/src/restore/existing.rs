@@ -103,7 +103,7 @@ impl BackupReader {
         let (mut paths, mut there) = (HashMap::new(), Vec::new());
         for (number, file) in self.map.files.iter().enumerate() {
             let entry = &file.entry;
-            if entry.kind != FileKind::Regular || options.only.is_some_and(|only| !only(&entry.path)) {
+            if entry.kind != FileKind::Regular || !options.takes(&entry.path) {
                 continue;
             }
             let number = u32::try_from(number).unwrap_or(u32::MAX);
@@ -147,7 +147,7 @@ impl BackupReader {
 
 fn wanted<'b>(reader: &'b BackupReader, options: &RestoreOptions) -> Wanted<'b> {
     let mut wanted = Wanted::default();
-    for entry in reader.files().filter(|e| options.only.is_none_or(|only| only(&e.path))) {
+    for entry in reader.files().filter(|e| options.takes(&e.path)) {
         for (at, _) in entry.path.iter().enumerate().filter(|(_, byte)| **byte == b'/') {
             wanted.folders.extend(entry.path.get(..at));
         }

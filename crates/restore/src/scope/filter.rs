@@ -279,7 +279,7 @@ impl<'r> Reader<'r> {
         format: &FormatDescription,
         place: &EventPlace,
     ) -> Result<(), Foreign> {
-        let malformed = |flaw| holdfast_binlog::Error::from(event.malformed(flaw));
+        let malformed = |flaw| event.malformed(flaw);
         let mut inside = Filter { xa: self.filter.xa.clone(), ..Filter::default() };
         let mut kept = VecDeque::new();
         let mut whole = true;
@@ -408,7 +408,7 @@ impl Filter {
         scope: &Scope,
         survey: &mut Survey,
     ) -> Result<Fate, Foreign> {
-        let malformed = |flaw| holdfast_binlog::Error::from(event.malformed(flaw));
+        let malformed = |flaw| event.malformed(flaw);
         Ok(match body {
             Body::Gtid(gtid) => {
                 self.waiting.clear();
@@ -551,7 +551,7 @@ impl Told<'_> {
             return Ok(Fate::Needed);
         }
         let mut out = Vec::new();
-        let malformed = |flaw| holdfast_binlog::Error::from(self.event.malformed(flaw));
+        let malformed = |flaw| self.event.malformed(flaw);
         encode::query(self.event, text, keep, &mut out).map_err(malformed)?;
         Ok(Fate::Instead(out))
     }
@@ -733,7 +733,7 @@ fn ending(like: &Event<'_>, bytes: Vec<u8>) -> Result<Vec<u8>, Foreign> {
     let event = Event { header, position: like.position, raw: &bytes, checksum: like.checksum };
     let mut out = Vec::with_capacity(bytes.len());
     encode::rows_ending_the_statement(&event, &mut out)
-        .map_err(|flaw| holdfast_binlog::Error::from(event.malformed(flaw)))?;
+        .map_err(|flaw| event.malformed(flaw))?;
     Ok(out)
 }
 

@@ -1,6 +1,11 @@
 //! `restore --table`: some tables of a server, equal to what a restore of the whole server has of them; what can't be
 //! told apart is refused and leaves nothing.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a panic is how a test fails")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a panic is how a test fails"
+)]
 
 use std::collections::BTreeSet;
 use std::path::Path;

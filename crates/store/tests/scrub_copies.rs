@@ -104,7 +104,7 @@ fn a_copy_that_is_missing_unreadable_or_damaged_is_written_anew_from_the_other()
             }
             fsck(&plain, &what);
             let again = open(plain);
-            assert_eq!(told(&again), [name.clone()], "{what}");
+            assert_eq!(told(&again), std::slice::from_ref(&name), "{what}");
             assert!(read(&again, id).unwrap() == made, "{what}");
             assert_eq!(scrub(&again).renewed, Vec::<String>::new(), "{what}");
         }
@@ -131,7 +131,7 @@ fn a_crash_at_any_operation_of_it_leaves_a_repository_that_the_next_one_finishes
     assert_eq!(scrub(&open(objects(&disk))).renewed.len(), 7);
     let (mut walk, mut images) = (disk.walk(), 0);
     while walk.step() {
-        if walk.ops() < from || walk.ops() as u64 % every() > 0 {
+        if walk.ops() < from || !(walk.ops() as u64).is_multiple_of(every()) {
             continue;
         }
         for how in [Crash::Nothing, Crash::Everything, Crash::Random { seed: walk.ops() as u64 }] {

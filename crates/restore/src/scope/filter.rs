@@ -732,8 +732,7 @@ fn ending(like: &Event<'_>, bytes: Vec<u8>) -> Result<Vec<u8>, Foreign> {
     let header = holdfast_binlog::event::Header::read(header);
     let event = Event { header, position: like.position, raw: &bytes, checksum: like.checksum };
     let mut out = Vec::with_capacity(bytes.len());
-    encode::rows_ending_the_statement(&event, &mut out)
-        .map_err(|flaw| event.malformed(flaw))?;
+    encode::rows_ending_the_statement(&event, &mut out).map_err(|flaw| event.malformed(flaw))?;
     Ok(out)
 }
 

@@ -104,7 +104,7 @@ fn a_copy_that_is_missing_unreadable_or_damaged_is_written_anew_from_the_other()
             }
             fsck(&plain, &what);
             let again = open(plain);
-            assert_eq!(told(&again), std::slice::from_ref(&name), "{what}");
+            assert_eq!(told(&again), std::slice::from_ref(name), "{what}");
             assert!(read(&again, id).unwrap() == made, "{what}");
             assert_eq!(scrub(&again).renewed, Vec::<String>::new(), "{what}");
         }

@@ -76,17 +76,19 @@ impl Shared {
 /// Gives `take` a reader at the start of the log.
 ///
 /// # Errors
-/// Those of `take`, which gets those of the log from its reader.
+/// Those of `take`, which gets those of the log from its reader; [`Error::Thread`].
 pub(crate) fn read<T>(
     log: &dyn Log,
     take: impl FnOnce(&mut dyn LogReader) -> Result<T, Error>,
 ) -> Result<T, Error> {
     let shared = Shared::default();
     std::thread::scope(|scope| {
-        scope.spawn(|| {
+        let reading = || {
             let mut end = End { shared: &shared, how: Ok(()) };
             end.how = fill(log, &shared);
-        });
+        };
+        let started = std::thread::Builder::new().spawn_scoped(scope, reading);
+        started.map_err(|source| Error::Thread { what: "reads the log", source })?;
         take(&mut Ahead { shared: &shared, batch: Batch::default(), next: 0, from: 0 })
     })
 }

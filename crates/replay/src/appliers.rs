@@ -74,24 +74,29 @@ pub(crate) struct Running {
 
 impl Running {
     /// Begins to apply what is left of the plan.
+    ///
+    /// # Errors
+    /// [`Error::Thread`]: those that were started have stopped behind their chunks.
     pub(crate) fn begin(
         appliers: Vec<Applier>,
         plan: Arc<Plan>,
         (note, rows): (WindowNote, u64),
         done: &HashSet<u32>,
         packet_max: u64,
-    ) -> Self {
+    ) -> Result<Self, Error> {
         let state = Mutex::new(State::new(&plan, done));
         let shared = Arc::new(Shared { plan: Arc::clone(&plan), state, wake: Condvar::new() });
-        let begin = |mut applier: Applier| {
-            let shared = Arc::clone(&shared);
-            std::thread::spawn(move || {
+        let mut running = Self { plan, note, rows, shared, threads: Vec::new() };
+        for mut applier in appliers {
+            let shared = Arc::clone(&running.shared);
+            let thread = std::thread::Builder::new().spawn(move || {
                 work(&mut applier, &shared, packet_max);
                 applier
-            })
-        };
-        let threads = appliers.into_iter().map(begin).collect();
-        Self { plan, note, rows, shared, threads }
+            });
+            let thread = thread.map_err(|source| Error::Thread { what: "applies rows", source })?;
+            running.threads.push(thread);
+        }
+        Ok(running)
     }
 
     /// Is all of it applied, or has it failed?
@@ -126,15 +131,17 @@ impl Running {
     }
 
     fn join(&mut self) -> Vec<Applier> {
-        let mut appliers = Vec::new();
+        let (mut appliers, mut panicked) = (Vec::new(), None);
         for thread in self.threads.drain(..) {
             match thread.join() {
                 Ok(applier) => appliers.push(applier),
-                Err(panic) if std::thread::panicking() => drop(panic),
-                Err(panic) => std::panic::resume_unwind(panic),
+                Err(panic) => panicked = Some(panic),
             }
         }
-        appliers
+        match panicked {
+            Some(panic) if !std::thread::panicking() => std::panic::resume_unwind(panic),
+            _ => appliers,
+        }
     }
 }
 
@@ -151,9 +158,28 @@ fn work(applier: &mut Applier, shared: &Shared, packet_max: u64) {
     let mut events = Vec::new();
     let plan = &*shared.plan;
     while let Some((stream, chunk)) = shared.take() {
-        let applied = encode(plan, chunk, packet_max, &mut events)
-            .and_then(|statement| commit(&mut applier.conn, chunk, &statement));
-        shared.done(stream, plan.chunks.get(chunk).map_or(0, |chunk| chunk.rows), applied);
+        let rows = plan.chunks.get(chunk).map_or(0, |chunk| chunk.rows);
+        let mut taken = Taken { shared, stream, rows, applied: None };
+        taken.applied = Some(
+            encode(plan, chunk, packet_max, &mut events)
+                .and_then(|statement| commit(&mut applier.conn, chunk, &statement)),
+        );
+    }
+}
+
+/// A chunk that is being applied. It is given back whatever happens to its thread: the others wait for that.
+struct Taken<'s> {
+    shared: &'s Shared,
+    stream: usize,
+    rows: usize,
+    /// How it ended; `None`: its thread panicked, and whoever joins that goes on with the panic.
+    applied: Option<Result<(), Stopped>>,
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        let applied = self.applied.take().unwrap_or(Err(Stopped::Asked));
+        self.shared.done(self.stream, self.rows, applied);
     }
 }
 
@@ -339,5 +365,39 @@ impl Shared {
         }
         drop(state);
         self.wake.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+    use crate::net::plan::ChunkSize;
+    use crate::net::window::Window;
+
+    #[test]
+    fn who_waits_for_a_chunk_goes_home_when_the_thread_that_has_it_panics() {
+        let plan = Arc::new(Plan::new(Window::default(), ChunkSize::Noted(1)));
+        let stream = Stream { first: vec![0, 1], then: Vec::new(), in_order: true, lane: true };
+        let mut state = State::new(&plan, &HashSet::new());
+        state.streams.push(StreamState::new(&plan, &stream, &HashSet::new()));
+        let shared = Arc::new(Shared { plan, state: Mutex::new(state), wake: Condvar::new() });
+        let (stream, chunk) = shared.take().unwrap();
+        assert_eq!((stream, chunk), (0, 0));
+        let (tell, told) = channel();
+        let waiting = Arc::clone(&shared);
+        // The second chunk is ready only behind the first.
+        std::thread::spawn(move || tell.send(waiting.take()));
+        let broken = Arc::clone(&shared);
+        let panicked = std::thread::spawn(move || {
+            let _taken = Taken { shared: &broken, stream, rows: 7, applied: None };
+            panic!("on purpose");
+        });
+        panicked.join().unwrap_err();
+        assert_eq!(told.recv_timeout(Duration::from_secs(60)).unwrap(), None);
+        let state = shared.lock();
+        assert!(state.is_over() && state.rows_done == 0);
+        assert!(matches!(state.stopped, Some(Stopped::Asked)));
     }
 }

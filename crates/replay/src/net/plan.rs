@@ -116,7 +116,8 @@ const CHUNKS_EACH: usize = 4;
 /// Chunks are not made smaller than this for the sake of that: a few hundred rows cost what their commit costs.
 const CHUNK_LEAST: usize = 256 << 10;
 
-/// What all connections hold of chunks at once, encoded twice each.
+/// Row data of all chunks that connections hold at once. Each is there as events and as a statement, and a connection
+/// has one chunk; that may be twice as large as was chosen, where a table is left whole.
 const CHUNKS_BYTES_MAX: usize = 64 << 20;
 
 impl ChunkSize {
@@ -126,7 +127,7 @@ impl ChunkSize {
             Self::Noted(bytes) => bytes,
             Self::AtMost { bytes, connections } => {
                 let each = total / connections.max(1) / CHUNKS_EACH;
-                each.max(CHUNK_LEAST).min(CHUNKS_BYTES_MAX / connections.max(1)).min(bytes)
+                each.max(CHUNK_LEAST).min(CHUNKS_BYTES_MAX / 2 / connections.max(1)).min(bytes)
             }
         }
     }
@@ -483,4 +484,26 @@ fn cut(
     }
     push(from..end, bytes);
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::APPLIERS_MAX;
+
+    #[test]
+    fn chunks_of_all_connections_fit_into_their_bound_although_one_may_be_twice_as_large() {
+        for connections in [1, 2, 3, 16, APPLIERS_MAX] {
+            for bytes in [1 << 20, 4 << 20, 1 << 30] {
+                for total in [0, 1 << 20, 160 << 20, 1 << 40] {
+                    let chunk = ChunkSize::AtMost { bytes, connections }.of(total);
+                    assert!(chunk <= bytes && 2 * chunk * connections <= CHUNKS_BYTES_MAX);
+                    assert!(chunk >= CHUNK_LEAST, "{connections} {bytes} {total}");
+                }
+            }
+        }
+        assert_eq!(ChunkSize::AtMost { bytes: 4 << 20, connections: 4 }.of(32 << 20), 2 << 20);
+        // What is on record is not measured again: a part of it may be applied.
+        assert_eq!(ChunkSize::Noted(1 << 30).of(1), 1 << 30);
+    }
 }

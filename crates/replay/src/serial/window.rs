@@ -100,7 +100,7 @@ impl Lead<'_> {
         net.ready(plan.chunks.len(), session)?;
         let committed = std::mem::take(&mut net.committed);
         let appliers = std::mem::take(&mut net.appliers);
-        net.running = Some(Running::begin(appliers, plan, (note, rows), &committed, self.packet_max));
+        net.running = Some(Running::begin(appliers, plan, (note, rows), &committed, self.packet_max)?);
         Ok(())
     }
 

@@ -11,7 +11,7 @@ use holdfast_tests::{Engine, TestServer};
 fn a_setting_of_the_replay_that_is_left_is_found_and_no_other() {
     for (engine, flavor) in [(Engine::MySql, Flavor::MySql), (Engine::MariaDb, Flavor::MariaDb)] {
         let facts =
-            Facts { log_bytes: 1 << 30, base_bytes: 1 << 30, disk_free: 1 << 40, memory_free: 1 << 34 };
+            Facts { log_bytes: 1 << 30, base_bytes: 1 << 30, disk_left: 1 << 40, memory_free: 1 << 34 };
         let server = TestServer::start_with(engine, &["--innodb-io-capacity=4000"]);
         let args = choose(&engine.programs().version, &facts).args;
         let all = put_back(&mut server.root(), flavor, &args).unwrap();

@@ -169,8 +169,7 @@ pub fn plan(catalogue: &Catalogue, name: &str, options: &Options, watcher: &dyn 
         let log = open_log(catalogue, &server)?;
         let version = view.plan.version.as_deref().map(ServerVersion::parse);
         let version = version.unwrap_or_else(|| ServerVersion::parse(""));
-        let log_bytes = view.plan.part.as_ref().map_or(range.size.bytes, |part| part.log_bytes);
-        let facts = Facts::here(log_bytes, view.plan.bytes, &options.into);
+        let facts = Facts::here(&view.plan, &options.into);
         let scope = tables::scope(catalogue, &server, &view.plan, options)?;
         let outlook =
             holdfast_restore::outlook::outlook(&log, range, scope.as_ref(), options.mode, &version, &facts);

@@ -11,7 +11,7 @@
 //! 4. What the proof will need is counted, and kept in the folder beside the marker.
 //! 5. Replay; then the GTID state, and a clean shutdown, by which everything is on the disk.
 //! 6. Second start, as the server will be handed over; the proof looks at this one.
-//! 7. The fence; the marker says so last.
+//! 7. The last start; it is asked once more for settings of the replay. The fence; the marker says so last.
 
 mod begin;
 mod prove;
@@ -44,6 +44,7 @@ use crate::range::RangeLog;
 use crate::report::{Check, Prove, Report, Seconds};
 use crate::scope::{self, Scope, Wanted, files};
 use crate::seam::{Base, LaidOut, LayingOut, Log};
+use crate::tuning;
 
 /// The restored server's log, in its folder.
 pub const SERVER_LOG: &str = "holdfast-server.log";
@@ -197,6 +198,10 @@ fn ended(request: &Request<'_>, folder: &Path, error: Error) -> Error {
 /// others do; after that, the log is replayed one by one, where nothing can surprise.
 const STEPS_MAX: usize = 3;
 
+/// What is said where a part of a window is applied that this replay would cut in another way.
+const OTHER_WINDOW: &str = "the base is laid out again: an earlier run, of another version, was killed while it applied a \
+                            window of net change, and this version can't finish that one";
+
 /// Carries the plan out. Where net change turns out not to fit a table after a part of it was applied, the
 /// copy is of no use any more: the base is laid out again, and what is as it should be stays.
 fn carry_out_stepping_down(
@@ -207,6 +212,7 @@ fn carry_out_stepping_down(
     began: Instant,
 ) -> Result<Restored> {
     let mut stepped: Vec<SteppedDown> = Vec::new();
+    let mut other_window = false;
     loop {
         let mode = if stepped.len() > STEPS_MAX { net::Mode::Serial } else { request.mode };
         match carry_out(request, target, found, marker.clone(), began, (mode, &stepped)) {
@@ -216,6 +222,17 @@ fn carry_out_stepping_down(
                 Progress::remove(target.folder())?;
                 stepped.push(SteppedDown { tables, why, together });
                 found = Found::Nothing;
+            }
+            // On the fresh copy there is no window that another version began, so this comes once.
+            Err(Error::Replay(holdfast_replay::Error::OtherWindow)) if !other_window => {
+                holdfast_engine::kill_server_on(target.folder())?;
+                Progress::remove(target.folder())?;
+                request.watch.note(OTHER_WINDOW);
+                (other_window, found) = (true, Found::Nothing);
+            }
+            Ok(mut restored) if other_window => {
+                restored.report.remarks.push(OTHER_WINDOW.to_owned());
+                return Ok(restored);
             }
             done => return done,
         }
@@ -298,7 +315,7 @@ fn carry_out(
     }
     let exact = done?;
     let starting = Instant::now();
-    let (server, conn) = restore.hand_over()?;
+    let (server, conn) = restore.hand_over(began)?;
     drop(conn);
     report.seconds.restart += starting.elapsed().as_secs_f64();
     conclude(&mut report, began);
@@ -439,12 +456,18 @@ impl<'a> Restore<'a, '_> {
         progress.write(self.folder)?;
         self.go_on_or_stop()?;
         self.prove(&progress, log.as_ref(), restarting, began)?;
-        let failures = self.report.failures();
-        if !failures.is_empty() {
-            conclude(self.report, began);
-            return Err(Error::NotProved { failures, report: Box::new(self.report.clone()) });
-        }
+        self.refuse_unproved(began)?;
         Ok(progress.held.exact.filter(|_| RangeLog::position_tells(base)))
+    }
+
+    /// An error once a check found something wrong.
+    fn refuse_unproved(&mut self, began: Instant) -> Result<()> {
+        let failures = self.report.failures();
+        if failures.is_empty() {
+            return Ok(());
+        }
+        conclude(self.report, began);
+        Err(Error::NotProved { failures, report: Box::new(self.report.clone()) })
     }
 
     /// An error once the restore was called off.
@@ -471,8 +494,9 @@ impl<'a> Restore<'a, '_> {
         Ok(Some(range.for_tables(self.scope.clone())))
     }
 
-    /// Last start, fenced: as whoever asked for the server will find it.
-    fn hand_over(&self) -> Result<(PrivateServer, Conn)> {
+    /// Last start, fenced: as whoever asked for the server will find it. Its options are put together anew, so it is asked
+    /// once more whether any setting of the replay is among them.
+    fn hand_over(&mut self, began: Instant) -> Result<(PrivateServer, Conn)> {
         let mut options = StartOptions::new(self.programs.clone(), self.folder);
         options.purpose = "the restored server".to_owned();
         options.timeout = RECOVERY_LIMIT;
@@ -487,6 +511,10 @@ impl<'a> Restore<'a, '_> {
         if let Some(wanted) = self.request.tables {
             scope::server::rename(&mut conn, wanted)?;
         }
+        let settings = tuning::put_back(&mut conn, self.programs.flavor(), &self.tuned)?;
+        self.report.checks.retain(|check| check.name != settings.name);
+        self.report.checks.push(settings);
+        self.refuse_unproved(began)?;
         fence::put_up(&server, &mut conn)?;
         Ok((server, conn))
     }

@@ -1,7 +1,8 @@
 //! Settings of a private server for as long as a log is replayed on it, and the proof that none of them stays.
 //!
-//! They are options of the first start alone. The second start, whose server is proved and handed over, has none
-//! of them, and [`put_back`] asks that server where the value of each comes from: only from the program itself.
+//! They are options of the first start alone. The second start, whose server is proved, has none of them, nor has the
+//! last, whose server is handed over. [`put_back`] asks both where the value of each comes from: only from the program
+//! itself. The report holds the answer of the one that is handed over.
 //!
 //! What a setting may cost after a crash decides whether it is here. A server that is killed must be found as its redo log
 //! says, since the same command goes on from its checkpoint:
@@ -19,6 +20,7 @@
 //! the buffer pool, and nothing elsewhere.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use holdfast_format::gtid::Flavor as GtidFlavor;
@@ -26,6 +28,7 @@ use holdfast_mysql::{Conn, Flavor, ServerVersion};
 use holdfast_replay::serial;
 
 use crate::error::Result;
+use crate::plan::Plan;
 use crate::report::Check;
 
 /// What the choice depends on.
@@ -35,20 +38,34 @@ pub struct Facts {
     pub log_bytes: u64,
     /// Bytes of the base.
     pub base_bytes: u64,
-    /// Bytes that are free in the folder's file system.
-    pub disk_free: u64,
+    /// Bytes of the folder's file system that are left beside all that the plan needs.
+    pub disk_left: u64,
     /// Bytes of memory that are free.
     pub memory_free: u64,
 }
 
 impl Facts {
-    /// Those of this host, for so much log and a base of so many bytes in a folder that need not be there yet.
+    /// Those of this host, for a plan and a folder that need not be there yet. What lies in the folder counts as free,
+    /// since the plan has it: so they are the same before and behind the laying out.
     #[must_use]
-    pub fn here(log_bytes: u64, base_bytes: u64, folder: &Path) -> Self {
+    pub fn here(plan: &Plan, folder: &Path) -> Self {
+        let whole = plan.log.map_or(0, |range| range.size.bytes);
+        let log_bytes = plan.part.as_ref().map_or(whole, |part| part.log_bytes);
         let stat = folder.ancestors().find_map(|folder| rustix::fs::statvfs(folder).ok());
         let disk_free = stat.map_or(0, |stat| stat.f_bavail.saturating_mul(stat.f_frsize));
-        Self { log_bytes, base_bytes, disk_free, memory_free: memory_free() }
+        let disk_left = disk_free.saturating_add(disk_used(folder)).saturating_sub(plan.space_needed);
+        Self { log_bytes, base_bytes: plan.bytes, disk_left, memory_free: memory_free() }
     }
+}
+
+/// Bytes that the files of a folder take on the disk; what can't be read is left out.
+fn disk_used(folder: &Path) -> u64 {
+    let of = |entry: std::fs::DirEntry| match entry.metadata() {
+        Ok(found) if found.is_dir() => disk_used(&entry.path()),
+        Ok(found) => found.blocks().saturating_mul(512),
+        Err(_) => 0,
+    };
+    std::fs::read_dir(folder).into_iter().flatten().flatten().map(of).fold(0, u64::saturating_add)
 }
 
 /// The settings.
@@ -92,15 +109,15 @@ pub fn choose(version: &ServerVersion, facts: &Facts) -> Tuning {
         pool >> 20
     ));
     // A page is written once for many changes as long as the redo of all of them is kept.
-    let redo = facts.log_bytes.saturating_mul(2).min(REDO_MAX).min(facts.disk_free / 8);
+    let redo = facts.log_bytes.saturating_mul(2).min(REDO_MAX).min(facts.disk_left / 8);
     if redo > REDO_DEFAULT {
         let mib = redo.next_multiple_of(1 << 20) >> 20;
         if mariadb || version.numbers() >= (8, 0, 30) {
             let name = if mariadb { "innodb-log-file-size" } else { "innodb-redo-log-capacity" };
             args.push(format!("--{name}={mib}M"));
             why.push(format!(
-                "a redo log of {mib} MiB for {} MiB of log, at most an eighth of the free disk: pages are written \
-                 less often",
+                "a redo log of {mib} MiB for {} MiB of log, at most an eighth of the disk that the plan leaves: pages are \
+                 written less often",
                 facts.log_bytes >> 20
             ));
         }
@@ -123,12 +140,36 @@ pub fn choose(version: &ServerVersion, facts: &Facts) -> Tuning {
     Tuning { args, why }
 }
 
-/// Memory that is free, in bytes; 0 where the system does not say it.
+/// Memory that is free, in bytes: of this host, and of each control group that this process and its servers are in; 0
+/// where the system does not say it.
 pub(crate) fn memory_free() -> u64 {
-    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let line = text.lines().find(|line| line.starts_with("MemAvailable:"));
-    let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
-    kib.unwrap_or(0).saturating_mul(1024)
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let host = field(&read("/proc/meminfo"), "MemAvailable:").unwrap_or(0).saturating_mul(1024);
+    let group = group_free(Path::new("/sys/fs/cgroup"), &read("/proc/self/cgroup"));
+    group.map_or(host, |group| group.min(host))
+}
+
+/// The number behind a name, in a text of a name and a number a line.
+fn field(text: &str, name: &str) -> Option<u64> {
+    let mut lines = text.lines().map(str::split_whitespace);
+    lines.find_map(|mut words| (words.next()? == name).then(|| words.next()?.parse().ok()).flatten())
+}
+
+/// Memory that the control groups (v2, mounted at `root`) of a process leave it, by what its `/proc/PID/cgroup` says;
+/// none where no group has a limit. A group's cache of files that nobody asked for again is free memory: a copy that
+/// was just laid out has filled it.
+fn group_free(root: &Path, own: &str) -> Option<u64> {
+    let own = own.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let own = root.join(own);
+    let groups = own.ancestors().take_while(|group| group.starts_with(root));
+    let free = |group: &Path| {
+        let read = |file: &str| std::fs::read_to_string(group.join(file)).ok();
+        let number = |file: &str| read(file)?.trim().parse::<u64>().ok();
+        let (max, current) = (number("memory.max")?, number("memory.current")?);
+        let cache = read("memory.stat").and_then(|text| field(&text, "inactive_file")).unwrap_or(0);
+        Some(max.saturating_sub(current.saturating_sub(cache)))
+    };
+    groups.filter_map(free).min()
 }
 
 /// Variables of the replay that a server may have by other means than the replay: its restored one gets a buffer pool
@@ -196,8 +237,8 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     fn facts(log_mib: u64) -> Facts {
-        let (base_bytes, disk_free) = (1000 * MIB, 64_000 * MIB);
-        Facts { log_bytes: log_mib * MIB, base_bytes, disk_free, memory_free: 16_000 * MIB }
+        let (base_bytes, disk_left) = (1000 * MIB, 64_000 * MIB);
+        Facts { log_bytes: log_mib * MIB, base_bytes, disk_left, memory_free: 16_000 * MIB }
     }
 
     fn value(tuning: &Tuning, name: &str) -> Option<String> {
@@ -213,7 +254,7 @@ mod tests {
         assert_eq!(redo(&facts(40)), None, "what a server has by default is enough");
         assert_eq!(redo(&facts(400)).as_deref(), Some("800M"));
         assert_eq!(redo(&facts(400_000)).as_deref(), Some("8000M"), "an eighth of the disk");
-        assert_eq!(redo(&Facts { disk_free: 100 * MIB, ..facts(400) }), None);
+        assert_eq!(redo(&Facts { disk_left: 100 * MIB, ..facts(400) }), None);
         let mariadb = ServerVersion::parse("10.11.19-MariaDB");
         assert_eq!(value(&choose(&mariadb, &facts(400)), "innodb-log-file-size").as_deref(), Some("800M"));
         let old = ServerVersion::parse("8.0.28");
@@ -233,6 +274,49 @@ mod tests {
         assert_eq!(pool(&facts(100)), Some(1350 * MIB));
         assert_eq!(pool(&Facts { memory_free: 1000 * MIB, ..facts(100) }), Some(500 * MIB));
         assert_eq!(pool(&Facts { memory_free: 0, ..facts(100) }), Some(64 * MIB));
+    }
+
+    #[test]
+    fn memory_is_what_the_narrowest_control_group_leaves() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        let own = "12:cpu:/other\n0::/system.slice/backup.service\n";
+        assert_eq!(group_free(root, own), None, "there is no such group");
+        let group = |at: &str, files: &[(&str, &str)]| {
+            std::fs::create_dir_all(root.join(at)).unwrap();
+            for (file, text) in files {
+                std::fs::write(root.join(at).join(file), text).unwrap();
+            }
+        };
+        let service = "system.slice/backup.service";
+        group(service, &[("memory.max", "max\n"), ("memory.current", "700\n")]);
+        assert_eq!(group_free(root, own), None, "it has no limit");
+        group("system.slice", &[("memory.max", "1000\n"), ("memory.current", "800\n")]);
+        assert_eq!(group_free(root, own), Some(200));
+        group("system.slice", &[("memory.stat", "anon 100\ninactive_file 500\nactive_file 9\n")]);
+        assert_eq!(group_free(root, own), Some(700), "what is only cached is free");
+        group(service, &[("memory.max", "750\n")]);
+        assert_eq!(group_free(root, own), Some(50));
+        group(service, &[("memory.max", "600\n")]);
+        assert_eq!(group_free(root, own), Some(0), "a limit that was lowered since");
+        // In a container its own group is the root.
+        group("", &[("memory.max", "90\n"), ("memory.current", "10\n")]);
+        assert_eq!(group_free(root, "0::/\n"), Some(80));
+        assert_eq!(group_free(root, "5:memory:/\n"), None, "version 1 says nothing here");
+        assert_eq!(field("MemTotal: 9 kB\nMemAvailable:   7 kB\n", "MemAvailable:"), Some(7));
+    }
+
+    #[test]
+    fn the_files_of_a_folder_count_with_those_below_it() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(disk_used(&dir.path().join("none")), 0);
+        std::fs::create_dir(dir.path().join("sub")).unwrap();
+        std::fs::write(dir.path().join("sub/file"), vec![1; 100_000]).unwrap();
+        let file = std::fs::File::open(dir.path().join("sub/file")).unwrap();
+        file.sync_all().unwrap();
+        let taken = file.metadata().unwrap().blocks() * 512;
+        assert!(taken > 0);
+        assert_eq!(disk_used(dir.path()), taken);
     }
 
     #[test]

@@ -186,10 +186,7 @@ impl Restore<'_, '_> {
 
     /// Chooses the settings of the server that the log is replayed on.
     fn tune(&mut self) -> Vec<String> {
-        let plan = self.request.plan;
-        let whole = plan.log.map_or(0, |range| range.size.bytes);
-        let log_bytes = plan.part.as_ref().map_or(whole, |part| part.log_bytes);
-        let facts = Facts::here(log_bytes, plan.bytes, self.folder);
+        let facts = Facts::here(self.request.plan, self.folder);
         let Tuning { args, why } = tuning::choose(&self.programs.version, &facts);
         self.report.replay_settings = why;
         self.tuned.clone_from(&args);

@@ -24,6 +24,10 @@ impl Objects for Overlay<'_> {
         Err(Self::refused(name))
     }
 
+    fn prepare(&self, _folders: &[&str]) -> Result<()> {
+        Err(Self::refused(self.name))
+    }
+
     fn put_if_absent(&self, name: &ObjectName, _bytes: &[u8]) -> Result<Put> {
         Err(Self::refused(name))
     }

@@ -73,6 +73,7 @@ fn step(world: &mut World, label: &str) {
 /// The second reader finds rot if there is any, and nothing else.
 fn agree(world: &mut World, scope: Scope, label: &str) {
     world.disk.clear_faults();
+    world.forget_what_is_whole();
     let report = world.check(scope);
     if world.rotten.is_empty() {
         assert!(report.clean, "{label}: {}", report.text());

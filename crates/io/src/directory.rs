@@ -143,11 +143,19 @@ impl Directory {
         }
         let above = folder_of(dir);
         self.folder_for_new(&above)?;
-        match self.disk.create_dir(dir) {
-            Ok(()) | Err(Error::Exists { .. }) => {}
+        let made = match self.disk.create_dir(dir) {
+            Ok(()) => true,
+            Err(Error::Exists { .. }) => false,
             Err(e) => return Err(e),
+        };
+        if let Err(e) = self.sync_dir(&above) {
+            // A later sync may succeed and write nothing of this name. So nobody shall find the folder and take it for
+            // durable; who comes next makes it anew. It stays if something is in it already.
+            if made {
+                let _ = self.disk.remove_dir(dir);
+            }
+            return Err(e);
         }
-        self.sync_dir(&above)?;
         self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(dir.to_path_buf());
         Ok(())
     }
@@ -239,6 +247,14 @@ impl Objects for Directory {
             named: false,
             failed: false,
         }))
+    }
+
+    fn prepare(&self, folders: &[&str]) -> Result<()> {
+        self.writable()?;
+        folders.iter().try_for_each(|folder| {
+            let name = ObjectName::new(folder.trim_end_matches('/'))?;
+            self.folder_for_new(&self.path(&name))
+        })
     }
 
     fn put_if_absent(&self, name: &ObjectName, bytes: &[u8]) -> Result<Put> {

@@ -96,6 +96,10 @@ pub trait Objects: Send + Sync + fmt::Debug {
     /// A new object, written front to back; readers may see it while it grows. [`Error::Exists`] if the name is taken.
     fn create(&self, name: &ObjectName) -> Result<Box<dyn ObjectWriter>>;
 
+    /// Makes whatever the place needs before objects can lie below these names (such as `segments`), and makes that durable:
+    /// a folder each in a [`Directory`](crate::Directory), nothing where names need none.
+    fn prepare(&self, folders: &[&str]) -> Result<()>;
+
     /// Makes an object whole; atomic, and durable when it returns, whoever made it.
     fn put_if_absent(&self, name: &ObjectName, bytes: &[u8]) -> Result<Put>;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use holdfast_format::ids::{BackupId, KeySlotId, RepoId, SegmentId, ServerId};
 use holdfast_format::limits::DEPTH_MAX;
-use holdfast_format::names::{LOGS, MANIFEST_LOCK, MANIFESTS, SEGMENTS};
+use holdfast_format::names::{LOGS, MANIFEST_LOCK, MANIFESTS, PACKS, SEGMENTS, SESSIONS};
 use holdfast_format::record::{BackupRecord, Record, RepoCreated, ServerRecord, Stamped, StreamKey};
 use holdfast_format::session::SessionKind;
 use holdfast_io::{EngineChoice, Lock, LockKind, ObjectName, Objects};
@@ -29,6 +29,9 @@ use holdfast_format::record::Position;
 
 /// Where the heads are.
 const HEAD_FOLDER: &str = "head/";
+
+/// Folders of what is acknowledged after the keyring.
+const FOLDERS: [&str; 7] = [HEAD_FOLDER, MANIFESTS[0], MANIFESTS[1], PACKS, SEGMENTS, LOGS, SESSIONS];
 
 /// How long making a repository waits for another process that makes one.
 const CREATE_WAIT: Duration = Duration::from_secs(10);
@@ -185,6 +188,9 @@ impl Repository {
         }
         let now_us = options.open.clock.now_us();
         let keys = Keys::create(objects.as_ref(), options.open.engine, secret, options.argon2, now_us)?;
+        // Their names are durable before anything is acknowledged: a folder that is made later may be found by others after its
+        // sync failed, and then no sync need ever write its name.
+        objects.prepare(&FOLDERS)?;
         let keys = Arc::new(keys);
         let manifest = Manifest::empty(Arc::clone(&objects), Arc::clone(&keys), options.open.pack_records);
         let created = RepoCreated { repo: keys.repo, program: options.program };

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use common::{BLOCK, content, create, draft, log_record, objects, open, position, put_file, stream};
 use holdfast_format::ids::BackupId;
-use holdfast_io::sim::{Fault, OpKind};
+use holdfast_io::sim::{Crash, Fault, OpKind};
 use holdfast_io::{Directory, Objects, SimDisk};
 use holdfast_store::{Error, LogKind, LogState, Repository};
 
@@ -337,4 +337,45 @@ fn a_flipped_byte_is_named_with_object_file_and_block() {
             }
         }
     }
+}
+
+#[test]
+fn no_folder_whose_sync_failed_takes_a_backup_with_it() {
+    let files = BTreeMap::from([("a".to_owned(), content(1, 700))]);
+    let made =
+        |disk: &SimDisk| Repository::create(objects(disk), common::create_options(), &common::secret());
+    let mut failed = [0, 0];
+    for nth in 0..40 {
+        // The sync fails while the repository is made, or beneath the first backup.
+        for (which, failed) in failed.iter_mut().enumerate() {
+            let disk = SimDisk::new();
+            disk.shared().create_dir(Path::new("/repo")).unwrap();
+            disk.shared().sync_dir(Path::new("/")).unwrap();
+            if which == 1 {
+                made(&disk).unwrap();
+            }
+            disk.inject(Some(OpKind::SyncDir), nth, Fault::Eio);
+            let first = match which {
+                0 => made(&disk).map(drop),
+                _ => open(&disk).and_then(|repo| backup(&repo, None, &files)).map(drop),
+            };
+            disk.clear_faults();
+            *failed += u32::from(first.is_err());
+            if which == 0 && first.is_err() {
+                match made(&disk) {
+                    Ok(_) | Err(Error::AlreadyARepository) => {}
+                    Err(e) => panic!("{nth}: {e}"),
+                }
+            }
+            let id = backup(&open(&disk).unwrap(), None, &files).unwrap();
+            let image = disk.crash(Crash::Nothing);
+            let repo = open(&image).unwrap_or_else(|e| panic!("{which}, {nth}: {e}"));
+            assert_eq!(repo.damage(), None, "{which}, {nth}");
+            let reader = repo.open_backup(id).unwrap_or_else(|e| panic!("{which}, {nth}: {e}"));
+            let mut bytes = vec![0; 700];
+            reader.read_at(0, 0, &mut bytes).unwrap_or_else(|e| panic!("{which}, {nth}: {e}"));
+            assert!(bytes == files["a"], "{which}, {nth}");
+        }
+    }
+    assert!(failed.iter().all(|failed| *failed > 5), "{failed:?}");
 }

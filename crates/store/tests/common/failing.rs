@@ -32,6 +32,9 @@ impl Objects for Failing {
     fn create(&self, name: &ObjectName) -> Result<Box<dyn ObjectWriter>> {
         self.inner.create(name)
     }
+    fn prepare(&self, folders: &[&str]) -> Result<()> {
+        self.inner.prepare(folders)
+    }
     fn put_if_absent(&self, name: &ObjectName, bytes: &[u8]) -> Result<Put> {
         self.inner.put_if_absent(name, bytes)
     }

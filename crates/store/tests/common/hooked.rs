@@ -95,6 +95,9 @@ impl Objects for Hooked {
         self.state.op();
         Ok(Box::new(Writer(self.inner.create(name)?, Arc::clone(&self.state))))
     }
+    fn prepare(&self, folders: &[&str]) -> Result<()> {
+        self.inner.prepare(folders)
+    }
     fn put_if_absent(&self, name: &ObjectName, bytes: &[u8]) -> Result<Put> {
         self.state.op();
         self.inner.put_if_absent(name, bytes)

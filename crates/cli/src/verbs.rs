@@ -148,7 +148,13 @@ fn open_with(common: &Common, key: &Key) -> Result<Catalogue> {
     for (name, why) in catalogue.repository.bad_copies() {
         let message =
             format!("{name} in {} can't be read, and another copy serves: {why}.", catalogue.place.display());
-        Output { json: common.json }.warning(&message, "holdfast scrub writes it anew");
+        // A scrub refuses a damaged manifest.
+        let next = if catalogue.repository.damage().is_some() {
+            "holdfast fsck --repair --dry-run says what a repair does about it"
+        } else {
+            "holdfast scrub writes it anew"
+        };
+        Output { json: common.json }.warning(&message, next);
     }
     Ok(catalogue)
 }

@@ -25,6 +25,7 @@ use holdfast_io::{Error as Io, Lock, LockKind, ObjectName, Objects, Put};
 use crate::error::{Error, Result};
 use crate::keys::Keys;
 use crate::random;
+pub(crate) use copies::Tended;
 use packs::Loose;
 
 /// How long an append waits for another process's: each takes some syncs of small files.
@@ -42,6 +43,8 @@ struct State {
     key_lacking: bool,
     /// Heads and copies of records that can't be read, and why, where another one serves.
     bad_copies: BTreeMap<String, String>,
+    /// Those of them that could not be written anew when all were looked at last.
+    unmended: BTreeSet<String>,
     loose: Loose,
 }
 
@@ -301,6 +304,15 @@ impl Manifest {
         // Opened by an old kit: what came since can't be opened now either.
         if state.key_lacking {
             return Ok(());
+        }
+        // A repair took our last record away, and wrote another one under its number: what follows ours would be lost.
+        if let (Some(head), Some((number, hash))) = (heads.newest, state.last)
+            && head.number == number
+            && head.hash != hash
+        {
+            state.damage.get_or_insert(format!(
+                "record {number} is not the one that was read before: the manifest was repaired meanwhile; open it again"
+            ));
         }
         loop {
             let number = state.next();

@@ -21,7 +21,9 @@ use crate::error::{Error, Result};
 use crate::gc::holders;
 use crate::keys::agree;
 use crate::logs::{LogFrames, LogSegment, LogState};
+use crate::manifest::Tended;
 use crate::parity::{self, Healed};
+use crate::renew::refusal;
 use crate::repository::{Inner, Repository};
 
 /// Bytes read between two looks at rate and stop: a disk is never busy for longer with what can wait.
@@ -159,9 +161,26 @@ impl<'a> Run<'a> {
         if self.summary.segments > 0 || finished { self.record() } else { Ok(()) }
     }
 
-    /// The small objects, of which there are copies: at the begin of each round, and whenever one is known to be damaged.
-    /// They are looked at whole or not at all: false if the run ends meanwhile.
+    /// The small objects, of which there are copies; what was written anew is told, even if an error ended it. False if the
+    /// run ends meanwhile.
     fn copies(&mut self) -> Result<bool> {
+        let looked = self.look_at_copies();
+        let renewed = self.summary.renewed.iter();
+        let what: Vec<String> =
+            renewed.map(|name| format!("{name}: written anew from another copy")).collect();
+        let mut told = Ok(());
+        for what in what.chunks(DEEDS_A_RECORD) {
+            let record = MendedRecord { by: "scrub".to_owned(), what: what.to_vec() };
+            let appended =
+                self.inner.manifest.append(Record::Mended(record), self.inner.options.clock.now_us());
+            told = told.and(appended.map(drop));
+        }
+        looked.and_then(|whole| told.map(|()| whole))
+    }
+
+    /// At the begin of each round, and whenever one is known to be damaged that was not seen so before. They are looked at
+    /// whole or not at all.
+    fn look_at_copies(&mut self) -> Result<bool> {
         let inner = self.inner;
         match agree(inner.objects.as_ref(), &inner.keys) {
             Ok(agreed) => {
@@ -173,38 +192,23 @@ impl<'a> Run<'a> {
                 self.summary.left.push(("keyring".to_owned(), e.to_string()));
             }
             Err(e) if e.is_damage() => self.summary.left.push(("keyring".to_owned(), e.to_string())),
+            Err(Error::Io(e)) => self.summary.left.push(("keyring".to_owned(), refusal(e)?)),
             Err(e) => return Err(e),
         }
-        let mut whole = true;
-        if self.round.after.is_none() || !inner.manifest.bad_copies().is_empty() {
-            // They are small, and a run that is too short for all of them must get to the segments all the same: it ends
-            // only if it is told to.
-            let (watch, total) = (self.watch, self.total);
-            let bytes_read = &mut self.summary.bytes;
-            let tended = inner.manifest.tend(&mut |bytes| {
-                *bytes_read += bytes;
-                watch(ScrubProgress { bytes: *bytes_read, total })
-            });
-            match tended? {
-                Some(tended) => {
-                    self.summary.bytes += tended.bytes;
-                    self.summary.renewed.extend(tended.renewed);
-                    self.summary.left.extend(tended.left);
-                }
-                None => whole = false,
-            }
+        if self.round.after.is_some() && !inner.manifest.has_new_bad_copies() {
+            return Ok(true);
         }
-        let what: Vec<String> = self
-            .summary
-            .renewed
-            .iter()
-            .map(|name| format!("{name}: written anew from another copy"))
-            .collect();
-        for what in what.chunks(DEEDS_A_RECORD) {
-            let record = MendedRecord { by: "scrub".to_owned(), what: what.to_vec() };
-            self.inner.manifest.append(Record::Mended(record), self.inner.options.clock.now_us())?;
-        }
-        Ok(whole)
+        let mut tended = Tended::default();
+        // They are small, and a run that is too short for all of them must get to the segments all the same: it ends only if
+        // it is told to.
+        let looked = inner.manifest.tend(&mut tended, &mut |bytes| {
+            self.summary.bytes += bytes;
+            self.keep_rate_while(&|| self.is_wanted())
+        });
+        self.summary.bytes += tended.bytes;
+        self.summary.renewed.extend(tended.renewed);
+        self.summary.left.extend(tended.left);
+        looked
     }
 
     fn record(&mut self) -> Result<()> {
@@ -231,20 +235,31 @@ impl<'a> Run<'a> {
         Ok(targets)
     }
 
+    fn in_time(&self) -> bool {
+        self.options.time_max.is_none_or(|most| self.began.elapsed() < most)
+    }
+
+    fn is_wanted(&self) -> bool {
+        (self.watch)(ScrubProgress { bytes: self.summary.bytes, total: self.total })
+    }
+
     fn goes_on(&self) -> bool {
-        let in_time = self.options.time_max.is_none_or(|most| self.began.elapsed() < most);
-        in_time && (self.watch)(ScrubProgress { bytes: self.summary.bytes, total: self.total })
+        self.in_time() && self.is_wanted()
     }
 
     /// Waits until what was read fits the rate. False if the run ends meanwhile.
     fn keep_rate(&self) -> bool {
+        self.keep_rate_while(&|| self.goes_on())
+    }
+
+    fn keep_rate_while(&self, goes_on: &dyn Fn() -> bool) -> bool {
         let Some(rate) = self.options.bytes_per_second.filter(|rate| *rate > 0) else {
-            return self.goes_on();
+            return goes_on();
         };
         let due_ms = self.summary.bytes.saturating_mul(1000) / rate;
         let due = Duration::from_millis(due_ms);
         loop {
-            if !self.goes_on() {
+            if !goes_on() {
                 return false;
             }
             match due.checked_sub(self.began.elapsed()).filter(|left| !left.is_zero()) {

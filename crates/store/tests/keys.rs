@@ -15,7 +15,7 @@ use holdfast_format::limits::KEKS_MAX;
 use holdfast_format::names::KEYRINGS;
 use holdfast_io::sim::{Crash, Fault, OpKind};
 use holdfast_io::{ObjectName, SimDisk};
-use holdfast_store::{Argon2Cost, Error, RecoveryKit, Repository, Secret};
+use holdfast_store::{Argon2Cost, Error, RecoveryKit, Repository, ScrubOptions, Secret};
 
 const COST: Argon2Cost = Argon2Cost { memory_kib: 64, passes: 1 };
 
@@ -297,4 +297,36 @@ fn a_kit_opens_what_the_disk_gives_no_copy_of_the_keyring_of() {
     let repo = Repository::open(place, &Secret::Kit(kit), options()).unwrap();
     assert_eq!((repo.damage(), repo.bad_copies().len()), (None, 3));
     assert!(read(&repo, id).unwrap() == made);
+}
+
+#[test]
+fn keys_that_no_copy_of_the_keyring_has_any_more_seal_nothing() {
+    let disk = SimDisk::new();
+    let (repo, _) = create(&disk);
+    let id = backup(&repo, None, &files(1, 1)).unwrap();
+    let from = disk.trace_len();
+    repo.rotate_keys(&[secret()]).unwrap();
+    drop(repo);
+    let mut walk = disk.walk();
+    let image = loop {
+        assert!(walk.step());
+        let image = walk.image(Crash::Everything);
+        if walk.ops() > from && (0..3).filter(|copy| keyring(&image, *copy) == keyring(&disk, 0)).count() == 1
+        {
+            break image;
+        }
+    };
+    // The first lock says who has it open, the second one is the keyring's: nothing can be made alike.
+    image.inject(Some(OpKind::Lock), 1, Fault::Eio);
+    let repo = open(&image).unwrap();
+    image.clear_faults();
+    let sealed = |repo: &Repository| repo.lock_backup(id, 99);
+    assert!(matches!(sealed(&repo), Err(Error::Refused { .. })));
+    // The copy with the new keys is lost, and all are alike.
+    objects(&image).replace(&ObjectName::new(KEYRINGS[0]).unwrap(), &keyring(&image, 1).encode()).unwrap();
+    let _ = repo.scrub(ScrubOptions::default(), &|_| true);
+    assert!(matches!(sealed(&repo), Err(Error::Refused { .. })));
+    drop(repo);
+    sealed(&open(&image).unwrap()).unwrap();
+    fsck(&objects(&image), "in the end");
 }

@@ -515,3 +515,30 @@ fn a_damaged_head_may_name_the_record_that_no_other_names() {
     open(&whole).unwrap().lock_backup(id, 99).unwrap();
     fsck(&objects(&whole), "after the repair");
 }
+
+#[test]
+fn who_read_a_record_that_a_repair_took_away_writes_nothing_behind_it() {
+    let (disk, id, made) = with_history();
+    let before = open(&disk).unwrap();
+    for copy in ["manifest/0000000000000005", "manifest2/0000000000000005", "head/1"] {
+        assert!(disk.flip_bit(&Path::new("/repo").join(copy), 90, 1));
+    }
+    assert!(repair(objects(&disk).as_ref()).clean());
+    let after = small_records(&disk);
+    // Its last record has the number of the repair's own.
+    assert_eq!(before.damage(), None);
+    let refused = before.lock_backup(id, 99);
+    assert!(matches!(&refused, Err(Error::ReadOnly { why }) if why.contains("open it again")), "{refused:?}");
+    assert_eq!(small_records(&disk), after);
+    assert!(read(&before, id).unwrap() == made);
+    drop(before);
+    let again = open(&disk).unwrap();
+    again.lock_backup(id, 99).unwrap();
+    assert_eq!((again.damage(), again.records().len()), (None, 7));
+    fsck(&objects(&disk), "in the end");
+}
+
+/// Names of the copies of records.
+fn small_records(disk: &SimDisk) -> Vec<ObjectName> {
+    ["manifest/", "manifest2/"].iter().flat_map(|folder| objects(disk).list(folder).unwrap()).collect()
+}

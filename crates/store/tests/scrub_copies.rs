@@ -6,6 +6,7 @@
 
 mod common;
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use common::history::{Files, backup, files, fsck, read};
 use common::{objects, options, secret};
 use holdfast_format::ids::BackupId;
 use holdfast_format::record::Record;
-use holdfast_io::sim::{Crash, Fault};
+use holdfast_io::sim::{Crash, Fault, OpKind};
 use holdfast_io::{ObjectName, Objects, SimDisk};
 use holdfast_store::{CreateOptions, Error, OpenOptions, Repository, ScrubOptions, ScrubSummary};
 
@@ -71,7 +72,7 @@ fn a_copy_that_is_missing_unreadable_or_damaged_is_written_anew_from_the_other()
     let (whole, id, made) = made();
     let right = small(objects(&whole).as_ref());
     for name in right.keys() {
-        for how in ["a flip", "cut short", "missing", "unreadable"] {
+        for how in ["a flip", "a flip in its version", "cut short", "missing", "unreadable"] {
             if how == "missing" && name.starts_with("packs/") {
                 continue; // Nobody could tell: an append makes it in time.
             }
@@ -82,6 +83,9 @@ fn a_copy_that_is_missing_unreadable_or_damaged_is_written_anew_from_the_other()
             let before = open(place.clone());
             match how {
                 "a flip" => assert!(disk.flip_bit(&Path::new("/repo").join(name), 90, 1)),
+                "a flip in its version" => {
+                    assert!(disk.flip_bit(&Path::new("/repo").join(name), 8, 2));
+                }
                 "cut short" => plain.replace(&object, &right[name][..50]).unwrap(),
                 "missing" => plain.delete(&object).unwrap(),
                 _ => place.fail(name, 0..u64::MAX),
@@ -233,4 +237,96 @@ fn a_look_that_is_stopped_writes_nothing_and_is_made_again() {
     // The record that told of it was appended, which renewed its head.
     assert_eq!(scrub(&repo).renewed.len(), 4);
     fsck(&objects(&disk), "in the end");
+}
+
+#[test]
+fn one_copy_that_cant_be_written_keeps_it_from_nothing_else() {
+    let (disk, id, made) = made();
+    damage(&disk);
+    // The first rename puts its session; the next seven what it writes anew.
+    for nth in 1..=7 {
+        let image = disk.crash(Crash::Everything);
+        let repo = open(objects(&image));
+        image.inject(Some(OpKind::Rename), nth, Fault::Eio);
+        let done = scrub(&repo);
+        let what = format!("rename {nth}: {done:?}");
+        assert_eq!((done.left.len(), done.renewed.len(), done.round_over), (1, 6, true), "{what}");
+        assert_eq!(told(&repo), done.renewed, "{what}");
+        assert!(done.segments > 0 && !done.renewed.contains(&done.left[0].0), "{what}");
+        drop(repo);
+        let repo = open(objects(&image));
+        assert_eq!(scrub(&repo).left, vec![], "{what}");
+        assert!(read(&repo, id).unwrap() == made, "{what}");
+        fsck(&objects(&image), &what);
+    }
+}
+
+#[test]
+fn a_copy_that_follows_another_record_or_is_gone_is_bad_still() {
+    let disk = SimDisk::new();
+    let (repo, _) = common::create(&disk);
+    let id = backup(&repo, None, &files(3, 1)).unwrap();
+    while repo.records().len() < 6 {
+        repo.lock_backup(id, repo.records().len() as i64).unwrap();
+    }
+    drop(repo);
+    let other = disk.crash(Crash::Everything);
+    for disk in [&disk, &other] {
+        let repo = open(objects(disk));
+        repo.lock_backup(id, 100).unwrap();
+        repo.lock_backup(id, 101).unwrap();
+    }
+    // Whole, under the same keys, and of another history.
+    let name = ObjectName::new("manifest/0000000000000007").unwrap();
+    let len = objects(&other).len(&name).unwrap();
+    objects(&disk).replace(&name, &objects(&other).read(&name, 0, len).unwrap()).unwrap();
+    let repo = open(objects(&disk));
+    let bad = || repo.bad_copies().into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+    assert_eq!((repo.damage(), bad()), (None, vec![name.to_string()]));
+    objects(&disk).delete(&name).unwrap();
+    assert_eq!(bad(), [name.to_string()]);
+    assert_eq!(scrub(&repo).renewed, [name.to_string()]);
+    assert_eq!(bad(), Vec::<String>::new());
+    fsck(&objects(&disk), "in the end");
+}
+
+#[test]
+fn what_cant_be_mended_is_looked_at_once_a_round() {
+    let (disk, ..) = made();
+    let copy = Path::new("/repo/manifest/0000000000000007");
+    disk.shared().remove_file(copy).unwrap();
+    disk.shared().create_dir(copy).unwrap();
+    let repo = open(objects(&disk));
+    let names = |done: &ScrubSummary| done.left.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+    let asked = Cell::new(0);
+    // To the end of the first segment.
+    let first = repo.scrub(ScrubOptions::default(), &|progress| {
+        asked.set(asked.get() + u32::from(progress.total > 0));
+        asked.get() < 3
+    });
+    let first = first.unwrap();
+    assert_eq!((first.segments, first.round_over), (1, false), "{first:?}");
+    assert_eq!(names(&first), ["manifest/0000000000000007"]);
+    let rest = scrub(&repo);
+    assert!(rest.round_over && rest.left.is_empty(), "{rest:?}");
+    assert_eq!(names(&scrub(&repo)), ["manifest/0000000000000007"]);
+}
+
+#[test]
+fn the_look_at_small_copies_keeps_the_rate() {
+    let (disk, ..) = made();
+    let repo = open(objects(&disk));
+    let id = repo.backups()[0].id;
+    for n in 0..70 {
+        repo.lock_backup(id, 1000 + n).unwrap();
+    }
+    let (last, naps) = (Cell::new(0), Cell::new(0));
+    let options = ScrubOptions { bytes_per_second: Some(1), time_max: None };
+    // Who waits asks again before anything more is read.
+    let done = repo.scrub(options, &|progress| {
+        naps.set(naps.get() + u32::from(progress.total == 0 && progress.bytes == last.get()));
+        last.set(progress.bytes);
+        progress.total == 0 && naps.get() == 0
+    });
+    assert_eq!((done.unwrap().segments, naps.get()), (0, 1));
 }

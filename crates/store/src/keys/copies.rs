@@ -111,18 +111,21 @@ impl Copies {
 }
 
 /// Writes the newest keyring over copies that are missing, damaged or older. Nothing is written if its secrets don't open
-/// with the unlock key of this process: then nobody here can say that they are right.
+/// with the unlock key of this process, or are others than its own: then nobody here can say that they are right.
 pub(crate) fn agree(objects: &dyn Objects, keys: &Keys) -> Result<Agreed> {
-    if Copies::read(objects).alike() {
-        keys.settle();
+    if !keys.unsettled() && Copies::read(objects).alike() {
         return Ok(Agreed::default());
     }
     let _lock = objects.lock(&ObjectName::new(KEYRING_LOCK)?, LockKind::Exclusive, LOCK_WAIT)?;
     let Copies { newest, error, each } = Copies::read(objects);
     let newest = newest.ok_or(error.unwrap_or(Error::NotARepository))?;
-    open_secrets(&newest, keys.engine, keys.unlock()).map_err(|_| Error::KeysRotated)?;
+    let secrets = open_secrets(&newest, keys.engine, keys.unlock()).map_err(|_| Error::KeysRotated)?;
+    // The only copy with our newest key may be gone: what is sealed under that key nobody could open.
+    if secrets.keks.last() != keys.secrets.keks.last() {
+        return Err(Error::KeysRotated);
+    }
     let bytes = newest.encode();
-    let mut agreed = Agreed::default();
+    let (mut agreed, mut lacking) = (Agreed::default(), false);
     for (name, copy) in each {
         match copy {
             Copy::Same => {}
@@ -130,12 +133,17 @@ pub(crate) fn agree(objects: &dyn Objects, keys: &Keys) -> Result<Agreed> {
             Copy::Older | Copy::Missing | Copy::Bad(_) => {
                 match renew(objects, &ObjectName::new(name)?, &bytes)? {
                     None => agreed.renewed.push(name),
-                    Some(why) => agreed.left.push((name, why)),
+                    Some(why) => {
+                        lacking = true;
+                        agreed.left.push((name, why));
+                    }
                 }
             }
         }
     }
-    keys.settle();
+    if !lacking {
+        keys.settle();
+    }
     Ok(agreed)
 }
 
@@ -150,8 +158,16 @@ fn read_copy(objects: &dyn Objects, name: &str) -> Result<Keyring> {
     if len > KEYRING_BYTES_MAX {
         return Err(Error::damaged(name, "its length", format!("{len} bytes")));
     }
-    Keyring::decode(&objects.read(&object, 0, len)?).map_err(|e| match e {
+    let bytes = objects.read(&object, 0, len)?;
+    Keyring::decode(&bytes).map_err(|e| match e {
+        // Rot in the number of the version makes no newer keyring of it.
+        Format::Version { .. } if !ends_with_its_hash(&bytes) => Error::format(name)(e),
         Format::Version { .. } | Format::Features { .. } => Error::OtherFormat { source: e },
         e => Error::format(name)(e),
     })
+}
+
+/// In every version of a keyring.
+fn ends_with_its_hash(bytes: &[u8]) -> bool {
+    bytes.split_last_chunk::<32>().is_some_and(|(body, hash)| blake3::hash(body).as_bytes() == hash)
 }

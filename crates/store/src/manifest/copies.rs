@@ -11,14 +11,14 @@ use std::sync::Arc;
 use holdfast_format::ids::RecordHash;
 use holdfast_format::limits::{PACK_BODY_MAX, PACK_RECORDS_MAX};
 use holdfast_format::manifest::{ENVELOPE_BYTES_MAX, Envelope, Head};
-use holdfast_format::names::{self, HEADS};
+use holdfast_format::names::{self, HEADS, MANIFEST_LOCK};
 use holdfast_format::pack::PACK_BYTES_MAX;
 use holdfast_format::record::Stamped;
 use holdfast_io::{Lock, ObjectName};
 
-use super::Manifest;
+use super::{Found, Manifest};
 use crate::error::{Error, Result};
-use crate::renew::renew;
+use crate::renew::{refusal, renew};
 
 /// Records that are looked at between two questions whether to go on.
 const LOOKS_BETWEEN: u64 = 64;
@@ -52,27 +52,42 @@ struct Suspects {
 
 impl Manifest {
     /// Looks at every copy of every record, at the heads and at all packs, and writes anew what has another to be taken
-    /// from. `watch` is told the bytes of some records at a time; `None` if it says to stop. The manifest must be open without damage.
-    pub(crate) fn tend(&self, watch: &mut dyn FnMut(u64) -> bool) -> Result<Option<Tended>> {
+    /// from; `tended` is right even if an error ends it. `watch` is told the bytes of some records at a time; false if it says to stop. The manifest must be open without damage.
+    pub(crate) fn tend(&self, tended: &mut Tended, watch: &mut dyn FnMut(u64) -> bool) -> Result<bool> {
         self.refresh()?;
-        let mut tended = Tended::default();
-        let Some((suspects, hashes)) = self.look(&mut tended, watch)? else { return Ok(None) };
-        if suspects.records.is_empty() && suspects.packs.is_empty() && self.ailing_heads()?.is_empty() {
-            return Ok(Some(tended));
-        }
-        let lock = self.lock()?;
-        for (number, previous) in suspects.records {
-            self.renew_record(number, previous, &lock, &mut tended)?;
-        }
-        self.renew_heads(&lock, &mut tended)?;
-        for first in suspects.packs {
-            self.renew_pack(first, &hashes, &lock, &mut tended)?;
+        let Some((suspects, hashes)) = self.look(tended, watch)? else { return Ok(false) };
+        if !suspects.records.is_empty() || !suspects.packs.is_empty() || !self.ailing_heads()?.is_empty() {
+            self.renew_suspects(suspects, &hashes, tended)?;
         }
         let mut state = self.state();
         tended.renewed.iter().for_each(|name| drop(state.bad_copies.remove(name)));
+        state.unmended = state.bad_copies.keys().cloned().collect();
         // What stood where the next pack belongs may be one now.
         state.loose.blocked = false;
-        Ok(Some(tended))
+        Ok(true)
+    }
+
+    fn renew_suspects(&self, suspects: Suspects, hashes: &[RecordHash], tended: &mut Tended) -> Result<()> {
+        let lock = match self.lock() {
+            Ok(lock) => lock,
+            Err(Error::Io(e)) => {
+                tended.left.push((MANIFEST_LOCK.to_owned(), refusal(e)?));
+                return Ok(());
+            }
+            Err(e) => return Err(e),
+        };
+        for (number, previous) in suspects.records {
+            self.renew_record(number, previous, &lock, tended)?;
+        }
+        self.renew_heads(&lock, tended)?;
+        suspects.packs.into_iter().try_for_each(|first| self.renew_pack(first, hashes, &lock, tended))
+    }
+
+    /// Whether a copy is known to be bad that [`Manifest::tend`] has not seen yet.
+    pub(crate) fn has_new_bad_copies(&self) -> bool {
+        let bad = self.bad_copies();
+        let state = self.state();
+        bad.iter().any(|(name, _)| !state.unmended.contains(name))
     }
 
     /// Every copy of every record, and every pack, without a lock. Gives what looks damaged, and the hashes of the chain;
@@ -200,10 +215,14 @@ impl Manifest {
         for (name, due) in self.ailing_heads()? {
             // The newest record's own head comes only when both of its copies are there.
             let hash = match last {
-                Some((number, hash)) if number == due => {
-                    self.both_copies(number, hash)?;
-                    Some(hash)
-                }
+                Some((number, hash)) if number == due => match self.both_copies(number, hash) {
+                    Ok(()) => Some(hash),
+                    Err(Error::Io(e)) => {
+                        tended.left.push((name.to_owned(), refusal(e)?));
+                        None
+                    }
+                    Err(e) => return Err(e),
+                },
                 Some((number, hash)) => self.before(number, hash)?,
                 None => None,
             };
@@ -288,13 +307,26 @@ impl Manifest {
         if noted.is_empty() {
             return Vec::new();
         }
-        let unread = self.heads().map(|heads| heads.unread).unwrap_or_default();
+        let ailing = self.ailing_heads().unwrap_or_default();
+        let hash = |name: String, number: u64| {
+            let found = self.read_copy(&ObjectName::new(name)?, number, None)?;
+            Ok::<_, Error>(if let Found::Good(_, hash) = found { Some(hash) } else { None })
+        };
         let still = |name: &str| match names::manifest_number(name) {
-            Some(number) => ObjectName::new(name)
-                .map_err(Error::from)
-                .and_then(|name| self.read_copy(&name, number, None))
-                .is_ok_and(|found| matches!(found, super::Found::Bad(_))),
-            None => unread.iter().any(|(head, _)| *head == name),
+            // One that is whole by itself, but another record than its other copy, is of no use either.
+            Some(number) => {
+                let hashes = [0, 1]
+                    .map(|copy| names::manifest(copy, number))
+                    .map(|copy| (copy == name, hash(copy, number)));
+                let mine = hashes
+                    .iter()
+                    .find_map(|(own, hash)| if *own { hash.as_ref().ok().copied().flatten() } else { None });
+                let other = hashes
+                    .iter()
+                    .find_map(|(own, hash)| if *own { None } else { hash.as_ref().ok().copied().flatten() });
+                mine.is_none() || other.is_some_and(|other| mine != Some(other))
+            }
+            None => ailing.iter().any(|(head, _)| *head == name),
         };
         let bad: BTreeMap<String, String> = noted.into_iter().filter(|(name, _)| still(name)).collect();
         self.state().bad_copies = bad.clone();

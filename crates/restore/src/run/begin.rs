@@ -27,10 +27,11 @@ impl Restore<'_, '_> {
         let base = self.request.base;
         let (server, found) = self.recover_with_parents()?;
         let mut conn = server.connect()?;
+        // Before anything is dropped: a DROP removes the table's file wherever the dictionary says that it is.
+        elsewhere::refuse(&mut conn, self.folder)?;
         if let Some(scope) = self.scope.clone() {
             self.refuse_or_forget_others(&mut conn, &scope)?;
         }
-        elsewhere::refuse(&mut conn, self.folder)?;
         let held = recovered::check(base.coordinates(), &found, self.gtid_flavor())?;
         self.request.watch.step(Step::Inspect);
         let before = Catalog::read(&mut conn, self.request.level == Prove::Full)?;

@@ -39,10 +39,14 @@ fn dump(server: &TestServer) -> Vec<u8> {
 }
 
 fn import(bed: &Bed, dump: &str) -> Outcome {
+    import_as(bed, dump, &["--whole"])
+}
+
+fn import_as(bed: &Bed, dump: &str, more: &[&str]) -> Outcome {
     let engine = bed.server.engine().dir();
     let engine = engine.to_str().unwrap();
     let args = ["import", "shop", dump, "--scratch", &bed.text("scratch"), "--engine-dir", engine, "--json"];
-    bed.user.run(&args)
+    bed.user.run(&[args.as_slice(), more].concat())
 }
 
 fn restore(bed: &Bed, to: &str, into: &str) {
@@ -77,6 +81,10 @@ fn what_is_no_whole_dump_is_refused(bed: &Bed, script: &[u8]) {
     std::fs::write(&path, broken).unwrap();
     refused(import(bed, &path), 1, &["shop.sql, line 4", "INSERT INTO nowhere.t VALUES (1)"]);
     refused(import(bed, &bed.text("none.sql")), 2, &["none.sql can't be read"]);
+    std::fs::write(&path, "CREATE DATABASE x;\nSET GLOBAL general_log_file = '/tmp/x';\n").unwrap();
+    refused(import(bed, &path), 1, &["shop.sql, line 2", "sets a global variable"]);
+    std::fs::write(&path, "CREATE DATABASE x;\n").unwrap();
+    refused(import(bed, &path), 1, &["names no binlog file and position", "without --whole"]);
 }
 
 fn a_dump_becomes_a_base_from_which_the_log_leads_on(engine: Engine) {
@@ -118,7 +126,8 @@ fn a_dump_becomes_a_base_from_which_the_log_leads_on(engine: Engine) {
     assert!(gzip.success());
     let packed = bed.text("shop.sql.gz");
     let (programs, scratch) = (engine.dir(), bed.text("scratch"));
-    let args = ["import", "shop", &packed, "--scratch", &scratch, "--engine-dir", programs.to_str().unwrap()];
+    let args = ["import", "shop", &packed, "--whole", "--scratch", &scratch, "--engine-dir"];
+    let args = [args.as_slice(), &[programs.to_str().unwrap()]].concat();
     let mut child = bed.user.spawn(&args, &bed.path("log"));
     while !bed.path("scratch/server.log").exists() && child.try_wait().unwrap().is_none() {
         std::thread::sleep(Duration::from_millis(1));
@@ -148,6 +157,9 @@ fn a_dump_becomes_a_base_from_which_the_log_leads_on(engine: Engine) {
         .iter()
         .find(|b| b["note"].as_str().unwrap().contains("imported"));
     assert_eq!(plan["base"], imported.unwrap()["id"], "{plan}");
+    // It is kept for itself, and stands in for no backup that was taken.
+    let kept = bed.user.done(&["expire", "shop", "--keep-last", "1", "--dry-run", "--json"]).to_string();
+    assert!(kept.contains("held") && kept.contains("last"), "{kept}");
     let _ = bed.user.fsck().ok();
 }
 

@@ -6,6 +6,8 @@
 
 mod load;
 mod position;
+mod reach;
+mod words;
 
 use crate::catalogue::{Catalogue, sentence};
 use crate::error::{Code, Error, Result};
@@ -15,10 +17,10 @@ use crate::progress::{Reading, Watcher};
 use crate::scratch::Scratch;
 use crate::views::BackupView;
 use holdfast_archive::mark::FACT as MARK;
-use holdfast_archive::{FileMark, ServerLog, Target};
+use holdfast_archive::{FileMark, Indexed, ServerLog, Target};
 use holdfast_engine::{PrivateServer, Programs, StartOptions};
 use holdfast_format::gtid::{Flavor, GtidSet};
-use holdfast_format::record::{Coordinates, Position, ServerKind, ServerRecord, SourceKind};
+use holdfast_format::record::{BackupRecord, Coordinates, Position, ServerKind, ServerRecord, SourceKind};
 use holdfast_mysql::{Conn, Flavor as Family, ServerVersion};
 use holdfast_restore::run::SHUTDOWN_LIMIT;
 use holdfast_source::{FolderSource, Source};
@@ -30,6 +32,12 @@ use std::path::{Path, PathBuf};
 
 /// Name of the fact that says from which file a backup was imported.
 pub const FACT: &str = "holdfast.imported";
+
+/// Was the backup imported? Then it is none of those that the schedule takes and retention counts.
+#[must_use]
+pub fn is_imported(backup: &BackupRecord) -> bool {
+    backup.facts.iter().any(|(name, _)| name == FACT)
+}
 
 /// The longest statement that is read: the servers' largest `max_allowed_packet`.
 const STATEMENT_BYTES_MAX: usize = 1 << 30;
@@ -43,6 +51,8 @@ pub struct Options {
     pub scratch: Option<PathBuf>,
     /// Kept with the backup.
     pub note: String,
+    /// The user says that it is of the whole server, at the position that it names.
+    pub whole: bool,
 }
 
 /// An imported dump.
@@ -144,7 +154,7 @@ fn import(
     let mut conn = private.connect().map_err(|e| told(&e))?;
     let loaded = load::load(&mut conn, input, watcher)?;
     let mut warnings = loaded.warnings();
-    let at = position(catalogue, server, programs.flavor(), &loaded, &mut warnings)?;
+    let at = position(catalogue, server, programs.flavor(), &loaded, options.whole, &mut warnings)?;
     let facts = settle(&mut conn, at.as_ref(), &loaded)?;
     private.drop_account(&mut conn).map_err(|e| told(&e))?;
     drop(conn);
@@ -245,60 +255,106 @@ fn settle(conn: &mut Conn, at: Option<&Position>, loaded: &Loaded) -> Result<Vec
     Ok(facts)
 }
 
-/// Where the dump stands in the server's log, if it says so and the log does not contradict.
+/// Where the dump stands in the server's log, if the user says that it is of the whole server.
+///
+/// # Errors
+/// When it is said to be whole, and names no place or one that the archived log contradicts.
 fn position(
     catalogue: &Catalogue,
     server: &ServerRecord,
     family: Family,
     loaded: &Loaded,
+    whole: bool,
     warnings: &mut Vec<String>,
 ) -> Result<Option<Position>> {
-    let Told { file, gtids } = &loaded.told;
+    let Told { file, gtids, another, differing } = &loaded.told;
     let flavor = match family {
         Family::MySql => Flavor::MySql,
         Family::MariaDb => Flavor::MariaDb,
     };
-    let unknown = |warnings: &mut Vec<String>, why: &str| {
-        warnings.push(format!("the backup has no place in the log, so none can lead on from it: {why}"));
-        Ok(None)
-    };
-    if matches!(server.kind, ServerKind::Folder { .. }) {
+    if !whole {
+        warnings.push(
+            "the backup has no place in the log, so no log leads on from it: if the dump is of the whole server, at the \
+             binlog position that it names, import it with --whole"
+                .to_owned(),
+        );
         return Ok(None);
     }
-    if file.is_none() && gtids.is_none() {
-        return unknown(warnings, "the dump names neither a binlog file nor GTIDs");
+    let refused = |why: String| {
+        Err(Error::failed(format!("The dump can't have a place in the log of '{}': {why}.", server.name))
+            .with_next(
+                "nothing is listed of it; without --whole it becomes a backup that no log leads on from",
+            ))
+    };
+    if matches!(server.kind, ServerKind::Folder { .. }) {
+        return refused("a folder has none".to_owned());
     }
+    if *another {
+        return refused("it is of a replica, and names the position in the log of its source".to_owned());
+    }
+    if *differing {
+        return refused("it names two that differ".to_owned());
+    }
+    let Some((file, offset)) = file.clone() else {
+        return refused(
+            "it names no binlog file and position (GTIDs alone are older than its rows)".to_owned(),
+        );
+    };
     let gtid = match gtids {
         Some(text) => GtidSet::parse(flavor, text)
             .map_err(|error| Error::failed(format!("The dump's GTIDs '{text}' can't be read: {error}.")))?,
         None => GtidSet::empty(flavor),
     };
-    let (file, offset) = file.clone().unwrap_or_default();
     let at = Position { file, offset, gtid };
     let archive = |e| crate::archive::archive_error(catalogue, server, e);
     let log = ServerLog::open(&catalogue.repository, server.id).map_err(archive)?;
-    if at.file.is_empty() {
-        return Ok(Some(at));
-    }
-    if at.gtid.is_empty() && log.streams().len() > 1 {
-        return unknown(
-            warnings,
-            "its server's log was reset, and the dump does not tell in which of its lives it was made",
+    if log.streams().len() > 1 {
+        return refused(
+            "that log was reset, and in which of its lives the dump was made is not known".to_owned(),
         );
     }
-    // What is archived there already must go on behind the dump's GTIDs.
     let target = Target::Position { file: at.file.clone(), offset: at.offset, life: None };
-    let Ok(cut) = log.resolve(&target).map_err(archive)? else { return Ok(Some(at)) };
-    if !at.gtid.is_empty() {
-        let gtid =
-            |indexed: &Option<holdfast_archive::Indexed>| indexed.as_ref().and_then(|i| i.entry.gtid.clone());
-        let kept = gtid(&cut.kept).is_none_or(|gtid| at.gtid.contains(&gtid));
-        let left = gtid(&cut.left_out).is_none_or(|gtid| !at.gtid.contains(&gtid));
-        if !kept || !left {
-            return unknown(warnings, "the dump's GTIDs are not those of the archived log at its position");
-        }
+    match log.resolve(&target).map_err(archive)? {
+        Ok(cut) => match contradiction(&at, cut.kept.as_ref(), cut.left_out.as_ref()) {
+            Some(why) => refused(why),
+            None => Ok(Some(at)),
+        },
+        // What is yet to be archived can't be compared.
+        Err(hole) => match hole.before {
+            Some(last) if !is_behind(&at, &last) => {
+                refused(format!("{}:{} is not archived, and what is behind it is", at.file, at.offset))
+            }
+            _ => Ok(Some(at)),
+        },
     }
-    Ok(Some(at))
+}
+
+/// What the transactions around a position say against it.
+fn contradiction(at: &Position, kept: Option<&Indexed>, left_out: Option<&Indexed>) -> Option<String> {
+    let kept_here = kept.filter(|txn| txn.file == at.file);
+    let next_here = left_out.filter(|txn| txn.file == at.file);
+    let inside = next_here.is_some_and(|next| next.entry.start < at.offset);
+    let on_a_border = kept_here.is_none_or(|last| last.entry.end == at.offset)
+        || next_here.is_some_and(|next| next.entry.start == at.offset);
+    if inside || !on_a_border {
+        return Some(format!("no transaction of the archived log ends at {}:{}", at.file, at.offset));
+    }
+    if at.gtid.is_empty() {
+        return None;
+    }
+    let gtid = |txn: Option<&Indexed>| txn.and_then(|txn| txn.entry.gtid.clone());
+    let holds = gtid(kept).is_none_or(|gtid| at.gtid.contains(&gtid));
+    let ends = gtid(left_out).is_none_or(|gtid| !at.gtid.contains(&gtid));
+    (!holds || !ends).then(|| "its GTIDs are not those of the archived log at its position".to_owned())
+}
+
+/// Does the position lie behind the transaction? Files of one log are numbered.
+fn is_behind(at: &Position, last: &Indexed) -> bool {
+    let number = |file: &str| file.rsplit_once('.').and_then(|(_, number)| number.parse::<u64>().ok());
+    match (number(&at.file), number(&last.file)) {
+        (Some(this), Some(that)) => (this, at.offset) >= (that, last.entry.end),
+        _ => false,
+    }
 }
 
 /// The mark of the file in which it stands, if that is archived in one life of the log only.

@@ -171,8 +171,8 @@ pub enum Verb {
 
     /// Make a dump of mysqldump, mariadb-dump or `export --sql` a backup
     ///
-    /// The script is loaded into a private server of the same series, which is shut down and copied. Where the dump names
-    /// its place in the server's log, an archived log leads on from it. Interrupted, nothing is listed.
+    /// The script is loaded into a private server of the same series, which is shut down and copied. With --whole,
+    /// an archived log leads on from the position that it names. Interrupted, nothing is listed.
     Import(Import),
 
     /// Say that a backup is not wanted any more
@@ -653,6 +653,9 @@ pub struct Import {
     pub name: String,
     /// The script; it may be compressed with gzip or zstd
     pub dump: PathBuf,
+    /// The dump is of the whole server, at the position that it names
+    #[arg(long)]
+    pub whole: bool,
     /// A note kept with the backup
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub note: String,

@@ -58,6 +58,13 @@ pub struct Wanted {
     pub zstd: bool,
 }
 
+impl Wanted {
+    /// All rows of all databases? Of a part of a server, its GTIDs would say too much.
+    fn is_whole(&self) -> bool {
+        self.databases.is_empty() && self.tables.is_empty() && self.part == Part::All
+    }
+}
+
 /// An exported script.
 #[derive(Clone, Debug, Serialize)]
 pub struct SqlView {
@@ -250,7 +257,7 @@ fn whole(
         view.version,
     ))?;
     script.head()?;
-    if let Some(gtids) = &view.gtids {
+    if let Some(gtids) = view.gtids.as_ref().filter(|_| wanted.is_whole()) {
         script.put("\n--\n-- GTID state at this moment\n--\n\n")?;
         match (mariadb, wanted.set_gtids) {
             (true, true) => script.statement(format!("SET GLOBAL gtid_slave_pos='{gtids}'"))?,

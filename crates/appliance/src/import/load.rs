@@ -1,6 +1,7 @@
 //! Carries a script out on the private server: read, unpacked, split, statement by statement.
 
 use super::position::{Told, is_for_a_replica};
+use super::reach::outside;
 use super::{STATEMENT_BYTES_MAX, interrupted};
 use crate::error::{Error, Result};
 use crate::progress::{Reading, Watcher};
@@ -16,7 +17,7 @@ use std::time::Duration;
 /// Bytes that are read at once.
 const CHUNK_BYTES: usize = 1 << 20;
 
-/// Bytes of a statement that are looked at: what stands in a dump for a replica is short.
+/// Bytes at the beginning in which a dump program says who it is.
 const HEAD_BYTES: usize = 4096;
 
 /// Bytes of a refused statement that the error shows.
@@ -117,7 +118,7 @@ impl Loaded {
             self.head = Some(text.trim_start_matches(['-', '#', '/', '*', ' ']).chars().take(200).collect());
         }
         self.completed = text.starts_with("-- Dump completed");
-        self.told.read(&text);
+        self.told.comment(&text);
     }
 
     /// Was it written by a program that says at its end that it is there?
@@ -132,8 +133,6 @@ pub(super) fn load(conn: &mut Conn, mut input: Input, watcher: &dyn Watcher) -> 
     conn.set_read_timeout(STATEMENT_TIME_MAX);
     let (mut loaded, mut splitter) = (Loaded::default(), Splitter::new(STATEMENT_BYTES_MAX));
     let path = input.path.display().to_string();
-    // Of a replica's source, whose log is not that of the server that was dumped.
-    let mut another = false;
     loop {
         let piece = splitter.next_piece().map_err(|flaw| {
             Error::failed(format!("{path}, line {}: {flaw}.", flaw.line())).with_next(
@@ -143,9 +142,6 @@ pub(super) fn load(conn: &mut Conn, mut input: Input, watcher: &dyn Watcher) -> 
         match piece {
             Some(Piece::Comment { text, .. }) => {
                 loaded.comment(&text);
-                let text = String::from_utf8_lossy(&text);
-                another |=
-                    text.contains("the master of this slave") || text.contains("the source of this replica");
             }
             Some(Piece::Statement { text, line }) => {
                 loaded.completed = false;
@@ -153,10 +149,16 @@ pub(super) fn load(conn: &mut Conn, mut input: Input, watcher: &dyn Watcher) -> 
                 if splitter.is_ended() && loaded.names_itself() {
                     break;
                 }
-                let head = text.get(..text.len().min(HEAD_BYTES)).unwrap_or_default();
-                let for_a_replica = is_for_a_replica(&String::from_utf8_lossy(head));
-                if for_a_replica {
-                    loaded.told.read(&String::from_utf8_lossy(&text));
+                let escapes = !conn.no_backslash_escapes();
+                if let Some(what) = outside(&text, escapes) {
+                    return Err(Error::failed(format!(
+                        "{path}, line {line}: \"{}\" {what}, which an import does not do.",
+                        shown(&text)
+                    ))
+                    .with_next("nothing is listed of it; take the statement out of the dump, and run the same command again"));
+                }
+                if is_for_a_replica(&text, escapes) {
+                    loaded.told.statement(&text, escapes);
                 } else {
                     conn.execute(&text).map_err(|error| refused(&path, line, &text, &error))?;
                     loaded.statements += 1;
@@ -193,9 +195,6 @@ pub(super) fn load(conn: &mut Conn, mut input: Input, watcher: &dyn Watcher) -> 
             return Err(interrupted());
         }
     }
-    if another {
-        loaded.told = Told::default();
-    }
     if loaded.names_itself() && !loaded.completed {
         return Err(Error::failed(format!(
             "{path} ends before its end: its last line is not \"-- Dump completed\"."
@@ -208,10 +207,15 @@ pub(super) fn load(conn: &mut Conn, mut input: Input, watcher: &dyn Watcher) -> 
     Ok(loaded)
 }
 
-fn refused(path: &str, line: u64, text: &[u8], error: &holdfast_mysql::Error) -> Error {
+/// The beginning of a statement, on one line.
+fn shown(text: &[u8]) -> String {
     let shown = text.get(..text.len().min(SHOWN_BYTES)).unwrap_or_default();
     let shown = String::from_utf8_lossy(shown).split_whitespace().collect::<Vec<_>>().join(" ");
     let more = if text.len() > SHOWN_BYTES { " ..." } else { "" };
-    Error::failed(format!("{path}, line {line}: the server refuses \"{shown}{more}\": {error}."))
+    format!("{shown}{more}")
+}
+
+fn refused(path: &str, line: u64, text: &[u8], error: &holdfast_mysql::Error) -> Error {
+    Error::failed(format!("{path}, line {line}: the server refuses \"{}\": {error}.", shown(text)))
         .with_next("nothing is listed of it; mend the dump, and run the same command again")
 }

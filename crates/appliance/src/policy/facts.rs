@@ -4,6 +4,7 @@ use super::{Interval, Point, ScheduleFacts, Taken};
 use crate::archive::archive_error;
 use crate::catalogue::Catalogue;
 use crate::error::Result;
+use crate::import::is_imported;
 use crate::list::{learned, newest_proof};
 use crate::time::Micros;
 use holdfast_archive::{CopyFacts, ServerLog};
@@ -49,7 +50,8 @@ pub fn points_of(
             interval,
             proved: proof.as_deref() == Some("proved"),
             bad: proof.as_deref() == Some("failed"),
-            held: false,
+            held: is_imported(backup),
+            imported: is_imported(backup),
             keep_until: catalogue.repository.locked_until(backup.id),
         }
     };
@@ -66,7 +68,9 @@ pub fn schedule_facts(
     failed: &[Micros],
     paused: bool,
 ) -> Result<ScheduleFacts> {
-    let backups = catalogue.backups_of(server);
+    // A dump of last year is no backup of today.
+    let mut backups = catalogue.backups_of(server);
+    backups.retain(|backup| !is_imported(backup));
     let mut bases: Vec<Taken> =
         backups.iter().map(|b| Taken { started: b.started_us, finished: b.finished_us }).collect();
     bases.sort_by_key(|b| b.started);

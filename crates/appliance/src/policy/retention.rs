@@ -29,8 +29,17 @@ pub struct Point<Id> {
     pub bad: bool,
     /// Not to be forgotten until it is released.
     pub held: bool,
+    /// Taken by no schedule, but imported: it stands in for no other one, and no window is counted from it.
+    pub imported: bool,
     /// Not to be forgotten before this moment, whatever the policy says.
     pub keep_until: Option<Micros>,
+}
+
+impl<Id> Point<Id> {
+    /// May it be the one that is kept in the place of others?
+    fn stands_in(&self) -> bool {
+        !self.bad && !self.imported
+    }
 }
 
 /// An unbroken stretch of log.
@@ -168,7 +177,8 @@ fn window_begin<Id>(
     if policy.window.0 == 0 {
         return None;
     }
-    let ends = points.iter().map(|p| p.finished).chain(intervals.iter().map(|i| i.until));
+    let ends =
+        points.iter().filter(|p| !p.imported).map(|p| p.finished).chain(intervals.iter().map(|i| i.until));
     let end = ends.max().unwrap_or(now).min(now);
     Some(end.saturating_sub(policy.window.0).saturating_sub(DAY.0))
 }
@@ -187,7 +197,7 @@ fn mark<Id>(
     };
     let begin = window_begin(policy, points, intervals, now);
     for (at, point) in points.iter().enumerate() {
-        if begin.is_none_or(|begin| point.finished > begin) {
+        if !point.imported && begin.is_none_or(|begin| point.finished > begin) {
             add(at, Reason::Window);
         }
         if point.held {
@@ -201,7 +211,7 @@ fn mark<Id>(
     if let Some(begin) = begin {
         let before = |p: &Point<Id>| p.finished <= begin;
         // Folders, and whoever has no log: as it was at the last base.
-        newest(&|p| before(p) && !p.bad)
+        newest(&|p| before(p) && p.stands_in())
             .or_else(|| newest(&before))
             .iter()
             .for_each(|&at| add(at, Reason::Anchor));
@@ -209,17 +219,17 @@ fn mark<Id>(
             if interval.until >= begin {
                 let inside = |p: &Point<Id>| before(p) && p.interval == Some(index);
                 // A bad one is no base: with it goes the one that a restore would take in its place.
-                newest(&|p| inside(p) && !p.bad).iter().for_each(|&at| add(at, Reason::Anchor));
+                newest(&|p| inside(p) && p.stands_in()).iter().for_each(|&at| add(at, Reason::Anchor));
             }
         }
     }
     // A proof is not given up for a base that nobody has tried.
-    newest(&|p| p.proved && !p.bad).iter().for_each(|&at| add(at, Reason::NewestProved));
+    newest(&|p| p.proved && p.stands_in()).iter().for_each(|&at| add(at, Reason::NewestProved));
     // Something is always left.
-    newest(&|p| !p.bad).iter().for_each(|&at| add(at, Reason::Last));
+    newest(&|p| p.stands_in()).iter().for_each(|&at| add(at, Reason::Last));
 
     let Keep { last, daily, weekly, monthly, yearly } = policy.keep;
-    let good = || points.iter().enumerate().rev().filter(|(_, p)| !p.bad);
+    let good = || points.iter().enumerate().rev().filter(|(_, p)| p.stands_in());
     if let Some(last) = last {
         good().take(count(last)).for_each(|(at, _)| add(at, Reason::Last));
     }
@@ -280,7 +290,7 @@ impl Period {
 /// the day it is taken, so a promise once made is never moved to another base.
 fn firsts<Id>(points: &[Point<Id>], zone: &TimeZone, period: Period) -> Vec<usize> {
     let mut firsts: Vec<(Date, usize)> = Vec::new();
-    for (at, point) in points.iter().enumerate().filter(|(_, p)| !p.bad) {
+    for (at, point) in points.iter().enumerate().filter(|(_, p)| p.stands_in()) {
         let Some(begin) = date(zone, point.finished).map(|d| period.begin(d)) else { continue };
         if firsts.last().is_none_or(|(last, _)| *last != begin) {
             firsts.push((begin, at));

@@ -163,6 +163,7 @@ impl Life {
             proved: self.random.below(9) == 0,
             bad: self.faults && self.random.below(40) == 0,
             held: self.random.below(200) == 0,
+            imported: false,
             keep_until: (self.random.below(100) == 0)
                 .then(|| self.now + self.random.span(A_DAY, 400 * A_DAY)),
         };
@@ -330,6 +331,7 @@ fn a_ten_year_promise_is_kept_for_ten_years() {
         proved: false,
         bad: false,
         held: false,
+        imported: false,
         keep_until: None,
     };
     let mut points: Vec<Point<i64>> = Vec::new();
@@ -439,6 +441,7 @@ fn a_server_that_is_gone_keeps_its_last_chain() {
         proved: false,
         bad: false,
         held: false,
+        imported: false,
         keep_until: None,
     };
     let points: Vec<_> = (0..30).map(|n| point(n, i64::from(n))).collect();
@@ -461,6 +464,7 @@ fn what_a_longer_policy_keeps_stays_while_its_grace_runs() {
             proved: false,
             bad: false,
             held: false,
+            imported: false,
             keep_until: None,
         })
         .collect();

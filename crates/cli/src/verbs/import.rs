@@ -19,6 +19,7 @@ pub(super) fn import(common: &Common, output: Output, wanted: &Import) -> std::r
         engine_dir: wanted.engine_dir.clone(),
         scratch: wanted.scratch.as_deref().map(absolute).transpose()?,
         note: wanted.note.clone(),
+        whole: wanted.whole,
     };
     let dump = absolute(&wanted.dump)?;
     let catalogue = open(common)?;

@@ -260,6 +260,84 @@ fn a_table_restore_has_what_the_whole_restore_has_of_those_tables(engine: Engine
     none(&["--table", "shop.copied"], &["needs shop.parts", "Add --table shop.parts"]);
 }
 
+fn what_can_not_be_told_is_refused_by_name_and_proves_nothing_of_the_backup(engine: Engine) {
+    let bed = Bed::new(engine, &[]);
+    bed.server.run(&[
+        "CREATE DATABASE shop",
+        "CREATE TABLE shop.wanted (id INT PRIMARY KEY, n INT)",
+        "CREATE TABLE shop.parent (id INT PRIMARY KEY)",
+        "CREATE TABLE shop.child (id INT PRIMARY KEY, FOREIGN KEY (id) REFERENCES shop.parent (id))",
+        "CREATE VIEW shop.front AS SELECT id, n FROM shop.wanted",
+        "INSERT INTO shop.wanted VALUES (1, 1)",
+    ]);
+    if engine == Engine::MariaDb {
+        bed.server.run(&[
+            "CREATE SEQUENCE shop.counter",
+            "CREATE TABLE shop.numbered (id INT DEFAULT NEXTVAL(shop.counter), v INT)",
+            "INSERT INTO shop.numbered (v) VALUES (7)",
+        ]);
+    }
+    bed.backup();
+    let programs = engine.dir();
+    let restore = |into: &str, more: &[&str]| {
+        let into = bed.text(into);
+        let common = [
+            "restore",
+            "shop",
+            "--engine-dir",
+            programs.to_str().unwrap(),
+            "--to",
+            "latest",
+            "--into",
+            &into,
+        ];
+        bed.user.run(&[&common, more].concat())
+    };
+    let none = |tables: &[&str], more: &[&str]| {
+        let outcome = restore("none", tables);
+        assert!(!bed.path("none").exists(), "{}", outcome.stderr);
+        refused(outcome, 2, more);
+    };
+    none(&["--database", "shpo"], &["database shpo does not exist"]);
+    none(&["--table", "shop.wanted:mysql.wanted"], &["mysql is the server's own"]);
+    let mut tables = vec!["--table", "shop.wanted"];
+    if engine == Engine::MariaDb {
+        none(&["--table", "shop.child:shop.parent"], &["would both be called shop.parent"]);
+        none(
+            &["--database", "shop", "--table", "shop.wanted:child"],
+            &["shop.wanted can't be called shop.child", "already"],
+        );
+        none(&["--table", "shop.numbered"], &["Add --table shop.counter"]);
+        tables.extend(["--table", "shop.numbered", "--table", "shop.counter"]);
+    }
+    restore("some", &tables).accepted();
+    let list = bed.user.run(&["list", "--json"]).accepted().json();
+    assert!(!list.to_string().contains("\"proved\""), "a part proves no backup: {list}");
+
+    // Whoever has neither the view nor its rows can't know that this changes them.
+    let mut conn = bed.server.root();
+    conn.execute("SET SESSION binlog_format = 'STATEMENT'").unwrap();
+    conn.execute("UPDATE shop.front SET n = n + 1").unwrap();
+    if engine == Engine::MariaDb {
+        none(&tables, &["UPDATE shop.front", "can't be told", "Restore the whole server"]);
+    }
+    refused(
+        restore("some", &[&tables[..], &["--continue"]].concat()),
+        2,
+        &["UPDATE shop.front", "can't be told"],
+    );
+}
+
+#[test]
+fn what_can_not_be_told_of_mysql_is_refused_by_name_and_proves_nothing_of_the_backup() {
+    what_can_not_be_told_is_refused_by_name_and_proves_nothing_of_the_backup(Engine::MySql);
+}
+
+#[test]
+fn what_can_not_be_told_of_mariadb_is_refused_by_name_and_proves_nothing_of_the_backup() {
+    what_can_not_be_told_is_refused_by_name_and_proves_nothing_of_the_backup(Engine::MariaDb);
+}
+
 #[test]
 fn a_table_restore_of_mysql_has_what_the_whole_restore_has_of_those_tables() {
     a_table_restore_has_what_the_whole_restore_has_of_those_tables(Engine::MySql);

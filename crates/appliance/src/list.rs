@@ -52,15 +52,28 @@ pub(crate) fn learned(catalogue: &Catalogue, backup: &BackupRecord) -> Coordinat
     exact.map_or_else(|| backup.coordinates.clone(), Coordinates::Exact)
 }
 
+/// What the newest restore of the whole backup said of it.
 pub(crate) fn newest_proof(catalogue: &Catalogue, backup: &BackupRecord) -> Option<String> {
     let records = catalogue.repository.records();
     records.iter().rev().find_map(|stamped| match &stamped.record {
         Record::Report(report) if report.backup == backup.id => {
-            let json: serde_json::Value = serde_json::from_slice(&report.json).ok()?;
-            Some(if json.get("proved")?.as_bool()? { "proved" } else { "failed" }.to_owned())
+            proof_of_the_whole(&serde_json::from_slice(&report.json).ok()?)
         }
         _ => None,
     })
+}
+
+/// What a restore's report says of the backup as a whole: nothing if it restored some tables alone.
+fn proof_of_the_whole(report: &serde_json::Value) -> Option<String> {
+    if is_of_a_part(report) {
+        return None;
+    }
+    Some(if report.get("proved")?.as_bool()? { "proved" } else { "failed" }.to_owned())
+}
+
+/// Is this the report of a restore of some tables?
+pub(crate) fn is_of_a_part(report: &serde_json::Value) -> bool {
+    report.pointer("/plan/part").is_some_and(|part| !part.is_null())
 }
 
 fn source_words(source: SourceKind) -> &'static str {
@@ -80,5 +93,25 @@ pub(crate) fn position_words(at: &Position) -> String {
         (true, _) => gtid,
         (false, true) => format!("{}:{}", at.file, at.offset),
         (false, false) => format!("{}:{} ({gtid})", at.file, at.offset),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_restore_of_some_tables_proves_and_condemns_no_backup() {
+        let says = |proved: bool, plan: serde_json::Value| {
+            proof_of_the_whole(&json!({"proved": proved, "plan": plan}))
+        };
+        for proved in [true, false] {
+            assert_eq!(says(proved, json!({"part": {"wanted": "table shop.t"}})), None);
+        }
+        for whole in [json!({}), json!({"part": null})] {
+            assert_eq!(says(true, whole.clone()).as_deref(), Some("proved"));
+            assert_eq!(says(false, whole).as_deref(), Some("failed"));
+        }
     }
 }

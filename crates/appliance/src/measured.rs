@@ -59,7 +59,7 @@ pub struct EstimateView {
     pub leaves_out: Option<String>,
 }
 
-/// The reports of the server's restores and drills, newest first.
+/// The reports of the server's restores and drills, newest first; those of some tables alone left out.
 #[must_use]
 pub fn measured(catalogue: &Catalogue, server: &ServerRecord) -> Vec<Measured> {
     let records = catalogue.repository.records();
@@ -77,6 +77,10 @@ pub fn measured(catalogue: &Catalogue, server: &ServerRecord) -> Vec<Measured> {
 }
 
 fn read(json: &Value, at: Micros, kind: &str) -> Option<Measured> {
+    // Its figures are of other work: a part of the files, and a log that was read for more than was replayed.
+    if crate::list::is_of_a_part(json) {
+        return None;
+    }
     let number = |pointer: &str| json.pointer(pointer).and_then(Value::as_u64);
     let seconds = |name: &str| json.pointer(&format!("/seconds/{name}")).and_then(Value::as_f64);
     let text = |pointer: &str| json.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
@@ -152,6 +156,17 @@ mod tests {
             total_seconds: lay_out + replay + other,
             whole: true,
         }
+    }
+
+    #[test]
+    fn a_restore_of_some_tables_measures_nothing() {
+        let mut json = serde_json::json!({
+            "plan": {"target": "latest", "base": "b", "bytes": 7, "part": null}, "proved": true,
+            "seconds": {"lay_out": 1.0, "replay": 1.0, "recover": 1.0, "restart": 1.0, "prove": 1.0, "total": 5.0},
+        });
+        assert!(read(&json, 0, "restore").is_some());
+        json["plan"]["part"] = serde_json::json!({"wanted": "table shop.t"});
+        assert!(read(&json, 0, "restore").is_none());
     }
 
     #[test]

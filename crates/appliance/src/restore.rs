@@ -575,10 +575,10 @@ fn free_port() -> Result<u16> {
         .map_err(|error| Error::failed(format!("There is no free port on 127.0.0.1: {error}.")))
 }
 
-/// Keeps the report, and where the backup stands exactly if that was learned.
+/// Keeps the report, and where the backup stands exactly if that was learned by recovering all of it.
 fn keep(catalogue: &Catalogue, backup: &BackupRecord, restored: &Restored, kind: &str) -> Result<()> {
     keep_report(catalogue, backup, &restored.report, kind)?;
-    if let Some(position) = &restored.exact {
+    if let (Some(position), None) = (&restored.exact, &restored.report.plan.part) {
         let learned = Record::CoordinatesLearned { backup: backup.id, position: position.clone() };
         catalogue.repository.append(learned).map_err(|e| catalogue.store_error(e))?;
     }

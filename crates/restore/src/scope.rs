@@ -13,7 +13,7 @@
 //! restored with tables, and triggers are. What can't be told apart (a statement that drags rows of a table that is
 //! not restored into one that is) is refused by name before anything is changed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use holdfast_binlog::tables::TableKey;
 use serde::{Deserialize, Serialize};
@@ -62,6 +62,12 @@ pub struct Scope {
     parents: BTreeSet<(String, String)>,
     /// The source takes names in any case for the same.
     fold: bool,
+    /// Triggers, views and functions that the base has; none: not counted yet.
+    #[serde(default)]
+    programs: Option<u64>,
+    /// Tables that were asked for and that the log has renamed since, to others that are restored.
+    #[serde(default)]
+    moved: BTreeSet<(String, String)>,
 }
 
 impl Scope {
@@ -69,6 +75,7 @@ impl Scope {
     pub fn new(wanted: &Wanted, base: &dyn Base) -> Result<Self> {
         let fold = base.fact("lower_case_table_names").is_some_and(|value| value != "0");
         let mut scope = Self { fold, ..Self::default() };
+        scope.refuse_own(wanted)?;
         for name in &wanted.databases {
             files::encoded(name)?;
             scope.databases.insert(scope.folded(name));
@@ -78,12 +85,95 @@ impl Scope {
             files::encoded(&table.table)?;
             scope.tables.insert(scope.pair(table));
         }
+        scope.refuse_names(wanted, |_| false)?;
         Ok(scope)
+    }
+
+    /// The server's own databases are as in the backup, and no table goes there.
+    fn refuse_own(&self, wanted: &Wanted) -> Result<()> {
+        const OWN: [&str; 4] = ["mysql", "sys", "information_schema", "performance_schema"];
+        let tables = wanted.tables.iter().chain(wanted.renamed.iter().map(|(_, to)| to));
+        let mut databases = wanted.databases.iter().chain(tables.map(|table| &table.database));
+        match databases.find(|name| OWN.iter().any(|own| own.eq_ignore_ascii_case(name))) {
+            Some(name) => Err(Error::Tables(format!(
+                "the database {name} is the server's own: no table of it is restored alone, and none gets a name in it. \
+                 Restore the whole server"
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// An error if two tables would end with one name. `exists`: tables that are there for another reason than that they
+    /// were named.
+    pub(crate) fn refuse_names(&self, wanted: &Wanted, exists: impl Fn(&TableKey) -> bool) -> Result<()> {
+        let mut ends: BTreeMap<(String, String), (String, String)> = BTreeMap::new();
+        let mut new_names = BTreeMap::new();
+        for (from, to) in &wanted.renamed {
+            if new_names.insert(self.pair(from), to).is_some_and(|other| !self.same(other, to)) {
+                return Err(Error::Tables(format!("the table {from} can't get two names")));
+            }
+        }
+        for own in self.tables.iter().chain(&self.parents) {
+            let end = new_names.get(own).map_or_else(|| own.clone(), |to| self.pair(to));
+            if let Some(other) = ends.insert(end.clone(), own.clone()) {
+                return Err(Error::Tables(format!(
+                    "the tables {}.{} and {}.{} would both be called {}.{}: give one of them another name",
+                    other.0, other.1, own.0, own.1, end.0, end.1
+                )));
+            }
+        }
+        for (from, to) in &wanted.renamed {
+            let stays = self.contains(to) && !new_names.contains_key(&self.pair(to));
+            if stays && !self.same(from, to) && exists(to) {
+                return Err(Error::Tables(format!(
+                    "the table {from} can't be called {to}: there is such a table already. Give it another name"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// A key as the source compares it.
+    pub(crate) fn key(&self, table: &TableKey) -> TableKey {
+        let (database, table) = self.pair(table);
+        TableKey { database, table }
+    }
+
+    /// The databases that were asked for as a whole.
+    pub(crate) fn whole_databases(&self) -> impl Iterator<Item = &str> {
+        self.databases.iter().map(String::as_str)
+    }
+
+    /// Keeps how many triggers, views and functions the base has: what is needed when the restore goes on.
+    pub(crate) fn set_programs(&mut self, programs: u64) {
+        self.programs = Some(programs);
+    }
+
+    /// Triggers, views and functions of the base; as many as can be where nobody counted.
+    pub(crate) fn programs(&self) -> u64 {
+        self.programs.unwrap_or(u64::MAX)
+    }
+
+    /// Tables that have another name at the end of the log.
+    pub(crate) fn set_moved(&mut self, moved: impl Iterator<Item = TableKey>) {
+        self.moved = moved.map(|table| self.pair(&table)).collect();
+    }
+
+    /// The tables that were asked for and have to be there at the end but are not among `there`.
+    pub(crate) fn missing<'t>(&self, there: impl IntoIterator<Item = &'t TableKey>) -> Vec<String> {
+        let there: BTreeSet<(String, String)> = there.into_iter().map(|table| self.pair(table)).collect();
+        let missing = self.tables.iter().filter(|own| !there.contains(own) && !self.moved.contains(own));
+        missing.map(|(database, table)| format!("the table {database}.{table} is not there")).collect()
     }
 
     /// Are these the same table on the source?
     pub(crate) fn same(&self, one: &TableKey, other: &TableKey) -> bool {
         self.pair(one) == self.pair(other)
+    }
+
+    /// Are these the same database on the source?
+    pub(crate) fn same_name(&self, one: &str, other: &str) -> bool {
+        self.folded(one) == self.folded(other)
     }
 
     fn folded(&self, name: &str) -> String {
@@ -159,6 +249,7 @@ pub fn narrow(
     log: &dyn crate::seam::Log,
 ) -> Result<()> {
     let paths = base.paths().map_err(Error::Base)?;
+    files::refuse_elsewhere(&paths)?;
     let (files, bytes) = files::selected(scope, &paths).1;
     let survey = match plan.log {
         Some(range) => filter::survey(&filter::Whole { log, range }, scope)?,
@@ -191,4 +282,75 @@ pub fn narrow(
     );
     plan.part = Some(part);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(text: &str) -> TableKey {
+        let (database, table) = text.split_once('.').unwrap();
+        TableKey { database: database.to_owned(), table: table.to_owned() }
+    }
+
+    /// What is said of tables that are asked for under these names, with a parent that came along.
+    fn said(tables: &[(&str, &str)], fold: bool, exists: bool) -> String {
+        let mut wanted = Wanted::default();
+        let mut scope = Scope { fold, ..Scope::default() };
+        for (from, to) in tables {
+            wanted.tables.push(key(from));
+            scope.tables.insert(scope.pair(&key(from)));
+            if from != to {
+                wanted.renamed.push((key(from), key(to)));
+            }
+        }
+        scope.add_parent(&key("shop.parent"));
+        let refused = scope.refuse_own(&wanted).and_then(|()| scope.refuse_names(&wanted, |_| exists));
+        refused.err().map_or_else(String::new, |error| error.to_string())
+    }
+
+    #[test]
+    fn no_two_tables_end_with_one_name_and_none_in_the_servers_own_databases() {
+        assert_eq!(said(&[("shop.a", "shop.b"), ("shop.b", "shop.a")], false, true), "", "they change names");
+        assert_eq!(said(&[("shop.a", "shop.A")], false, true), "");
+        for tables in [
+            &[("shop.a", "shop.c"), ("shop.b", "shop.c")][..],
+            &[("shop.a", "shop.b"), ("shop.b", "shop.b")],
+            &[("shop.a", "shop.parent")],
+        ] {
+            assert!(said(tables, false, false).contains("would both be called"), "{tables:?}");
+        }
+        assert!(said(&[("shop.a", "shop.b"), ("shop.a", "shop.c")], false, false).contains("two names"));
+        assert_eq!(said(&[("shop.a", "shop.X"), ("shop.b", "shop.x")], false, false), "");
+        assert!(said(&[("shop.a", "shop.X"), ("shop.b", "shop.x")], true, false).contains("both"));
+        for own in ["mysql", "sys", "information_schema", "Performance_Schema"] {
+            assert!(said(&[("shop.a", &format!("{own}.a"))], false, false).contains("server's own"), "{own}");
+            let own = format!("{own}.user");
+            assert!(said(&[(&own, &own)], false, false).contains("server's own"), "{own}");
+        }
+    }
+
+    #[test]
+    fn a_table_of_a_database_that_is_restored_is_not_written_over() {
+        let scope = Scope {
+            tables: [("shop".to_owned(), "a".to_owned())].into(),
+            databases: ["shop".to_owned()].into(),
+            ..Scope::default()
+        };
+        let wanted = Wanted { renamed: vec![(key("shop.a"), key("shop.b"))], ..Wanted::default() };
+        let there = |table: &TableKey| *table == key("shop.b");
+        assert!(scope.refuse_names(&wanted, there).unwrap_err().to_string().contains("already"));
+        scope.refuse_names(&wanted, |_| false).unwrap();
+    }
+
+    #[test]
+    fn tables_that_are_not_there_at_the_end_are_named() {
+        let mut scope = Scope { fold: true, ..Scope::default() };
+        for table in ["shop.a", "shop.b", "shop.c"] {
+            scope.tables.insert(scope.pair(&key(table)));
+        }
+        scope.set_moved([key("Shop.B")].into_iter());
+        assert_eq!(scope.missing(&[key("shop.A")]), ["the table shop.c is not there"]);
+        assert_eq!(scope.programs(), u64::MAX, "nobody counted");
+    }
 }

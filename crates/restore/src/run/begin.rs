@@ -30,7 +30,7 @@ impl Restore<'_, '_> {
         // Before anything is dropped: a DROP removes the table's file wherever the dictionary says that it is.
         elsewhere::refuse(&mut conn, self.folder)?;
         if let Some(scope) = self.scope.clone() {
-            self.refuse_or_forget_others(&mut conn, &scope)?;
+            self.refuse_or_forget_others(&mut conn, Scope::clone(&scope))?;
         }
         let held = recovered::check(base.coordinates(), &found, self.gtid_flavor())?;
         self.request.watch.step(Step::Inspect);
@@ -72,14 +72,18 @@ impl Restore<'_, '_> {
 
     /// Last look before anything is changed: is every table there that was asked for, and can the log be replayed for
     /// these tables alone? Then everything else goes.
-    fn refuse_or_forget_others(&self, conn: &mut Conn, scope: &Scope) -> Result<()> {
+    fn refuse_or_forget_others(&mut self, conn: &mut Conn, mut scope: Scope) -> Result<()> {
         let request = self.request;
-        let survey = match (request.plan.log, request.log) {
-            (Some(range), Some(log)) => filter::survey(&filter::Whole { log, range }, scope)?,
-            _ => filter::Survey::default(),
-        };
-        survey.refuse_unclear(scope::server::programs(conn)?)?;
+        // MariaDB's views, and triggers of tables of other engines than InnoDB, are not laid out: their files tell of them.
+        let paths = request.base.paths().map_err(Error::Base)?;
+        scope.set_programs(scope::server::programs(conn)?.saturating_add(scope::files::programs(&paths)));
+        let survey = self.survey(&mut scope)?;
         let there = scope::server::tables(conn)?;
+        let databases = scope::server::databases(conn)?;
+        for name in scope.whole_databases() {
+            let in_base = databases.iter().any(|found| scope.same_name(found, name));
+            survey.refuse_no_database(name, in_base, &request.plan.target)?;
+        }
         for table in scope.named() {
             survey.refuse_gone(&table, &request.plan.target)?;
             if !there.iter().any(|found| scope.same(found, &table)) && !survey.makes(&table) {
@@ -89,18 +93,37 @@ impl Restore<'_, '_> {
                 )));
             }
         }
+        if let Some(wanted) = request.tables {
+            scope.refuse_names(wanted, |table| {
+                survey.makes(&scope.key(table)) || there.iter().any(|found| scope.same(found, table))
+            })?;
+        }
         for (from, to) in request.tables.iter().flat_map(|wanted| &wanted.renamed) {
-            if from.database != to.database
-                && (survey.triggers(from) || scope::server::has_triggers(conn, from)?)
-            {
-                return Err(Error::Tables(format!(
-                    "the table {from} has triggers, and a server moves no such table to another database: give it a new name in \
-                     {}",
-                    from.database
-                )));
+            if !scope.same_name(&from.database, &to.database) && scope::server::has_triggers(conn, from)? {
+                return Err(has_triggers(from));
             }
         }
-        scope::server::forget_others(conn, scope)
+        scope::server::refuse_sequences(conn, &scope, &there)?;
+        scope::server::forget_others(conn, &scope)?;
+        self.scope = Some(Arc::new(scope));
+        Ok(())
+    }
+
+    /// Reads the log for the tables, and refuses what can't be replayed for them alone.
+    fn survey(&self, scope: &mut Scope) -> Result<filter::Survey> {
+        let request = self.request;
+        let survey = match (request.plan.log, request.log) {
+            (Some(range), Some(log)) => filter::survey(&filter::Whole { log, range }, scope)?,
+            _ => filter::Survey::default(),
+        };
+        survey.refuse_unclear(scope.programs())?;
+        for (from, to) in request.tables.iter().flat_map(|wanted| &wanted.renamed) {
+            if !scope.same_name(&from.database, &to.database) && survey.triggers(&scope.key(from)) {
+                return Err(has_triggers(from));
+            }
+        }
+        scope.set_moved(survey.moved());
+        Ok(survey)
     }
 
     /// Starts the server of a restore that goes on. Nothing is touched before it is known that it can.
@@ -118,6 +141,13 @@ impl Restore<'_, '_> {
             return Err(self.backwards()?);
         }
         summary.check()?;
+        if let Some(mut scope) = self.scope.as_deref().cloned() {
+            let survey = self.survey(&mut scope)?;
+            for name in scope.whole_databases() {
+                survey.refuse_no_database(name, true, &self.request.plan.target)?;
+            }
+            self.scope = Some(Arc::new(scope));
+        }
         self.target.go_on(marker)?;
         self.request.watch.step(Step::Recover);
         let started = Instant::now();
@@ -221,6 +251,13 @@ impl Restore<'_, '_> {
         options.extra_args.extend(more.iter().cloned());
         Ok(PrivateServer::start_while(options, &|| !self.request.watch.cancelled())?)
     }
+}
+
+fn has_triggers(table: &TableKey) -> Error {
+    Error::Tables(format!(
+        "the table {table} has triggers, and a server moves no such table to another database: give it a new name in {}",
+        table.database
+    ))
 }
 
 /// Tables that a clone made without their rows. The source names only those that the backup's account may see.

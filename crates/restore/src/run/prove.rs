@@ -9,6 +9,8 @@ use crate::error::Result;
 use crate::progress::Progress;
 use crate::proof::{self, Evidence};
 use crate::range::RangeLog;
+use crate::report::Check;
+use crate::scope;
 use crate::tally::Tally;
 use crate::tuning;
 
@@ -30,6 +32,11 @@ impl Restore<'_, '_> {
         let proving = Instant::now();
         let end = Catalog::read(&mut conn, false)?;
         self.report.tables = end.tables.len() as u64;
+        if let Some(scope) = &self.scope {
+            let missing = scope.missing(&scope::server::tables(&mut conn)?);
+            let detail = "every table that was asked for by name is there".to_owned();
+            self.report.checks.push(Check::new("tables-asked-for", detail, missing, Vec::new()));
+        }
         let tally = match log {
             Some(log) => {
                 let mut tally = Tally::new(&progress.before, &end, progress.held.executed.as_ref());

@@ -50,6 +50,36 @@ pub(crate) fn selected(scope: &Scope, paths: &[(Vec<u8>, u64)]) -> (BTreeSet<Vec
     (chosen, (files, bytes))
 }
 
+/// An error if MariaDB's base has a table whose file lies outside of the data directory: a `.isl` says where.
+pub(crate) fn refuse_elsewhere(paths: &[(Vec<u8>, u64)]) -> Result<()> {
+    match paths.iter().find(|(path, _)| path.ends_with(b".isl")) {
+        Some((path, _)) => Err(Error::Tables(format!(
+            "{} says that a table's file lies outside of the data directory (DATA DIRECTORY), where a restored server may \
+             touch nothing. Move that table into the data directory on the source and take a new backup",
+            String::from_utf8_lossy(path)
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// Views and tables with triggers of MariaDB's base, by its files: a definition without a file of any engine is a view's
+/// (or that of a table that keeps no rows on the disk, which can't be told), and triggers have one for their table.
+pub(crate) fn programs(paths: &[(Vec<u8>, u64)]) -> u64 {
+    let mut of_tables: BTreeSet<(&[u8], &[u8])> = BTreeSet::new();
+    let (mut definitions, mut programs) = (Vec::new(), 0_u64);
+    let parts = paths.iter().filter_map(|(path, _)| split(path));
+    for (folder, name) in parts.filter(|(folder, _)| !OWN.contains(folder)) {
+        let (stem, rest) = table(name);
+        match rest {
+            b".TRG" => programs += 1,
+            b".frm" => definitions.push((folder, stem)),
+            b".TRN" => {}
+            _ => drop(of_tables.insert((folder, stem))),
+        }
+    }
+    programs + definitions.iter().filter(|table| !of_tables.contains(*table)).count() as u64
+}
+
 /// Folders of the base, those of databases that nothing is laid out of included: a server drops a database with its folder.
 pub(crate) fn folders(paths: &[(Vec<u8>, u64)]) -> BTreeSet<&[u8]> {
     paths.iter().filter_map(|(path, _)| Some(split(path)?.0)).collect()
@@ -213,6 +243,33 @@ mod tests {
             "shop/x.TRN",
         ];
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn views_and_triggers_are_told_by_files_also_where_they_are_not_laid_out() {
+        let of = |paths: &[&str]| {
+            programs(&paths.iter().map(|path| (path.as_bytes().to_vec(), 1)).collect::<Vec<_>>())
+        };
+        let tables = [
+            "shop/a.frm",
+            "shop/a.ibd",
+            "shop/p.frm",
+            "shop/p.par",
+            "shop/p#P#p0.ibd",
+            "shop/m.frm",
+            "shop/m.MAD",
+        ];
+        assert_eq!(of(&tables), 0);
+        assert_eq!(of(&["sys/version.frm", "mysql/user.frm", "shop/db.opt"]), 0);
+        assert_eq!(of(&["shop/a.frm", "other/a.ibd"]), 1, "a view called as a table of another database");
+        assert_eq!(of(&["shop/m.frm", "shop/m.MYD", "shop/m.TRG", "shop/x.TRN"]), 1);
+    }
+
+    #[test]
+    fn a_table_whose_file_lies_elsewhere_is_named() {
+        let error = refuse_elsewhere(&[(b"shop/far.isl".to_vec(), 1)]).unwrap_err().to_string();
+        assert!(error.contains("shop/far.isl"), "{error}");
+        refuse_elsewhere(&[(b"shop/isl.ibd".to_vec(), 1)]).unwrap();
     }
 
     #[test]

@@ -92,6 +92,10 @@ pub(crate) struct Survey {
     pub(crate) bytes: u64,
     /// The last statement that made or dropped each table that is restored: was it made, and the words for where.
     last: BTreeMap<TableKey, (bool, String)>,
+    /// Databases, in the same way.
+    databases: BTreeMap<String, (bool, String)>,
+    /// Tables that got another name.
+    moved: BTreeSet<TableKey>,
     /// A statement that changed rows and was left out because it names no table that is restored: right only where
     /// nothing but names tells what a statement changes.
     by_name: Option<String>,
@@ -124,7 +128,25 @@ impl Survey {
         }
     }
 
-    /// Does the log make triggers of this table?
+    /// An error if a database that was asked for is gone at the target, or was never there.
+    pub(crate) fn refuse_no_database(&self, name: &str, in_base: bool, target: &str) -> Result<()> {
+        match self.databases.get(name) {
+            Some((false, at)) => Err(Error::Tables(format!(
+                "the database {name} does not exist at {target}: it was dropped by {at}. Restore to a moment before that"
+            ))),
+            None if !in_base => Err(Error::Tables(format!(
+                "the database {name} does not exist at {target}: it is not in the backup, and nothing up to there makes it"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Tables that have another name at the end.
+    pub(crate) fn moved(&self) -> impl Iterator<Item = TableKey> + '_ {
+        self.moved.iter().cloned()
+    }
+
+    /// Does the log make triggers of this table? The name as the source compares it.
     pub(crate) fn triggers(&self, table: &TableKey) -> bool {
         self.triggered.contains(table)
     }
@@ -584,8 +606,10 @@ fn definition(told: &Told<'_>, scope: &Scope, survey: &mut Survey) -> Result<Fat
             if !scope.hosts(&name) {
                 return Ok(Fate::LeftOut);
             }
-            if statement.action == Action::Drop {
-                survey.database_gone(&name, scope, &told.words());
+            match statement.action {
+                Action::Drop => survey.database_gone(&name, scope, &told.words()),
+                Action::Create => drop(survey.databases.insert(scope.folded(&name), (true, told.words()))),
+                _ => {}
             }
             return told.needed(scope);
         }
@@ -606,7 +630,7 @@ fn definition(told: &Told<'_>, scope: &Scope, survey: &mut Survey) -> Result<Fat
     }
     if statement.object == Object::Trigger {
         survey.programs = true;
-        survey.triggered.extend(keys.iter().cloned());
+        survey.triggered.extend(keys.iter().map(|key| scope.key(key)));
     }
     let needs = statement::needs(told.text, told.sql_mode);
     let takes: Vec<TableKey> = needs.takes.iter().map(|name| told.key(name)).collect();
@@ -654,7 +678,7 @@ fn definition(told: &Told<'_>, scope: &Scope, survey: &mut Survey) -> Result<Fat
             );
         }
     }
-    survey.note(told, &keys, renames);
+    survey.note(told, &keys.iter().map(|key| scope.key(key)).collect::<Vec<_>>(), renames);
     if statement.action == Action::Drop && needed.len() < keys.len() {
         let kind = if statement.object == Object::Sequence { "SEQUENCE" } else { "TABLE" };
         let exists = if statement.conditional { "IF EXISTS " } else { "" };
@@ -684,6 +708,7 @@ fn dropped_trigger(told: &Told<'_>) -> TableKey {
 }
 
 impl Survey {
+    /// `keys`: as the source compares them.
     fn note(&mut self, told: &Told<'_>, keys: &[TableKey], renames: bool) {
         if !matches!(told.statement.object, Object::Table | Object::Sequence) {
             return;
@@ -691,9 +716,11 @@ impl Survey {
         let words = told.words();
         match told.statement.action {
             Action::Create => keys.iter().for_each(|key| {
+                self.moved.remove(key);
                 self.last.insert(key.clone(), (true, words.clone()));
             }),
             Action::Drop => keys.iter().for_each(|key| {
+                self.moved.remove(key);
                 self.last.insert(key.clone(), (false, words.clone()));
             }),
             _ if renames => {
@@ -701,6 +728,8 @@ impl Survey {
                     if let [from, to] = pair {
                         // Both are restored: whoever asks for the old name gets it under the new one.
                         self.last.remove(from);
+                        self.moved.remove(to);
+                        self.moved.insert(from.clone());
                         self.last.insert(to.clone(), (true, words.clone()));
                     }
                 }
@@ -710,6 +739,7 @@ impl Survey {
     }
 
     fn database_gone(&mut self, database: &str, scope: &Scope, words: &str) {
+        self.databases.insert(scope.folded(database), (false, words.to_owned()));
         for table in scope.named().filter(|table| scope.folded(&table.database) == scope.folded(database)) {
             self.last.insert(table, (false, words.to_owned()));
         }

@@ -77,6 +77,60 @@ pub(crate) fn programs(conn: &mut Conn) -> Result<u64> {
     Ok(count.and_then(|text| text.parse().ok()).unwrap_or(u64::MAX))
 }
 
+/// An error if a default of MariaDB's tables takes its values from a sequence that is not restored.
+pub(crate) fn refuse_sequences(conn: &mut Conn, scope: &Scope, there: &BTreeSet<TableKey>) -> Result<()> {
+    if conn.server().flavor == Flavor::MySql {
+        return Ok(());
+    }
+    for table in there.iter().filter(|table| scope.contains(table)) {
+        let defaults = format!(
+            "SELECT COLUMN_DEFAULT FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = {} AND TABLE_NAME = {}",
+            as_text(&table.database),
+            as_text(&table.table)
+        );
+        for text in column(conn, defaults)? {
+            if let Some(sequence) =
+                sequences(&text, &table.database).into_iter().find(|key| !scope.contains(key))
+            {
+                return Err(Error::Tables(format!(
+                    "a default of the table {table} takes its values from the sequence {sequence}, which is not restored. \
+                     Add --table {sequence}, or restore the whole server"
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The sequences that a default names, as MariaDB writes it: ``nextval(`shop`.`s`)``. One that can't be read is `?`.
+fn sequences(default: &str, database: &str) -> Vec<TableKey> {
+    let mut found = Vec::new();
+    let lower = default.to_ascii_lowercase();
+    for call in ["nextval(", "lastval(", "setval("] {
+        for (at, _) in lower.match_indices(call) {
+            let mut rest = default.get(at + call.len()..).unwrap_or_default().trim_start();
+            let mut names = Vec::new();
+            while let Some((name, behind)) = rest.strip_prefix('`').and_then(|name| name.split_once('`')) {
+                names.push(name.to_owned());
+                rest = behind.strip_prefix('.').unwrap_or_default();
+            }
+            let mut names = names.into_iter();
+            let (database, table) = match (names.next(), names.next()) {
+                (Some(database), Some(table)) => (database, table),
+                (Some(table), None) => (database.to_owned(), table),
+                _ => (database.to_owned(), "?".to_owned()),
+            };
+            found.push(TableKey { database, table });
+        }
+    }
+    found
+}
+
+/// The databases of a server.
+pub(crate) fn databases(conn: &mut Conn) -> Result<Vec<String>> {
+    column(conn, "SELECT SCHEMA_NAME FROM information_schema.SCHEMATA".to_owned())
+}
+
 /// Has a table triggers?
 pub(crate) fn has_triggers(conn: &mut Conn, table: &TableKey) -> Result<bool> {
     let count = conn.query_text(format!(
@@ -154,14 +208,25 @@ pub(crate) fn tables(conn: &mut Conn) -> Result<BTreeSet<TableKey>> {
     Ok((0..rows.rows.len()).map(|row| TableKey { database: text(row, 0), table: text(row, 1) }).collect())
 }
 
+/// Does the server take names in any case for the same?
+fn folds(conn: &mut Conn) -> Result<bool> {
+    Ok(conn.query_text("SELECT @@GLOBAL.lower_case_table_names")?.is_some_and(|value| value != "0"))
+}
+
+fn has(there: &BTreeSet<TableKey>, table: &TableKey, fold: bool) -> bool {
+    let same = |one: &str, other: &str| one == other || fold && one.to_lowercase() == other.to_lowercase();
+    there.iter().any(|found| same(&found.database, &table.database) && same(&found.table, &table.table))
+}
+
 /// Gives tables their new names. Where one has it already, an earlier run gave it.
 pub(crate) fn rename(conn: &mut Conn, wanted: &Wanted) -> Result<()> {
-    let there = tables(conn)?;
+    let (there, fold) = (tables(conn)?, folds(conn)?);
     for (from, to) in &wanted.renamed {
-        if there.contains(to) && !there.contains(from) {
+        let (has_from, has_to) = (has(&there, from, fold), has(&there, to, fold));
+        if has_to && !has_from {
             continue;
         }
-        if there.contains(to) {
+        if has_to {
             return Err(Error::Tables(format!(
                 "the table {from} can't be called {to}: there is such a table already"
             )));
@@ -175,9 +240,9 @@ pub(crate) fn rename(conn: &mut Conn, wanted: &Wanted) -> Result<()> {
 
 /// Gives tables the names back that the log has for them, so that a restore can go on.
 pub(crate) fn unrename(conn: &mut Conn, wanted: &Wanted) -> Result<()> {
-    let there = tables(conn)?;
+    let (there, fold) = (tables(conn)?, folds(conn)?);
     for (from, to) in &wanted.renamed {
-        if there.contains(to) && !there.contains(from) {
+        if has(&there, to, fold) && !has(&there, from, fold) {
             conn.execute("SET SESSION sql_log_bin = 0")?;
             conn.execute(format!("RENAME TABLE {} TO {}", quoted_table(to), quoted_table(from)))?;
         }
@@ -188,6 +253,23 @@ pub(crate) fn unrename(conn: &mut Conn, wanted: &Wanted) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sequences_are_read_out_of_defaults() {
+        let of = |text: &str| sequences(text, "shop").iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(of("nextval(`other`.`s`)"), ["other.s"]);
+        assert_eq!(of("concat('x',nextval(`s`) + NEXTVAL(`shop`.`t`))"), ["shop.s", "shop.t"]);
+        assert_eq!(of("nextval(odd)"), ["shop.?"]);
+        assert_eq!(of("current_timestamp()"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn names_are_found_in_any_case_where_the_server_takes_them_for_the_same() {
+        let key = |table: &str| TableKey { database: "shop".to_owned(), table: table.to_owned() };
+        let there = BTreeSet::from([key("orders")]);
+        assert!(has(&there, &key("Orders"), true) && !has(&there, &key("Orders"), false));
+        assert!(!has(&there, &key("items"), true));
+    }
 
     #[test]
     fn names_of_files_are_read_as_people_write_them() {

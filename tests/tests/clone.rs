@@ -279,9 +279,9 @@ fn a_copy_that_is_called_off_or_fails_frees_the_server_at_once() {
         };
         writers.wait_for(50);
         let error = source_of(&server, 2).copy(&slow, &watch);
-        // REDO COPY can be over before anybody looks.
+        // PAGE COPY and REDO COPY can be over before anybody looks.
         let Err(error) = error else {
-            assert_eq!(stage, Stage::Redo);
+            assert_ne!(stage, Stage::Files, "it ended before its last file");
             continue;
         };
         let waited = watch.called_at.lock().unwrap().unwrap().elapsed();

@@ -606,25 +606,25 @@ pub struct Export {
     #[arg(long, value_name = "FILE", requires = "moment", num_args = 0..=1, default_missing_value = "-")]
     pub sql: Option<PathBuf>,
     /// Only this database in the script; may be given several times
-    #[arg(long, value_name = "DB", requires = "sql")]
+    #[arg(long, value_name = "DB", requires = "sql", conflicts_with_all = ["binlogs", "datadir", "tar"])]
     pub database: Vec<String>,
     /// Only this table or view in the script, with its triggers; may be given several times
-    #[arg(long, value_name = "DB.TABLE", requires = "sql")]
+    #[arg(long, value_name = "DB.TABLE", requires = "sql", conflicts_with_all = ["binlogs", "datadir", "tar"])]
     pub table: Vec<String>,
     /// Only definitions in the script
-    #[arg(long, requires = "sql", conflicts_with = "data_only")]
+    #[arg(long, requires = "sql", conflicts_with_all = ["binlogs", "datadir", "tar", "data_only"])]
     pub schema_only: bool,
     /// Only rows in the script
-    #[arg(long, requires = "sql")]
+    #[arg(long, requires = "sql", conflicts_with_all = ["binlogs", "datadir", "tar"])]
     pub data_only: bool,
     /// Accounts, roles and grants in the script, too
-    #[arg(long, requires = "sql", conflicts_with = "data_only")]
+    #[arg(long, requires = "sql", conflicts_with_all = ["binlogs", "datadir", "tar", "data_only"])]
     pub users: bool,
     /// Let the script set the GTIDs of the server that reads it; without this, they stand in a comment
-    #[arg(long, requires = "sql")]
+    #[arg(long, requires = "sql", conflicts_with_all = ["binlogs", "datadir", "tar"])]
     pub set_gtids: bool,
     /// Compress the script with zstd
-    #[arg(long, requires = "sql")]
+    #[arg(long, requires = "sql", conflicts_with_all = ["binlogs", "datadir", "tar"])]
     pub zstd: bool,
     /// Folder in which the server for --tar or --sql is restored, empty or absent; it is removed again. FILE.d without it
     #[arg(long, value_name = "DIR", requires = "packed")]

@@ -305,7 +305,7 @@ fn copy_error(catalogue: &Catalogue, server: &ServerRecord, error: holdfast_sour
 }
 
 /// The copy's watcher, told in the job's words.
-struct Watch<'a>(&'a dyn Watcher);
+pub(crate) struct Watch<'a>(pub(crate) &'a dyn Watcher);
 
 impl holdfast_source::Watch for Watch<'_> {
     fn cancelled(&self) -> bool {

@@ -9,6 +9,7 @@ mod position;
 mod reach;
 mod words;
 
+use crate::backup::Watch;
 use crate::catalogue::{Catalogue, sentence};
 use crate::error::{Code, Error, Result};
 use crate::intake::Intake;
@@ -368,24 +369,5 @@ fn mark(catalogue: &Catalogue, server: &ServerRecord, at: &Position) -> Option<S
     match marks.as_slice() {
         [mark] => Some(mark.to_string()),
         _ => None,
-    }
-}
-
-/// The copy's watcher, told in the job's words.
-struct Watch<'a>(&'a dyn Watcher);
-
-impl holdfast_source::Watch for Watch<'_> {
-    fn cancelled(&self) -> bool {
-        self.0.cancelled()
-    }
-
-    fn progress(&self, now: holdfast_source::Progress) {
-        self.0.reading(Reading {
-            phase: now.stage.word(),
-            done: now.bytes,
-            total: now.bytes_expected,
-            bytes: true,
-            limit: None,
-        });
     }
 }

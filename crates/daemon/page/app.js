@@ -200,7 +200,7 @@ async function serverPage(name) {
       if (turn === newest) cut.replaceChildren(el("p", { class: "trouble", text: error.message }));
     }
   });
-  content.push(host, cut, el("h2", { text: "Backups" }));
+  content.push(host, cut, ...historySection(`${path}/history`, SERVER_CHARTS), el("h2", { text: "Backups" }));
   const why = new Map(kept.retention.kept.map((k) => [k.id, k]));
   const rows = [...history.timeline.backups].reverse().map((b) => {
     const k = why.get(b.id);
@@ -224,7 +224,7 @@ async function storagePage() {
   check.addEventListener("click", () => act("/checks", { method: "POST" }, "The check is queued."));
   const prune = el("button", { type: "button", text: "Prune now" });
   prune.addEventListener("click", () => act("/prunes", { method: "POST" }, "The prune is queued."));
-  return [el("h1", { text: "Storage" }), el("div", { class: "wide" }, el("table", {}, el("tbody", {}, ...facts.map(([a, b]) => el("tr", {}, el("th", { scope: "row", text: a }), el("td", { text: b })))))), el("div", { class: "row" }, check, prune)];
+  return [el("h1", { text: "Storage" }), el("div", { class: "wide" }, el("table", {}, el("tbody", {}, ...facts.map(([a, b]) => el("tr", {}, el("th", { scope: "row", text: a }), el("td", { text: b })))))), el("div", { class: "row" }, check, prune), ...historySection("/history", REPOSITORY_CHARTS, forecast)];
 }
 
 async function auditPage() {

@@ -9,7 +9,7 @@ use crate::queue::Queue;
 use crate::state::State;
 use crate::streams::{Streams, keep_streams};
 use crate::tokens::Tokens;
-use crate::{alerts, files, http, notify, runner, scheduler};
+use crate::{alerts, files, history, http, notify, runner, scheduler};
 use holdfast_appliance::catalogue::{Catalogue, Key};
 use holdfast_appliance::error::{Code, Error, Result};
 use holdfast_appliance::settings::Environment;
@@ -234,6 +234,7 @@ pub fn run(daemon: &Arc<Daemon>, stop: &AtomicBool) -> Result<()> {
     start("scheduler".into(), scheduler::run)?;
     start("streams".into(), keep_streams)?;
     start("alerts".into(), alerts::run)?;
+    start("history".into(), history::run)?;
     for slot in 0..daemon.config().jobs {
         start(format!("job-{slot}"), runner::run)?;
     }

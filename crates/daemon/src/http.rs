@@ -6,6 +6,7 @@ mod answer;
 mod api;
 mod assets;
 mod body;
+mod history;
 mod route;
 
 pub(crate) use api::restore_place;

@@ -16,6 +16,7 @@ pub mod drills;
 pub mod events;
 pub mod expiry;
 pub mod files;
+pub mod history;
 pub mod http;
 pub mod jobs;
 pub mod logging;

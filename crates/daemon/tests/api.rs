@@ -434,6 +434,7 @@ fn a_backup_and_a_restore_are_jobs_and_what_cant_be_is_refused_with_the_reason()
 
     a_restore_over_a_folder_rewrites_what_differs(&bed, &into);
     a_drill_is_proved_kept_and_cleared_away_and_gives_an_estimate(&bed);
+    the_history_of_this_minute_is_there(&bed);
     a_prune_gives_space_back(&bed);
 
     let refused = |status: u16, code: &str, answer: (u16, Value)| {
@@ -546,6 +547,41 @@ fn a_drill_is_proved_kept_and_cleared_away_and_gives_an_estimate(bed: &Bed) {
     });
     let metrics = bed.local("GET", "/metrics", None).1;
     assert!(metrics.as_str().unwrap().contains("holdfast_drill_proved{server=\"files\"} 1\n"));
+}
+
+/// A server's and the repository's; what is not kept is refused by name.
+fn the_history_of_this_minute_is_there(bed: &Bed) {
+    let known = |path: &str, metric: &str| {
+        let (status, view) =
+            bed.local("GET", &format!("/api/v1/{path}?metric={metric}&from=-1h&points=7"), None);
+        assert_eq!(status, 200, "{view}");
+        let series = view["series"][0].clone();
+        assert_eq!(series["metric"], metric);
+        let points = series["max"].as_array().unwrap();
+        assert!(points.len() <= 7 && view["step_seconds"].as_u64() >= Some(540), "{view}");
+        points
+            .iter()
+            .filter_map(Value::as_f64)
+            .fold(None, |most: Option<f64>, v| Some(most.unwrap_or(v).max(v)))
+    };
+    // The first record is of the first board, which knew of no backup yet or of one: a whole minute is not waited for.
+    bed.until("the first minute is kept", || known("history", "free_bytes").is_some());
+    assert!(known("history", "free_bytes").unwrap() > 0.0);
+    bed.until("and the server's", || known("servers/files/history", "backups").is_some());
+    assert_eq!(known("servers/files/history", "lag_seconds"), None, "a folder has no log");
+    let (_, all) = bed.local("GET", "/api/v1/servers/files/history", None);
+    assert_eq!(all["series"].as_array().unwrap().len(), holdfast_daemon::history::OF_SERVER.len());
+    for (path, status) in [
+        ("servers/nobody/history", 404),
+        ("servers/files/history?metric=nothing", 400),
+        ("servers/files/history?from=yesterday", 400),
+        ("history?points=0", 400),
+        ("history?points=x", 400),
+        ("history?from=-1h&to=-2h", 400),
+    ] {
+        let (got, why) = bed.local("GET", &format!("/api/v1/{path}"), None);
+        assert_eq!(got, status, "{path}: {why}");
+    }
 }
 
 fn a_prune_gives_space_back(bed: &Bed) {

@@ -48,12 +48,12 @@ pub(super) struct Request {
 }
 
 impl Request {
-    fn part(&self) -> &str {
+    pub(super) fn part(&self) -> &str {
         self.parts.first().map_or("", String::as_str)
     }
 
     /// A parameter of the query.
-    fn param(&self, name: &str) -> Result<Option<String>> {
+    pub(super) fn param(&self, name: &str) -> Result<Option<String>> {
         for pair in self.query.split('&') {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             if key == name {
@@ -94,7 +94,7 @@ fn on_board<'b>(board: &'b Board, name: &str) -> std::result::Result<&'b ServerB
 }
 
 /// Refuses a server that is not there; the board may be a moment behind.
-fn known(daemon: &Daemon, name: &str) -> std::result::Result<(), Refusal> {
+pub(super) fn known(daemon: &Daemon, name: &str) -> std::result::Result<(), Refusal> {
     daemon.catalogue.server(name).map(drop).map_err(|error| Refusal::NotFound(error.message))
 }
 

@@ -2,7 +2,7 @@
 
 use super::answer::{Answer, Outcome, Refusal, problem};
 use super::api::{self, Request as Asked};
-use super::{Peer, assets};
+use super::{Peer, assets, history};
 use crate::daemon::Daemon;
 use crate::tokens::{Caller, Role};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -41,6 +41,8 @@ pub(super) const ROUTES: &[Route] = &[
     route("GET", "/servers", Role::Viewer, api::servers),
     route("GET", "/servers/{server}", Role::Viewer, api::server),
     route("GET", "/servers/{server}/timeline", Role::Viewer, api::timeline),
+    route("GET", "/servers/{server}/history", Role::Viewer, history::of_server),
+    route("GET", "/history", Role::Viewer, history::of_repository),
     route("GET", "/servers/{server}/transactions", Role::Viewer, api::transactions),
     route("GET", "/servers/{server}/at", Role::Viewer, api::at),
     route("GET", "/servers/{server}/retention", Role::Viewer, api::retention),

@@ -84,6 +84,25 @@ fn rare_statements_and_tables_are_replayed_exactly() {
     }
 }
 
+#[test]
+fn what_rows_were_is_kept_while_a_replay_is_under_way() {
+    for engine in Engine::ALL {
+        let bed = Bed::make(engine, &[], SCHEMA, |source| {
+            source.run(&["INSERT INTO app.pair VALUES ('a', 1, 1)", "UPDATE app.pair SET v = 2 WHERE b = 1"]);
+        });
+        let server = bed.start(&bed.copy(&format!("{engine:?}_history")));
+        let (mut asking, mut views) = (server.connect().unwrap(), 0);
+        let mut progress = |_: &Progress| {
+            let held = "SELECT COUNT(*) FROM information_schema.innodb_trx WHERE trx_is_read_only = 1 \
+                        AND trx_isolation_level = 'REPEATABLE READ'";
+            views += u32::from(asking.query(held).unwrap().text(0, 0).as_deref() == Some("1"));
+            ControlFlow::Continue(())
+        };
+        attempt(&bed, &server, &net(Mode::Net), &mut progress).unwrap();
+        assert!(views >= 2, "{engine:?}: the view was there {views} times");
+    }
+}
+
 /// Unique values go round, parents give their unique values away while children follow them by
 /// a foreign key, keys change their case, rows go and come back, counters are passed.
 fn conflicts(source: &holdfast_tests::TestServer) {

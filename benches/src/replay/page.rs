@@ -65,7 +65,7 @@ pub fn section(setting: &Setting, measured: &[Measured]) -> String {
     let preface = format!(
         "Written by `tools/bench replay` on {}: {} cores ({}), {:.0} GiB of memory, {}, load when it began {}; {}. \
          Every side starts from a copy of the same folder, on a server with the same settings (no binlog, \
-         `innodb_flush_log_at_trx_commit=2`, doublewrite on, everything else as the server has it, and what the table says of the buffer pool), with the log on the \
+         `innodb_flush_log_at_trx_commit=2`, doublewrite on, no buffer pool loaded at the start, everything else as the server has it, and what the table says of the buffer pool), with the log on the \
          disk already; its time ends when the last change is committed. After each, CHECKSUM TABLE of every table of the load is what it was on \
          the source, or the run fails. Holdfast ({} connections, chunks of {} KiB) and the applier (4 workers, commit order off) take turns, medians of {}; \
          `mysqlbinlog | mysql` has one turn. Size: {} % of the loads that the asked figures were set for (`benches/src/replay.rs`). Holdfast's time includes its look through the log before the first write.",

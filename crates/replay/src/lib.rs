@@ -16,6 +16,7 @@ pub mod checkpoint;
 mod ddl;
 mod error;
 pub mod finish;
+mod history;
 pub mod log;
 pub mod net;
 pub mod outlook;

@@ -22,6 +22,7 @@ use holdfast_mysql::Conn;
 use crate::appliers::{Applier, Running};
 use crate::checkpoint::{self, Checkpoint, WindowNote};
 use crate::error::Error;
+use crate::history::History;
 use crate::log::{BoxError, EventPlace, Log};
 use crate::scan::Summary;
 use crate::serial::{self, Lead, Outcome, Progress};
@@ -224,6 +225,7 @@ pub(crate) struct Net<'a> {
     catalogue: Catalogue,
     /// For questions: the first connection is in the session of some statement.
     asking: Conn,
+    pub(crate) history: History,
     decisions: HashMap<Arc<TableKey>, Arc<Decision>>,
     steps: &'a mut Steps,
     pub(crate) window: Window,
@@ -266,6 +268,7 @@ impl<'a> Net<'a> {
             summary,
             catalogue: Catalogue::default(),
             asking: connect().map_err(Error::Connect)?,
+            history: History::hold(connect().map_err(Error::Connect)?)?,
             decisions: HashMap::new(),
             steps,
             window: Window::default(),

@@ -12,6 +12,7 @@
 //! | `innodb_flush_log_at_trx_commit=2` | nothing: the log is in the kernel | the restore begins with the base (boot id) |
 //! | a larger redo log | a longer recovery | the same |
 //! | more I/O capacity, no flushing of neighbours, no adaptive hash index | nothing | nothing |
+//! | the buffer pool's list of pages neither read nor written: the source's stays for the restored server | nothing | nothing |
 //! | doublewrite off: **not here** | a page torn in the middle of its write, which nothing mends | the same |
 //! | redo log off: **not here** | all of it is lost | all of it is lost |
 //!
@@ -128,11 +129,17 @@ pub fn choose(version: &ServerVersion, facts: &Facts) -> Tuning {
             "--loose-innodb-io-capacity=4000",
             "--loose-innodb-flush-neighbors=0",
             "--loose-innodb-adaptive-hash-index=OFF",
+            "--innodb-buffer-pool-load-at-startup=OFF",
+            "--innodb-buffer-pool-dump-at-shutdown=OFF",
         ]
         .map(str::to_owned),
     );
     why.push(
         "all the disk gives for changed pages, and no adaptive hash index: nobody reads meanwhile".to_owned(),
+    );
+    why.push(
+        "the pages that the source had in its buffer pool are read by the restored server, not by this one"
+            .to_owned(),
     );
     why.push(
         "doublewrite stays on and so does the redo log: a killed server must be found as it was".to_owned(),

@@ -228,6 +228,11 @@ impl Plan {
         self.chunks.get(chunk).map_or(0, |chunk| chunk.bytes)
     }
 
+    /// Bytes of rows in all chunks.
+    pub(crate) fn all_bytes(&self) -> u64 {
+        self.chunks.iter().map(|chunk| chunk.bytes as u64).sum()
+    }
+
     /// Rows of net change in chunks that are not committed yet; those of lanes are not counted.
     pub(crate) fn rows_left(&self, committed: &HashSet<u32>) -> u64 {
         let left = self.chunks.iter().enumerate().filter(|(at, _)| !committed.contains(&(*at as u32)));

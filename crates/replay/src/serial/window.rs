@@ -87,6 +87,7 @@ impl Lead<'_> {
             return Err(Error::OtherWindow);
         }
         net.raise_counters(&plan.counters)?;
+        net.history.applies(plan.all_bytes())?;
         if plan.chunks.len() <= 1 && resumed.is_none() {
             self.apply_at_once(&plan, &note)?;
             self.written += rows;

@@ -104,7 +104,7 @@ function forecast(view) {
   const atMean = mean(known.map(([at]) => at)), freeMean = mean(known.map(([, value]) => value));
   const slope = known.reduce((sum, [at, value]) => sum + (at - atMean) * (value - freeMean), 0) / known.reduce((sum, [at]) => sum + (at - atMean) ** 2, 0);
   const perDay = (slope * 86400) / view.step_seconds;
-  if (perDay > -1024 ** 2) return "It does not fill up: what is free does not shrink in this stretch.";
+  if (perDay > -(1024 ** 2)) return "It does not fill up: what is free does not shrink in this stretch.";
   const left = known.at(-1)[1] / -perDay;
   const date = new Date(Date.now() + left * 86400000).toLocaleDateString(undefined, { dateStyle: "medium" });
   return `${size(-perDay)} a day less are free: full ${left > 3650 ? "in more than ten years" : `about ${date}`}, if it goes on as in this stretch.`;

@@ -7,6 +7,7 @@ const STRETCHES = [["3600", "an hour"], ["86400", "a day"], ["604800", "a week"]
 /** Seconds, of which there may be none. */
 const short = (seconds) => (seconds === 0 ? "0 s" : seconds < 10 ? `${seconds.toFixed(1)} s` : span(seconds));
 const plain = (number) => (Number.isInteger(number) ? String(number) : number.toPrecision(3));
+const bytes = (number) => size(number);
 const days = (seconds) => (seconds < 172800 ? span(seconds) : `${(seconds / 86400).toFixed(1)} days`);
 
 /** What is drawn of a server, and of the repository: metric, title, how its values are said. */
@@ -15,12 +16,12 @@ const SERVER_CHARTS = [
   ["restorable_seconds", "Restorable without a hole for", days],
   ["transactions_per_second", "Transactions a second", plain],
   ["estimate_seconds", "A restore would take", span],
-  ["stored_bytes", "Its backups take", size],
-  ["log_bytes", "Log since the last backup", size],
+  ["stored_bytes", "Its backups take", bytes],
+  ["log_bytes", "Log since the last backup", bytes],
 ];
 const REPOSITORY_CHARTS = [
-  ["stored_bytes", "Stored for backups", size],
-  ["free_bytes", "Free", size],
+  ["stored_bytes", "Stored for backups", bytes],
+  ["free_bytes", "Free", bytes],
   ["jobs_queued", "Jobs that wait", plain],
 ];
 

@@ -248,7 +248,7 @@ fn repository(dir: &std::path::Path) -> Repository {
     let options = CreateOptions {
         open: OpenOptions::new(Arc::new(FixedClock::new(1_700_000_000_000_000))),
         // Nobody guesses this passphrase: the key's derivation is not what is measured.
-        argon2: Argon2Cost { memory_kib: 64, passes: 1 },
+        argon2: Argon2Cost { memory_kib: 64, passes: 1, lanes: 1 },
         program: "inner_loops".to_owned(),
     };
     Repository::create(objects, options, &Secret::passphrase("bench")).unwrap().0

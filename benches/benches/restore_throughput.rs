@@ -49,7 +49,7 @@ impl Rig {
         let options = CreateOptions {
             open: OpenOptions::new(Arc::new(FixedClock::new(1_700_000_000_000_000))),
             // Nobody guesses this passphrase: the key's derivation is not what is measured.
-            argon2: Argon2Cost { memory_kib: 64, passes: 1 },
+            argon2: Argon2Cost { memory_kib: 64, passes: 1, lanes: 1 },
             program: "restore_throughput".to_owned(),
         };
         let (repository, _kit) = Repository::create(objects, options, &Secret::passphrase("bench")).unwrap();

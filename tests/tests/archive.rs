@@ -36,8 +36,11 @@ fn repository(dir: &Path) -> Repository {
     if dir.join("keyring").exists() || std::fs::read_dir(dir).unwrap().next().is_some() {
         return Repository::open(objects, &secret, open).unwrap();
     }
-    let options =
-        CreateOptions { open, argon2: Argon2Cost { memory_kib: 64, passes: 1 }, program: "test".to_owned() };
+    let options = CreateOptions {
+        open,
+        argon2: Argon2Cost { memory_kib: 64, passes: 1, lanes: 1 },
+        program: "test".to_owned(),
+    };
     Repository::create(objects, options, &secret).unwrap().0
 }
 

@@ -96,7 +96,7 @@ impl SlowStore {
         let objects: Arc<dyn Objects> = Arc::new(Directory::create(RealDisk::shared(), dir).unwrap());
         let options = CreateOptions {
             open: OpenOptions::new(clock),
-            argon2: Argon2Cost { memory_kib: 64, passes: 1 },
+            argon2: Argon2Cost { memory_kib: 64, passes: 1, lanes: 1 },
             program: "test".to_owned(),
         };
         let secret = Secret::passphrase("only for tests");

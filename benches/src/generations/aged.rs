@@ -74,7 +74,7 @@ impl Aged {
         let objects = Arc::new(Directory::create(Arc::clone(&disk), home.join("repo"))?);
         let create = CreateOptions {
             open: options(depth),
-            argon2: Argon2Cost { memory_kib: 64, passes: 1 },
+            argon2: Argon2Cost { memory_kib: 64, passes: 1, lanes: 1 },
             program: "generations".to_owned(),
         };
         let (repository, _kit) = Repository::create(objects, create, &secret())?;

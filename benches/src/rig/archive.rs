@@ -270,7 +270,7 @@ pub(super) fn new_repository(dir: &Path) -> Result<Repository> {
     let objects: Arc<dyn Objects> = Arc::new(sql(Directory::create(RealDisk::shared(), dir))?);
     let options = CreateOptions {
         open: OpenOptions::new(clock),
-        argon2: Argon2Cost { memory_kib: 64, passes: 1 },
+        argon2: Argon2Cost { memory_kib: 64, passes: 1, lanes: 1 },
         program: "bench".to_owned(),
     };
     let (repository, ..) =

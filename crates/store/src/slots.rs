@@ -133,7 +133,7 @@ pub(crate) fn new_slot(
             salt: random::bytes()?,
             memory_kib: cost.memory_kib,
             passes: cost.passes,
-            lanes: 1,
+            lanes: cost.lanes,
         },
         Secret::KeyFile(_) => SlotKind::KeyFile,
         Secret::Kit(_) => {

@@ -17,7 +17,7 @@ use holdfast_io::sim::{Crash, Fault, OpKind};
 use holdfast_io::{ObjectName, SimDisk};
 use holdfast_store::{Argon2Cost, Error, RecoveryKit, Repository, ScrubOptions, Secret};
 
-const COST: Argon2Cost = Argon2Cost { memory_kib: 64, passes: 1 };
+const COST: Argon2Cost = Argon2Cost { memory_kib: 64, passes: 1, lanes: 1 };
 
 fn enter(disk: &SimDisk, secret: &Secret) -> Result<Repository, Error> {
     Repository::open(objects(disk), secret, options())
@@ -51,6 +51,24 @@ fn a_key_that_was_added_opens_and_one_that_was_removed_opens_no_more() {
     disk.flip_bit(std::path::Path::new("/repo/keyring/0"), 60, 1);
     disk.flip_bit(std::path::Path::new("/repo/keyring/2"), 60, 1);
     assert!(read(&enter(&disk, &file()).unwrap(), id).unwrap() == made);
+}
+
+#[test]
+fn a_passphrase_whose_memory_is_filled_in_four_lanes_opens_here_and_in_fsck() {
+    let disk = SimDisk::new();
+    let (repo, _) = create(&disk);
+    let made = files(1, 2);
+    let id = backup(&repo, None, &made).unwrap();
+    let wide = Secret::passphrase("four lanes");
+    repo.add_key(&wide, "wide", Argon2Cost { lanes: 4, ..COST }).unwrap();
+    repo.remove_key(repo.key_slots().unwrap()[0].id).unwrap();
+    assert!(read(&enter(&disk, &wide).unwrap(), id).unwrap() == made);
+    assert!(matches!(open(&disk), Err(Error::WrongSecret)));
+    let secret = holdfast_fsck::Secret::Passphrase(b"four lanes".to_vec());
+    let options = holdfast_fsck::Options { scope: holdfast_fsck::Scope::Full, ..Default::default() };
+    let report =
+        holdfast_fsck::check(objects(&disk).as_ref(), &secret, options, &Default::default()).unwrap();
+    assert!(report.clean, "{}", report.text());
 }
 
 #[test]

@@ -79,7 +79,7 @@ fn history(disk: &SimDisk) -> RecoveryKit {
     let place: Arc<dyn Objects> = Arc::new(Directory::create(disk.shared(), "/repo").unwrap());
     let create = holdfast_store::CreateOptions { open: small_packs(), ..create_options() };
     let (repo, kit) = Repository::create(place, create, &secret()).unwrap();
-    repo.add_key(&stolen(), "lost", Argon2Cost { memory_kib: 64, passes: 1 }).unwrap();
+    repo.add_key(&stolen(), "lost", Argon2Cost { memory_kib: 64, passes: 1, lanes: 1 }).unwrap();
     let mut now = files(1, 3);
     let first = backup(&repo, None, &now).unwrap();
     touch(&mut now, 1, 5);

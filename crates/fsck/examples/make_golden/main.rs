@@ -42,7 +42,7 @@ fn main() {
     backups::add_servers(&repo);
     let mut backups = backups::back_up_all(&repo);
     // Two ways in that stay, one that goes; what comes from here on is under another key than what was.
-    let cost = Argon2Cost { memory_kib: 64, passes: 1 };
+    let cost = Argon2Cost { memory_kib: 64, passes: 1, lanes: 1 };
     repo.add_key(&Secret::key_file(key_file.to_vec()), "key file", cost).unwrap();
     repo.add_key(&Secret::passphrase("of somebody who left"), "left", cost).unwrap();
     repo.rotate_keys(&[secret(), Secret::key_file(key_file.to_vec())]).unwrap();

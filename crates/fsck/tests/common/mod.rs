@@ -174,7 +174,7 @@ pub fn secret() -> holdfast_store::Secret {
 }
 
 pub fn create(objects: &Arc<dyn Objects>, memory_kib: u32) -> Repository {
-    let argon2 = Argon2Cost { memory_kib, passes: 1 };
+    let argon2 = Argon2Cost { memory_kib, passes: 1, lanes: 1 };
     let options = CreateOptions { open: options(), argon2, program: "holdfast 0.1.0".to_owned() };
     let (repo, _kit) = Repository::create(Arc::clone(objects), options, &secret()).unwrap();
     repo.append(Record::ServerPut(ServerRecord {

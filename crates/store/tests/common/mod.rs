@@ -35,7 +35,7 @@ pub fn secret() -> Secret {
 }
 
 pub fn create_options() -> CreateOptions {
-    let argon2 = Argon2Cost { memory_kib: 64, passes: 1 };
+    let argon2 = Argon2Cost { memory_kib: 64, passes: 1, lanes: 1 };
     CreateOptions { open: options(), argon2, program: "test".to_owned() }
 }
 

@@ -12,6 +12,7 @@ use holdfast_format::keys::frame_nonce;
 use holdfast_format::limits::FRAME_PLAIN_MAX;
 use holdfast_format::segment::{Codec, FRAME_HEADER_BYTES, FrameHeader};
 use holdfast_io::{ObjectName, Objects};
+use zstd::zstd_safe::DCtx;
 
 use crate::index::{Index, NOWHERE};
 use crate::segment::{BirthKeys, Source, Wrong};
@@ -29,6 +30,7 @@ pub(crate) struct Reader<'a> {
     pub index: &'a Index,
     open: Mutex<HashMap<String, Arc<Source<'a>>>>,
     bases: Mutex<Bases>,
+    contexts: Mutex<Vec<DCtx<'static>>>,
 }
 
 /// A decoded base and its depth.
@@ -64,7 +66,14 @@ impl Bases {
 
 impl<'a> Reader<'a> {
     pub(crate) fn new(objects: &'a dyn Objects, keys: &'a Keys, index: &'a Index) -> Self {
-        Self { objects, keys, index, open: Mutex::default(), bases: Mutex::default() }
+        Self {
+            objects,
+            keys,
+            index,
+            open: Mutex::default(),
+            bases: Mutex::default(),
+            contexts: Mutex::default(),
+        }
     }
 
     /// An object, open for reading.
@@ -128,16 +137,14 @@ impl<'a> Reader<'a> {
         let slot = header.slot;
         let plain = match header.codec {
             Codec::Raw => opened,
-            Codec::Zstd => {
-                zstd::bulk::decompress(&opened, wanted).map_err(|e| format!("frame {slot}: {e}"))?
-            }
+            Codec::Zstd => self.inflate(&opened, &[], wanted).map_err(|e| format!("frame {slot}: {e}"))?,
             Codec::Delta => {
                 let base = base_of(&opened).ok_or_else(|| format!("frame {slot} names no base"))?;
                 let depth = header.depth.checked_sub(1).ok_or_else(|| format!("frame {slot} has depth 0"))?;
                 let prefix = self
                     .base(base, depth)
                     .map_err(|what| format!("the base {base} of frame {slot}: {what}"))?;
-                undelta(opened.get(20..).unwrap_or_default(), &prefix, wanted)
+                self.inflate(opened.get(20..).unwrap_or_default(), &prefix, wanted)
                     .map_err(|e| format!("frame {slot}: {e}"))?
             }
         };
@@ -146,6 +153,17 @@ impl<'a> Reader<'a> {
             return Err(format!("frame {slot} decodes to {} bytes, its header says {wanted}", plain.len()));
         }
         Ok(plain)
+    }
+
+    /// Decodes a zstd frame of at most `wanted` bytes that was made with `base` as its prefix. Contexts are lent: to make
+    /// one costs more than a block does.
+    fn inflate(&self, from: &[u8], base: &[u8], wanted: usize) -> Result<Vec<u8>, &'static str> {
+        let kept = self.contexts.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut context = kept.or_else(DCtx::try_create).ok_or("zstd gives no context")?;
+        let mut plain = Vec::with_capacity(wanted);
+        let decoded = context.decompress_using_dict(&mut plain, from, base);
+        self.contexts.lock().unwrap_or_else(PoisonError::into_inner).push(context);
+        decoded.map(|_| plain).map_err(zstd::zstd_safe::get_error_name)
     }
 }
 
@@ -169,14 +187,4 @@ pub(crate) fn base_of(opened: &[u8]) -> Option<Address> {
     let (segment, rest) = opened.split_first_chunk::<16>()?;
     let (slot, _) = rest.split_first_chunk::<4>()?;
     Some(Address { segment: SegmentId(*segment), slot: u32::from_le_bytes(*slot) })
-}
-
-/// Decodes a zstd frame that was made with `base` as its prefix.
-fn undelta(delta: &[u8], base: &[u8], wanted: usize) -> std::io::Result<Vec<u8>> {
-    use std::io::Read as _;
-    let mut decoder = zstd::stream::read::Decoder::with_ref_prefix(delta, base)?;
-    let mut plain = Vec::with_capacity(wanted);
-    // One byte more than promised tells that there is more.
-    decoder.by_ref().take(wanted as u64 + 1).read_to_end(&mut plain)?;
-    Ok(plain)
 }

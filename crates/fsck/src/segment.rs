@@ -23,6 +23,9 @@ use crate::unlock::Keys;
 /// Smallest unit that a device writes whole.
 pub(crate) const SECTOR_BYTES: u64 = 512;
 
+/// Stretches between the one that a [`Window`] holds and the one that the disk is asked for.
+const STRETCHES_BETWEEN: u64 = 3;
+
 /// Why something is not right, and where in the object.
 #[derive(Debug)]
 pub(crate) struct Wrong {
@@ -66,13 +69,19 @@ impl<'a> Source<'a> {
 
     /// Reads a range, checked against the object's length before anything is allocated.
     pub(crate) fn read(&self, offset: u64, len: u64) -> Result<Vec<u8>, Wrong> {
+        let mut bytes = Vec::new();
+        self.read_again(offset, len, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// As [`Source::read`], in the place of what `bytes` held.
+    fn read_again(&self, offset: u64, len: u64, bytes: &mut Vec<u8>) -> Result<(), Wrong> {
         let end = offset.checked_add(len).filter(|end| *end <= self.len);
         let Some(size) = end.and_then(|_| usize::try_from(len).ok()) else {
             return Err(Wrong::at(offset, format!("it ends too early: {len} bytes are needed here")));
         };
-        let mut bytes = vec![0; size];
-        self.read_into(offset, &mut bytes).map_err(|e| Wrong::at(offset, e))?;
-        Ok(bytes)
+        bytes.resize(size, 0);
+        self.read_into(offset, bytes).map_err(|e| Wrong::at(offset, e))
     }
 }
 
@@ -95,6 +104,20 @@ impl<'a> Window<'a> {
         Self { ahead: 0, ..Self::new(source) }
     }
 
+    /// Takes a stretch into the memory of the one before: fresh memory costs a page fault for every 4 KiB.
+    fn fill(&mut self, offset: u64, len: u64) -> Result<(), Wrong> {
+        self.start = offset;
+        let read = self.source.read_again(offset, len, &mut self.bytes);
+        if self.ahead > 0
+            && let Some(file) = &self.source.file
+        {
+            // The disk works on what comes later while this is checked.
+            let between = self.ahead.saturating_mul(STRETCHES_BETWEEN);
+            file.read_ahead(offset.saturating_add(len).saturating_add(between), self.ahead);
+        }
+        read.inspect_err(|_| self.bytes.clear())
+    }
+
     /// A range of the object.
     pub(crate) fn get(&mut self, offset: u64, len: u64) -> Result<&[u8], Wrong> {
         let inside = |start: u64, have: usize| {
@@ -104,9 +127,8 @@ impl<'a> Window<'a> {
         if !inside(self.start, self.bytes.len()) {
             let left = self.source.len.saturating_sub(offset);
             // A place that cannot be read must not take what lies before it with it.
-            let ahead = self.source.read(offset, self.ahead.max(len).min(left));
-            self.bytes = ahead.or_else(|_| self.source.read(offset, len))?;
-            self.start = offset;
+            let ahead = self.fill(offset, self.ahead.max(len).min(left));
+            ahead.or_else(|_| self.fill(offset, len))?;
         }
         let from = usize::try_from(offset.saturating_sub(self.start)).unwrap_or(usize::MAX);
         let size = usize::try_from(len).unwrap_or(usize::MAX);

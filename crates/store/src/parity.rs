@@ -2,9 +2,11 @@
 
 use holdfast_format::ids::{RepoId, SegmentId};
 use holdfast_format::limits::SEGMENT_BYTES_MAX;
-use holdfast_format::parity::{Geometry, ParityTable, checksum};
+use holdfast_format::parity::{CHECKSUM_BYTES, Geometry, ParityTable, checksum};
 use holdfast_format::segment::{PAGE_BYTES, Trailer};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 
 use reed_solomon_simd::{ReedSolomonDecoder, ReedSolomonEncoder};
 
@@ -13,12 +15,18 @@ use crate::error::{Error, Result};
 /// Bytes of a piece of an image: the whole is never copied to grow.
 const PIECE_BYTES: usize = 1024 * 1024;
 
-/// Memory of images and of the encoder, kept from one segment to the next: a backup's segments follow each other, and
+/// Images from this length on are encoded in two halves side by side.
+const HALVES_BYTES_MIN: u64 = 4 << 20;
+
+/// The encoder works on columns of this many bytes: each comes out the same, whatever lies beside it.
+const COLUMN_BYTES: usize = 64;
+
+/// Memory of images and of the encoders, kept from one segment to the next: a backup's segments follow each other, and
 /// fresh memory costs a page fault for every 4 KiB.
 #[derive(Default)]
 pub(crate) struct Workshop {
     pieces: Mutex<Vec<Vec<u8>>>,
-    encoder: Mutex<Option<ReedSolomonEncoder>>,
+    encoders: Mutex<Vec<ReedSolomonEncoder>>,
 }
 
 impl std::fmt::Debug for Workshop {
@@ -35,7 +43,7 @@ impl Workshop {
 
     /// An encoder for this many shards; used ones come back by [`Workshop::give`].
     fn encoder(&self, data: usize, parity: usize, shard_bytes: usize) -> Result<ReedSolomonEncoder> {
-        let kept = self.encoder.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let kept = self.encoders.lock().unwrap_or_else(PoisonError::into_inner).pop();
         match kept {
             Some(mut encoder) => {
                 encoder.reset(data, parity, shard_bytes).map_err(failed)?;
@@ -46,7 +54,7 @@ impl Workshop {
     }
 
     fn give(&self, encoder: ReedSolomonEncoder) {
-        *self.encoder.lock().unwrap_or_else(PoisonError::into_inner) = Some(encoder);
+        self.encoders.lock().unwrap_or_else(PoisonError::into_inner).push(encoder);
     }
 }
 
@@ -117,27 +125,63 @@ fn failed(e: reed_solomon_simd::Error) -> Error {
     }
 }
 
+/// Checksums of shards, in their order.
+type Checksums = Vec<[u8; CHECKSUM_BYTES]>;
+
+/// A range of columns of the parity, shard by shard, and the checksums of a range of the data shards.
+fn encode(
+    image: &Image,
+    geometry: &Geometry,
+    columns: Range<usize>,
+    summed: Range<u32>,
+) -> Result<(Vec<u8>, Checksums)> {
+    let shard_bytes = u64::from(geometry.shard_bytes);
+    let (data, parity) = (geometry.data_shards as usize, geometry.parity_shards as usize);
+    let mut encoder = image.workshop.encoder(data, parity, columns.len())?;
+    let mut checksums = Vec::with_capacity(summed.len());
+    let mut shard = vec![0; geometry.shard_bytes as usize];
+    for number in 0..geometry.data_shards {
+        let start = u64::from(number) * shard_bytes;
+        if summed.contains(&number) {
+            image.copy(start, &mut shard);
+            checksums.push(checksum(&shard));
+        } else if let Some(part) = shard.get_mut(columns.clone()) {
+            image.copy(start + columns.start as u64, part);
+        }
+        encoder.add_original_shard(shard.get(columns.clone()).unwrap_or_default()).map_err(failed)?;
+    }
+    let made = encoder.encode().map_err(failed)?;
+    let mut shards = Vec::with_capacity(parity * columns.len());
+    made.recovery_iter().for_each(|shard| shards.extend_from_slice(shard));
+    drop(made);
+    image.workshop.give(encoder);
+    Ok((shards, checksums))
+}
+
+/// The parity shards of an image, and the checksums of its data shards. Whoever commits a backup waits for its last
+/// segment, with nothing else to do: so a second thread helps where there is much.
+fn encode_all(image: &Image, geometry: &Geometry) -> Result<(Vec<u8>, Checksums)> {
+    let (shard_bytes, shards) = (geometry.shard_bytes as usize, geometry.data_shards);
+    if image.len < HALVES_BYTES_MIN {
+        return encode(image, geometry, 0..shard_bytes, 0..shards);
+    }
+    let (column, shard) = ((shard_bytes / 2).next_multiple_of(COLUMN_BYTES), shards / 2);
+    let ((left, mut checksums), (right, more)) = thread::scope(|scope| {
+        let right = scope.spawn(|| encode(image, geometry, column..shard_bytes, shard..shards));
+        let left = encode(image, geometry, 0..column, 0..shard);
+        let died = Error::SelfCheck { what: "a thread that computes parity" };
+        Ok::<_, Error>((left?, right.join().unwrap_or(Err(died))?))
+    })?;
+    checksums.extend(more);
+    let rows = left.chunks(column).zip(right.chunks(shard_bytes - column));
+    Ok((rows.flat_map(|(left, right)| [left, right]).collect::<Vec<_>>().concat(), checksums))
+}
+
 /// The parity of everything written so far: copy of the trailer, table, shards, table.
 pub(crate) fn make(image: &Image, repo: RepoId, segment: SegmentId, trailer: &Trailer) -> Result<Vec<u8>> {
     let geometry = Geometry::of(image.len);
-    let shard_bytes = geometry.shard_bytes as usize;
-    let (data, parity) = (geometry.data_shards as usize, geometry.parity_shards as usize);
-    let mut encoder = image.workshop.encoder(data, parity, shard_bytes)?;
-    let mut checksums = Vec::with_capacity(data + parity);
-    let mut shard = vec![0; shard_bytes];
-    for number in 0..u64::from(geometry.data_shards) {
-        image.copy(number * u64::from(geometry.shard_bytes), &mut shard);
-        checksums.push(checksum(&shard));
-        encoder.add_original_shard(&shard).map_err(failed)?;
-    }
-    let made = encoder.encode().map_err(failed)?;
-    let mut shards = Vec::with_capacity(parity * shard_bytes);
-    for shard in made.recovery_iter() {
-        checksums.push(checksum(shard));
-        shards.extend_from_slice(shard);
-    }
-    drop(made);
-    image.workshop.give(encoder);
+    let (shards, mut checksums) = encode_all(image, &geometry)?;
+    checksums.extend(shards.chunks(geometry.shard_bytes as usize).map(checksum));
     let table = ParityTable { repo, segment, geometry, checksums }.encode();
     Ok([trailer.encode(), table.clone(), shards, table].concat())
 }
@@ -329,6 +373,21 @@ mod tests {
                     other => panic!("page {page} of {pages}: {other:?}"),
                 }
             }
+        }
+    }
+
+    #[test]
+    fn parity_made_in_halves_is_that_of_the_whole() {
+        // Below and above the length from which it is made in halves, and with a last shard that is filled up.
+        for bytes in [3_000_000_usize, 5_000_001, 9_437_184] {
+            let mut image = Image::default();
+            let mut content = vec![0; bytes];
+            blake3::Hasher::new().update(&bytes.to_le_bytes()).finalize_xof().fill(&mut content);
+            image.push(&content);
+            let geometry = Geometry::of(image.len);
+            let whole = 0..geometry.shard_bytes as usize;
+            let wanted = encode(&image, &geometry, whole, 0..geometry.data_shards).unwrap();
+            assert!(encode_all(&image, &geometry).unwrap() == wanted, "{bytes} bytes");
         }
     }
 

@@ -135,11 +135,17 @@ impl BackupReader {
         if let Existing::Rewritten { keep } = &options.existing {
             existing::clear(self, disk, dir, options, keep)?;
         }
-        let MadeFiles { paths, there } = self.make_files(disk, dir, options, &mut summary)?;
+        // Buffers are made ready for the kernel while files are made: neither needs the other.
+        let (made, bulk) = std::thread::scope(|scope| {
+            let making = scope.spawn(|| self.make_files(disk, dir, options, &mut summary));
+            let bulk = Bulk::open(self.inner.options.io, self.inner.options.workers);
+            let died = |_| Err(Error::SelfCheck { what: "a thread of the restore" });
+            (making.join().unwrap_or_else(died), bulk)
+        });
+        let (MadeFiles { paths, there }, mut bulk) = (made?, bulk?);
         let mut work = Work::new(self, disk, paths, options);
         work.same = existing::compare(&work, &there, self.inner.options.workers)?;
         work.bytes_total = self.stored_bytes(&work);
-        let mut bulk = Bulk::open(self.inner.options.io, self.inner.options.workers)?;
         let mut window: Vec<Task> = Vec::new();
         let mut roots = Roots::new(self);
         let mut files: Vec<u32> = work.paths.keys().copied().collect();

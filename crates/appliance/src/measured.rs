@@ -36,6 +36,8 @@ pub struct Measured {
     pub lay_out_seconds: f64,
     /// Seconds that the replay took.
     pub replay_seconds: f64,
+    /// Seconds that it took to look through the log and to count what the log changes.
+    pub look_seconds: f64,
     /// Seconds that starts, recovery and proof took.
     pub other_seconds: f64,
     /// Seconds in all.
@@ -84,6 +86,8 @@ fn read(json: &Value, at: Micros, kind: &str) -> Option<Measured> {
     let number = |pointer: &str| json.pointer(pointer).and_then(Value::as_u64);
     let seconds = |name: &str| json.pointer(&format!("/seconds/{name}")).and_then(Value::as_f64);
     let text = |pointer: &str| json.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
+    let (lay_out, replay, total) = (seconds("lay_out")?, seconds("replay")?, seconds("total")?);
+    let other = seconds("recover")? + seconds("restart")? + seconds("prove")?;
     Some(Measured {
         at,
         drill: kind == crate::drill::KIND,
@@ -93,44 +97,118 @@ fn read(json: &Value, at: Micros, kind: &str) -> Option<Measured> {
         bytes: number("/plan/bytes")?,
         log_bytes: number("/plan/log/size/bytes").unwrap_or(0),
         transactions: number("/plan/log/size/transactions").unwrap_or(0),
-        lay_out_seconds: seconds("lay_out")?,
-        replay_seconds: seconds("replay")?,
-        other_seconds: seconds("recover")? + seconds("restart")? + seconds("prove")?,
-        total_seconds: seconds("total")?,
+        lay_out_seconds: lay_out,
+        replay_seconds: replay,
+        // What is in no other part.
+        look_seconds: (total - lay_out - replay - other).max(0.0),
+        other_seconds: other,
+        total_seconds: total,
         whole: json.get("went_on_after").is_none_or(Value::is_null)
             && number("/laid_out/blocks_kept").unwrap_or(0) == 0,
     })
 }
 
-/// The least, the middle and the most of some figures.
-fn spread(figures: impl Iterator<Item = f64>) -> Option<(f64, f64, f64)> {
-    let mut figures: Vec<f64> = figures.filter(|f| f.is_finite() && *f >= 0.0).collect();
+/// Work of one kind that was measured: its bytes, and the seconds that it took.
+type Sample = (f64, f64);
+
+/// With sizes that differ by less than this, what a byte costs and what is there whatever the size can't be told apart.
+const APART: f64 = 1.5;
+
+/// What work of a kind takes: so much whatever its size (connecting, reading definitions, opening files), and so much a byte.
+#[derive(Clone, Copy, Debug)]
+struct Cost {
+    fixed: f64,
+    per_byte: f64,
+    /// By how much the samples lie below this, and above it: factors.
+    least: f64,
+    most: f64,
+}
+
+impl Cost {
+    /// The line through the samples that is off by the least part of what they took. `None`: there is no sample.
+    fn of(samples: &[Sample]) -> Option<Self> {
+        let used: Vec<Sample> =
+            samples.iter().copied().filter(|(bytes, s)| *bytes > 0.0 && s.is_finite() && *s > 0.0).collect();
+        let sizes = || used.iter().map(|(bytes, _)| *bytes);
+        let (smallest, largest) = (sizes().reduce(f64::min)?, sizes().reduce(f64::max)?);
+        let line = if largest > smallest * APART { line(&used) } else { None };
+        let (fixed, per_byte) = match line {
+            Some(line) => line,
+            None => (0.0, middle(used.iter().map(|(bytes, seconds)| seconds / bytes))?),
+        };
+        let off = || used.iter().map(|(bytes, seconds)| seconds / (fixed + per_byte * bytes));
+        let (least, most) = (off().reduce(f64::min)?, off().reduce(f64::max)?);
+        Some(Self { fixed, per_byte, least: least.min(1.0), most: most.max(1.0) })
+    }
+
+    /// Least, expected and most seconds for so many bytes.
+    fn seconds(&self, bytes: u64) -> (f64, f64, f64) {
+        if bytes == 0 {
+            return (0.0, 0.0, 0.0);
+        }
+        let expected = self.fixed + self.per_byte * bytes as f64;
+        (expected * self.least, expected, expected * self.most)
+    }
+}
+
+/// Least squares of the relative errors; neither part is less than nothing.
+fn line(samples: &[Sample]) -> Option<(f64, f64)> {
+    let (mut w, mut wx, mut wxx, mut wy, mut wxy) = (0.0, 0.0, 0.0, 0.0, 0.0);
+    for (x, y) in samples {
+        let weight = 1.0 / (y * y);
+        w += weight;
+        wx += weight * x;
+        wxx += weight * x * x;
+        wy += weight * y;
+        wxy += weight * x * y;
+    }
+    let per_byte = (w * wxy - wx * wy) / (w * wxx - wx * wx);
+    let fixed = (wy - per_byte * wx) / w;
+    match (fixed.is_finite() && per_byte.is_finite(), fixed > 0.0, per_byte > 0.0) {
+        (true, true, true) => Some((fixed, per_byte)),
+        // The larger ones took no longer: what was measured is all that is known.
+        (true, true, false) => Some((middle(samples.iter().map(|(_, seconds)| *seconds))?, 0.0)),
+        // All of it is by the byte.
+        (true, false, true) => Some((0.0, wxy / wxx)),
+        _ => None,
+    }
+}
+
+/// The middle of some figures.
+fn middle(figures: impl Iterator<Item = f64>) -> Option<f64> {
+    let mut figures: Vec<f64> = figures.collect();
     figures.sort_by(f64::total_cmp);
-    Some((*figures.first()?, *figures.get(figures.len() / 2)?, *figures.last()?))
+    let at = figures.len() / 2;
+    let upper = *figures.get(at)?;
+    Some(match figures.len() % 2 {
+        1 => upper,
+        _ => (figures.get(at.checked_sub(1)?)? + upper) / 2.0,
+    })
 }
 
 /// How long it takes to lay out `bytes` of files and to replay `log_bytes` of log, as the restores that were `measured`
-/// say: seconds a byte of each part, and what starts and proof took. `None`: none was measured.
+/// say: what each part takes whatever its size, seconds a byte beside it, and what starts and proof took. `None`: none was
+/// measured.
 #[must_use]
 pub fn estimate(measured: &[Measured], bytes: u64, log_bytes: u64) -> Option<EstimateView> {
     let used: Vec<&Measured> = measured.iter().filter(|m| m.proved && m.whole).take(NEWEST_MAX).collect();
-    let per_byte = |of: &dyn Fn(&Measured) -> (f64, u64)| {
-        spread(used.iter().map(|m| of(m)).filter(|(_, bytes)| *bytes > 0).map(|(s, bytes)| s / bytes as f64))
+    let cost = |of: &dyn Fn(&Measured) -> Sample| {
+        let samples: Vec<Sample> = used.iter().map(|m| of(m)).collect();
+        Cost::of(&samples)
     };
-    let files = per_byte(&|m| (m.lay_out_seconds, m.bytes))?;
-    let other = spread(used.iter().map(|m| m.other_seconds))?;
-    let replay = per_byte(&|m| (m.replay_seconds, m.log_bytes));
-    let leaves_out = (log_bytes > 0 && replay.is_none())
+    let files = cost(&|m| (m.bytes as f64, m.lay_out_seconds))?;
+    let log = cost(&|m| (m.log_bytes as f64, m.replay_seconds + m.look_seconds));
+    let others = || used.iter().map(|m| m.other_seconds);
+    let other = (others().reduce(f64::min)?, middle(others())?, others().reduce(f64::max)?);
+    let leaves_out = (log_bytes > 0 && log.is_none())
         .then(|| format!("the replay of {log_bytes} bytes of log: no restore has measured one yet"));
-    let replay = replay.unwrap_or((0.0, 0.0, 0.0));
-    let of = |part: fn((f64, f64, f64)) -> f64| {
-        part(files) * bytes as f64 + part(replay) * log_bytes as f64 + part(other)
-    };
+    let log = log.map_or((0.0, 0.0, 0.0), |log| log.seconds(log_bytes));
+    let files = files.seconds(bytes);
     let wider = if used.len() < FEW { 2.0 } else { 1.0 };
     Some(EstimateView {
-        seconds: of(|s| s.1),
-        seconds_min: of(|s| s.0) / wider,
-        seconds_max: of(|s| s.2) * wider,
+        seconds: files.1 + log.1 + other.1,
+        seconds_min: (files.0 + log.0 + other.0) / wider,
+        seconds_max: (files.2 + log.2 + other.2) * wider,
         restores: used.len() as u64,
         leaves_out,
     })
@@ -152,6 +230,7 @@ mod tests {
             transactions: 0,
             lay_out_seconds: lay_out,
             replay_seconds: replay,
+            look_seconds: 0.0,
             other_seconds: other,
             total_seconds: lay_out + replay + other,
             whole: true,
@@ -170,14 +249,57 @@ mod tests {
     }
 
     #[test]
-    fn an_estimate_is_bytes_over_measured_rates_and_its_range_is_that_of_the_restores() {
-        let three = [one(1.0, 100, 2.0, 5.0), one(2.0, 100, 1.0, 6.0), one(4.0, 200, 8.0, 7.0)];
+    fn an_estimate_of_equal_work_is_the_middle_of_the_measured_rates_and_its_range_theirs() {
+        let three = [one(1.0, 100, 2.0, 5.0), one(2.0, 100, 1.0, 6.0), one(4.0, 100, 4.0, 7.0)];
         let made = estimate(&three, 10_000, 50).unwrap();
         // Files: 1, 2 and 4 ms a byte. Log: 10, 20 and 40 ms a byte. The rest: 5, 6 and 7 s.
         assert!((made.seconds - (20.0 + 1.0 + 6.0)).abs() < 1e-9, "{made:?}");
         assert!((made.seconds_min - (10.0 + 0.5 + 5.0)).abs() < 1e-9, "{made:?}");
         assert!((made.seconds_max - (40.0 + 2.0 + 7.0)).abs() < 1e-9, "{made:?}");
         assert_eq!((made.restores, made.leaves_out), (3, None));
+    }
+
+    /// A replay has its fixed part, and the look before it takes time as well: with rates alone, what short logs took was
+    /// foretold of long ones, ten times too much.
+    #[test]
+    fn after_three_restores_the_fourth_is_foretold_within_a_quarter_whatever_its_size() {
+        let mut random = 0x5eed_u64;
+        let mut noise = || {
+            random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            1.0 + ((random >> 40) % 2001) as f64 / 10_000.0 - 0.1
+        };
+        for case in 0..2000 {
+            let (fixed, rate, look) = (0.2 + (case % 7) as f64 * 0.3, 2e-8, 5e-9);
+            let mut made = |log_bytes: u64| {
+                let replay = (fixed + rate * log_bytes as f64) * noise();
+                let look = look * log_bytes as f64 * noise();
+                let (lay_out, other) = (3.0 * noise(), 4.0 * noise());
+                let total = lay_out + replay + look + other;
+                let whole = one(lay_out, log_bytes, replay, other);
+                Measured { look_seconds: look, total_seconds: total, ..whole }
+            };
+            let three = [made(3_000_000), made(60_000_000), made(20_000_000)];
+            for log_bytes in [1_000_000, 40_000_000, 180_000_000] {
+                let (told, took) =
+                    (estimate(&three, 1000, log_bytes).unwrap().seconds, made(log_bytes).total_seconds);
+                assert!(
+                    (told / took - 1.0).abs() < 0.25,
+                    "case {case}: {told} and not {took} for {log_bytes}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn work_that_took_less_the_more_it_was_is_not_foretold_below_nothing() {
+        let odd = [one(1.0, 100, 4.0, 1.0), one(1.0, 1000, 2.0, 1.0), one(1.0, 3000, 2.5, 1.0)];
+        for log_bytes in [1, 1_000_000_000] {
+            let made = estimate(&odd, 1000, log_bytes).unwrap();
+            assert!((made.seconds - (1.0 + 2.5 + 1.0)).abs() < 1e-9, "{made:?}");
+        }
+        let steep = [one(1.0, 100, 1.0, 1.0), one(1.0, 200, 4.0, 1.0)];
+        let made = estimate(&steep, 1000, 10).unwrap();
+        assert!(made.seconds > 2.0 && made.seconds < 2.3, "{made:?}");
     }
 
     #[test]

@@ -162,21 +162,59 @@ fn field(text: &str, name: &str) -> Option<u64> {
     lines.find_map(|mut words| (words.next()? == name).then(|| words.next()?.parse().ok()).flatten())
 }
 
-/// Memory that the control groups (v2, mounted at `root`) of a process leave it, by what its `/proc/PID/cgroup` says;
-/// none where no group has a limit. A group's cache of files that nobody asked for again is free memory: a copy that
-/// was just laid out has filled it.
+/// How a version of the control groups tells what memory a group may take.
+struct Groups {
+    /// Where its groups lie below `/sys/fs/cgroup`.
+    place: &'static str,
+    /// What a line of `/proc/PID/cgroup` about it has between its number and the group's path.
+    controller: fn(&str) -> bool,
+    /// Files of a limit, of which the least counts. At `memory.high` a process is not killed, but slowed down until it hardly goes on.
+    limits: &'static [&'static str],
+    taken: &'static str,
+    /// The cache of files that nobody asked for again, in `memory.stat`.
+    cache: &'static str,
+}
+
+const GROUPS: [Groups; 2] = [
+    Groups {
+        place: "",
+        controller: str::is_empty,
+        limits: &["memory.max", "memory.high"],
+        taken: "memory.current",
+        cache: "inactive_file",
+    },
+    Groups {
+        place: "memory",
+        controller: |list| list.split(',').any(|name| name == "memory"),
+        limits: &["memory.limit_in_bytes"],
+        taken: "memory.usage_in_bytes",
+        cache: "total_inactive_file",
+    },
+];
+
+/// Memory that the control groups of a process (mounted at `root`) leave it, of both versions, by what its `/proc/PID/cgroup`
+/// says; none where no group has a limit. A group's cache of files that nobody asked for again is free memory: a copy
+/// that was just laid out has filled it.
 fn group_free(root: &Path, own: &str) -> Option<u64> {
-    let own = own.lines().find_map(|line| line.strip_prefix("0::/"))?;
-    let own = root.join(own);
-    let groups = own.ancestors().take_while(|group| group.starts_with(root));
-    let free = |group: &Path| {
-        let read = |file: &str| std::fs::read_to_string(group.join(file)).ok();
-        let number = |file: &str| read(file)?.trim().parse::<u64>().ok();
-        let (max, current) = (number("memory.max")?, number("memory.current")?);
-        let cache = read("memory.stat").and_then(|text| field(&text, "inactive_file")).unwrap_or(0);
-        Some(max.saturating_sub(current.saturating_sub(cache)))
+    let least = |kind: &Groups| {
+        let path = own.lines().find_map(|line| {
+            let (list, path) = line.split_once(':')?.1.split_once(':')?;
+            (kind.controller)(list).then_some(path.trim_start_matches('/'))
+        })?;
+        let root = root.join(kind.place);
+        let own = root.join(path);
+        let groups = own.ancestors().take_while(|group| group.starts_with(&root));
+        let free = |group: &Path| {
+            let read = |file: &str| std::fs::read_to_string(group.join(file)).ok();
+            let number = |file: &str| read(file)?.trim().parse::<u64>().ok();
+            let limit = kind.limits.iter().filter_map(|file| number(file)).min()?;
+            let taken = number(kind.taken)?;
+            let cache = read("memory.stat").and_then(|text| field(&text, kind.cache)).unwrap_or(0);
+            Some(limit.saturating_sub(taken.saturating_sub(cache)))
+        };
+        groups.filter_map(free).min()
     };
-    groups.filter_map(free).min()
+    GROUPS.iter().filter_map(least).min()
 }
 
 /// Variables of the replay that a server may have by other means than the replay: its restored one gets a buffer pool
@@ -309,7 +347,21 @@ mod tests {
         // In a container its own group is the root.
         group("", &[("memory.max", "90\n"), ("memory.current", "10\n")]);
         assert_eq!(group_free(root, "0::/\n"), Some(80));
+        group(service, &[("memory.max", "max\n"), ("memory.high", "780\n")]);
+        group("", &[("memory.max", "max\n")]);
+        group("system.slice", &[("memory.max", "max\n")]);
+        assert_eq!(group_free(root, own), Some(80), "above this it would be slowed down");
         assert_eq!(group_free(root, "5:memory:/\n"), None, "version 1 says nothing here");
+        let files = [
+            ("memory.limit_in_bytes", "500\n"),
+            ("memory.usage_in_bytes", "450\n"),
+            ("memory.stat", "total_inactive_file 30\n"),
+        ];
+        group("memory/docker", &files);
+        assert_eq!(group_free(root, "5:cpu,memory:/docker/none\n"), Some(80), "version 1");
+        assert_eq!(group_free(root, &format!("5:memory:/docker\n{own}")), Some(80), "both");
+        group("memory", &[("memory.limit_in_bytes", "60\n"), ("memory.usage_in_bytes", "10\n")]);
+        assert_eq!(group_free(root, "5:memory:/of/the/host\n"), Some(50), "seen from inside of a container");
         assert_eq!(field("MemTotal: 9 kB\nMemAvailable:   7 kB\n", "MemAvailable:"), Some(7));
     }
 

@@ -215,6 +215,11 @@ pub(crate) fn store_error(place: &Path, error: holdfast_store::Error) -> Error {
             Error::usage(format!("There is a repository in {} already.", place.display()))
                 .with_next("use it as it is, or name another folder")
         }
+        Store::NotEmpty { holds, .. } => Error::usage(format!(
+            "The folder {} is not empty: it holds {holds}.",
+            place.display()
+        ))
+        .with_next("name an empty folder, or one that does not exist"),
         Store::WrongSecret => Error::new(
             Code::WrongKey,
             format!("The passphrase does not open the repository in {}.", place.display()),

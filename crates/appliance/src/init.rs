@@ -3,8 +3,8 @@
 use crate::catalogue::{Key, open_options, secret, sentence, store_error};
 use crate::error::{Error, Result};
 use crate::settings::Environment;
-use holdfast_io::{Directory, RealDisk};
-use holdfast_store::{Argon2Cost, CreateOptions, Repository};
+use holdfast_io::RealDisk;
+use holdfast_store::{Argon2Cost, CreateOptions, Error as Store, Repository, place_for_new};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,35 +19,24 @@ pub struct Made {
     pub kit: Zeroizing<String>,
 }
 
-/// Makes a repository in `place`, which must be empty or absent.
+/// Makes a repository in `place`, which must be empty or absent, or hold only what an `init` left that was killed.
 ///
 /// # Errors
 /// `Usage` when the folder holds something or is a repository already.
 pub fn init(environment: &Environment, place: &Path, key: &Key, program: &str) -> Result<Made> {
     let secret = secret(key)?;
-    let failed = |error: std::io::Error| {
-        Error::usage(format!("The folder {} can't be used: {error}.", place.display()))
-    };
-    match std::fs::read_dir(place) {
-        Ok(mut entries) => {
-            if entries.next().is_some() && !looks_like_a_repository(place) {
-                return Err(Error::usage(format!("The folder {} is not empty.", place.display()))
-                    .with_next("name an empty folder, or one that does not exist"));
-            }
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            std::fs::create_dir_all(place).map_err(failed)?;
-        }
-        Err(error) => return Err(failed(error)),
-    }
-    restrict(place).map_err(failed)?;
+    let unfit = |error: holdfast_io::Error| Error::failed(sentence(&error.to_string()));
+    let directory = place_for_new(RealDisk::shared(), place).map_err(|error| match error {
+        Store::Io(error) => Error::usage(format!("The folder {} can't be used: {error}.", place.display())),
+        error => store_error(place, error),
+    })?;
+    restrict(place)
+        .map_err(|error| Error::usage(format!("The folder {} can't be used: {error}.", place.display())))?;
     let options = CreateOptions {
         open: open_options(environment),
         argon2: Argon2Cost::default(),
         program: program.to_owned(),
     };
-    let unfit = |error: holdfast_io::Error| Error::failed(sentence(&error.to_string()));
-    let directory = Directory::create(RealDisk::shared(), place).map_err(unfit)?;
     directory.probe_locks().map_err(unfit)?;
     let (repository, kit) =
         Repository::create(Arc::new(directory), options, &secret).map_err(|e| store_error(place, e))?;
@@ -60,11 +49,6 @@ fn restrict(place: &Path) -> std::io::Result<()> {
     std::fs::set_permissions(place, std::fs::Permissions::from_mode(0o700))
 }
 
-/// A folder in which `init` died half-way, or a whole repository: the store tells which.
-fn looks_like_a_repository(place: &Path) -> bool {
-    holdfast_format::names::KEYRINGS.iter().any(|name| place.join(name).exists())
-}
-
 /// A new file for the kit, made before the repository so that a kit is never without a place.
 #[derive(Debug)]
 pub struct KitFile {
@@ -73,13 +57,16 @@ pub struct KitFile {
 }
 
 impl KitFile {
-    /// Makes the file, readable by its owner only.
+    /// Makes the file, readable by its owner only, or takes the empty one that an `init` left that was killed.
     ///
     /// # Errors
-    /// `Usage` when it exists or can't be made.
+    /// `Usage` when it holds something, is anybody else's, or can't be made.
     pub fn reserve(path: &Path) -> Result<Self> {
         use std::os::unix::fs::OpenOptionsExt;
-        let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+        let file = match std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => left_empty(path).ok_or(error),
+            made => made,
+        };
         let file = file.map_err(|error| {
             Error::usage(format!("The recovery kit can't be written to {}: {error}.", path.display()))
                 .with_next("name a file that does not exist yet")
@@ -93,6 +80,10 @@ impl KitFile {
     /// `Failed`; the repository exists by then, and its kit can be printed again.
     pub fn write(mut self, kit: &str) -> Result<()> {
         let written = self.file.write_all(kit.as_bytes()).and_then(|()| self.file.sync_all());
+        // A name without a folder is one of the folder we are in.
+        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = folder.unwrap_or(Path::new("."));
+        let written = written.and_then(|()| std::fs::File::open(folder)?.sync_all());
         written.map_err(|error| {
             Error::failed(format!("The recovery kit can't be written to {}: {error}.", self.path.display()))
         })
@@ -102,5 +93,52 @@ impl KitFile {
     pub fn discard(self) {
         // The file is empty; leaving it behind would only be untidy.
         let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// An empty file of our own, under no other name, that nobody else may read: what [`KitFile::reserve`] makes.
+fn left_empty(path: &Path) -> Option<std::fs::File> {
+    use rustix::fs::{Mode, OFlags};
+    use std::os::unix::fs::MetadataExt;
+    let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = std::fs::File::from(rustix::fs::open(path, flags, Mode::empty()).ok()?);
+    let found = file.metadata().ok()?;
+    let own = found.uid() == rustix::process::geteuid().as_raw();
+    let ours = own && found.is_file() && found.nlink() == 1 && found.mode() & 0o077 == 0;
+    (ours && found.len() == 0).then_some(file)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::KitFile;
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn an_empty_kit_that_a_killed_init_left_is_taken_and_nobody_elses_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("kit");
+        drop(KitFile::reserve(&path).unwrap());
+        KitFile::reserve(&path).unwrap().write("words").unwrap();
+        assert!(KitFile::reserve(&path).is_err(), "it holds a kit");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "words");
+
+        // Empty, and yet whoever made it may read it, or reach it by another name.
+        for mode in [0o640, 0o604] {
+            fs::write(&path, "").unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            assert!(KitFile::reserve(&path).is_err(), "{mode:o}");
+        }
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        let other = dir.path().join("other");
+        std::os::unix::fs::symlink(&path, &other).unwrap();
+        assert!(KitFile::reserve(&other).is_err(), "a link");
+        fs::remove_file(&other).unwrap();
+        fs::hard_link(&path, &other).unwrap();
+        assert!(KitFile::reserve(&path).is_err(), "two names");
+        fs::remove_file(&other).unwrap();
+        KitFile::reserve(&path).unwrap().discard();
+        assert!(!path.exists());
     }
 }

@@ -6,13 +6,14 @@
 //! whole directory: nobody knows any more which names are durable.
 
 use std::collections::HashSet;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::disk::{Disk, EntryKind, File, FreeSpace, Lock, LockKind, Open, Wait};
-use crate::durable::{TEMPORARY_PREFIX, folder_of, temporary_name};
+use crate::durable::{TEMPORARY_PREFIX, folder_of, is_temporary_name, temporary_name};
 use crate::error::{Error, Result};
 use crate::objects::{ObjectName, ObjectWriter, Objects, Put};
 
@@ -60,6 +61,53 @@ impl Directory {
         let root = root.into();
         disk.create_dir_all(&root)?;
         Self::open(disk, root)
+    }
+
+    /// Makes the folder's own name durable, and those of the folders it lies in: who made them may have died before that.
+    pub fn settle(&self) -> Result<()> {
+        let mut at = self.root.as_path();
+        while let Some(above) = at.parent() {
+            match self.disk.sync_dir(if above.as_os_str().is_empty() { Path::new(".") } else { above }) {
+                // Somebody else's folder, or one of a file system that knows no such thing: it was not made for this.
+                Err(Error::Io { source, .. })
+                    if matches!(source.kind(), ErrorKind::PermissionDenied | ErrorKind::InvalidInput) =>
+                {
+                    return Ok(());
+                }
+                other => other?,
+            }
+            at = above;
+        }
+        Ok(())
+    }
+
+    /// The first thing below the folder that is neither a temporary file of a writer nor among what `known` says yes to: it
+    /// is asked for each path from the folder on, its kind, and a file's length in bytes.
+    pub fn stranger(&self, known: &dyn Fn(&str, EntryKind, u64) -> bool) -> Result<Option<PathBuf>> {
+        self.stranger_below(Path::new(""), 0, known)
+    }
+
+    fn stranger_below(
+        &self,
+        below: &Path,
+        depth: usize,
+        known: &dyn Fn(&str, EntryKind, u64) -> bool,
+    ) -> Result<Option<PathBuf>> {
+        for entry in self.disk.list(&self.root.join(below))? {
+            let path = below.join(&entry.name);
+            let (is_file, is_dir) = (entry.kind == EntryKind::File, entry.kind == EntryKind::Dir);
+            if is_file && entry.name.to_str().is_some_and(is_temporary_name) {
+                continue;
+            }
+            let len = if is_file { self.disk.metadata(&self.root.join(&path))?.len } else { 0 };
+            if depth > LIST_DEPTH_MAX || !path.to_str().is_some_and(|path| known(path, entry.kind, len)) {
+                return Ok(Some(path));
+            }
+            if is_dir && let Some(found) = self.stranger_below(&path, depth.saturating_add(1), known)? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
     }
 
     /// The folder.

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::durable::folder_of;
 use crate::error::{Error, Result};
 
 /// What offset, length and memory of a request past the page cache are multiples of: a page, and the largest logical
@@ -302,12 +303,17 @@ pub trait Disk: Send + Sync + Debug {
             at = dir.parent();
         }
         for dir in missing.into_iter().rev() {
-            match self.create_dir(&dir) {
-                Ok(()) | Err(Error::Exists { .. }) => {}
+            let made = match self.create_dir(&dir) {
+                Ok(()) => true,
+                Err(Error::Exists { .. }) => false,
                 Err(e) => return Err(e),
-            }
-            if let Some(parent) = dir.parent() {
-                self.sync_dir(if parent.as_os_str().is_empty() { Path::new(".") } else { parent })?;
+            };
+            if let Err(e) = self.sync_dir(&folder_of(&dir)) {
+                // A later sync may succeed and write nothing of this name: who comes next makes the folder anew.
+                if made {
+                    let _ = self.remove_dir(&dir);
+                }
+                return Err(e);
             }
         }
         Ok(())

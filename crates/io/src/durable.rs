@@ -74,3 +74,12 @@ pub(crate) fn temporary_name() -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos());
     format!("{TEMPORARY_PREFIX}{:x}-{now:x}-{n:x}", std::process::id())
 }
+
+/// Whether a file has a name as [`temporary_name`] gives them.
+pub(crate) fn is_temporary_name(name: &str) -> bool {
+    let Some(parts) = name.strip_prefix(TEMPORARY_PREFIX) else { return false };
+    let hex = |part: &str| {
+        !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    };
+    parts.split('-').count() == 3 && parts.split('-').all(hex)
+}

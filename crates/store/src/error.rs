@@ -55,6 +55,16 @@ pub enum Error {
     /// There is one already.
     #[error("there is a Holdfast repository in this place already; use it, or name another folder")]
     AlreadyARepository,
+    /// The folder holds something that is no part of a repository.
+    #[error(
+        "the folder {folder} is not empty: it holds {holds}; name an empty folder, or one that does not exist"
+    )]
+    NotEmpty {
+        /// The folder.
+        folder: String,
+        /// The first thing found in it.
+        holds: String,
+    },
     /// No key slot opens with this secret.
     #[error("the passphrase, key file or kit does not open this repository")]
     WrongSecret,

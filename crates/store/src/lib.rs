@@ -20,6 +20,7 @@ mod logs;
 mod manifest;
 mod map;
 pub mod parity;
+mod place;
 mod pool;
 mod random;
 mod reader;
@@ -40,6 +41,7 @@ pub use gc::{Carry, Discard, DiscardReason, PruneOptions, PrunePlan, PruneReport
 pub use holdfast_format as format;
 pub use keys::{Argon2Cost, RecoveryKit, Secret};
 pub use logs::{LogFrame, LogFrames, LogKind, LogSegment, LogState, LogWriter};
+pub use place::place_for_new;
 pub use reader::{BackupReader, BlockKind};
 pub use rekey::{RekeyPlan, RekeyProgress, RekeyReport};
 pub use repository::{CreateOptions, OpenOptions, Repository, VerifyWrite};

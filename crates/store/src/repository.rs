@@ -31,7 +31,8 @@ use holdfast_format::record::Position;
 const HEAD_FOLDER: &str = "head/";
 
 /// Folders of what is acknowledged after the keyring.
-const FOLDERS: [&str; 7] = [HEAD_FOLDER, MANIFESTS[0], MANIFESTS[1], PACKS, SEGMENTS, LOGS, SESSIONS];
+pub(crate) const FOLDERS: [&str; 7] =
+    [HEAD_FOLDER, MANIFESTS[0], MANIFESTS[1], PACKS, SEGMENTS, LOGS, SESSIONS];
 
 /// How long making a repository waits for another process that makes one.
 const CREATE_WAIT: Duration = Duration::from_secs(10);
@@ -170,7 +171,8 @@ pub struct Repository {
 }
 
 impl Repository {
-    /// Makes a repository in a place that has none, and gives the kit that recovers it.
+    /// Makes a repository in a place that has none, and gives the kit that recovers it. The place is as
+    /// [`place_for_new`](crate::place_for_new) gives it, where it is a folder.
     pub fn create(
         objects: Arc<dyn Objects>,
         options: CreateOptions,

@@ -381,7 +381,7 @@ impl Manifest {
         self.put_head(number, hash)
     }
 
-    /// Makes sure that both copies of a good record are there.
+    /// Makes sure that both copies of a good record are there, and durable.
     fn both_copies(&self, number: u64, hash: RecordHash) -> Result<()> {
         let names =
             [ObjectName::new(names::manifest(0, number))?, ObjectName::new(names::manifest(1, number))?];
@@ -404,10 +404,9 @@ impl Manifest {
                 "it vanished while it was read",
             ));
         };
-        for name in &names {
-            self.put_over_torn(name, &bytes)?;
-        }
-        Ok(())
+        // One that is there may be there for readers only: if the sync of its folder failed, no later sync need ever write
+        // its name. So both are written anew.
+        names.iter().try_for_each(|name| Ok(self.objects.replace(name, &bytes)?))
     }
 
     /// Seals a record and stores both copies.
@@ -435,10 +434,6 @@ impl Manifest {
     /// Puts a record where nothing readable is: what stands there was found to be torn, and no head names it.
     fn put_over_torn(&self, name: &ObjectName, bytes: &[u8]) -> Result<()> {
         if self.objects.put_if_absent(name, bytes)? == Put::Created {
-            return Ok(());
-        }
-        let len = self.objects.len(name)?;
-        if self.objects.read(name, 0, len.min(ENVELOPE_BYTES_MAX)).is_ok_and(|there| there == bytes) {
             return Ok(());
         }
         self.objects.delete(name)?;

@@ -12,7 +12,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use common::{BLOCK, content, create, draft, log_record, objects, open, position, put_file, stream};
-use holdfast_format::ids::BackupId;
+use holdfast_format::ids::{BackupId, ServerId};
+use holdfast_format::record::Record;
 use holdfast_io::sim::{Crash, Fault, OpKind};
 use holdfast_io::{Directory, Objects, SimDisk};
 use holdfast_store::{Error, LogKind, LogState, Repository};
@@ -378,4 +379,64 @@ fn no_folder_whose_sync_failed_takes_a_backup_with_it() {
         }
     }
     assert!(failed.iter().all(|failed| *failed > 5), "{failed:?}");
+}
+
+#[test]
+fn a_copy_of_a_record_whose_name_was_not_synced_is_written_anew_before_anything_follows() {
+    let record = |n: u8| Record::ServerRemoved { server: ServerId([n; 16]) };
+    let mut broken = 0;
+    for first in 0..5 {
+        for second in 0..5 {
+            let disk = SimDisk::new();
+            create(&disk);
+            // Two processes fail, each at a sync of a folder: they may leave a record that everybody reads.
+            for (n, nth) in [(1, first), (2, second)] {
+                let repo = open(&disk).unwrap();
+                disk.inject(Some(OpKind::SyncDir), nth, Fault::Eio);
+                broken += u32::from(repo.append(record(n)).is_err());
+                disk.clear_faults();
+            }
+            let last = open(&disk).unwrap().append(record(3)).unwrap();
+            let image = disk.crash(Crash::Nothing);
+            let found = open(&image).unwrap();
+            assert_eq!(found.damage(), None, "{first}, {second}");
+            assert_eq!(found.records().last().map(|s| s.number), Some(last.number), "{first}, {second}");
+            let (kept, due) = (objects(&image), last.number as usize + 1);
+            for folder in ["manifest/", "manifest2/"] {
+                assert_eq!(kept.list(folder).unwrap().len(), due, "{folder} after {first}, {second}");
+            }
+        }
+    }
+    assert!(broken > 20, "{broken}");
+}
+
+#[test]
+fn a_footer_of_a_log_whose_name_was_not_synced_is_written_anew_before_the_log_is_listed() {
+    let mut broken = 0;
+    for nth in 0..6 {
+        let disk = SimDisk::new();
+        let (repo, _) = create(&disk);
+        let mut log = repo.begin_log(stream(), position(4)).unwrap();
+        log.append(LogKind::Events, b"kept").unwrap();
+        log.sync().unwrap();
+        drop((log, repo));
+        let repo = open(&disk).unwrap();
+        disk.inject(Some(OpKind::SyncDir), nth, Fault::Eio);
+        broken += u32::from(repo.begin_log(stream(), position(400)).is_err());
+        disk.clear_faults();
+        let mut log = open(&disk).unwrap().begin_log(stream(), position(400)).unwrap();
+        for left in log.left_behind().to_vec() {
+            log.adopt(&left, log_record()).unwrap();
+        }
+        let image = disk.crash(Crash::Nothing);
+        let found = open(&image).unwrap();
+        assert_eq!(read_logs(&found), [b"kept".to_vec()], "{nth}");
+        for segment in found.logs(stream()).unwrap() {
+            if let LogState::Sealed(_) = segment.state {
+                let foot = holdfast_format::names::log_foot(segment.segment);
+                assert!(objects(&image).list(&foot).unwrap().len() == 1, "{nth}: {foot} is gone");
+            }
+        }
+    }
+    assert!(broken > 2, "{broken}");
 }

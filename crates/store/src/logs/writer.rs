@@ -234,6 +234,8 @@ fn finish_left_behind(inner: &Inner, segment: &LogSegment) -> Result<bool> {
     let name = ObjectName::new(names::log(segment.segment))?;
     let foot = ObjectName::new(names::log_foot(segment.segment))?;
     if inner.objects.exists(&foot)? {
+        // Whoever put it may have died because the sync of its name failed.
+        inner.objects.renew(&foot)?;
         return Ok(true);
     }
     inner.objects.renew(&name)?;

@@ -6,6 +6,7 @@
 //! what is to be written anew is looked at again under the manifest's lock.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use holdfast_format::ids::RecordHash;
@@ -48,6 +49,14 @@ struct Suspects {
     records: BTreeMap<u64, Option<RecordHash>>,
     /// First numbers of packs.
     packs: Vec<u64>,
+    /// Numbers of records between two packs, or before the first one, that are in none.
+    gaps: Vec<Range<u64>>,
+}
+
+impl Suspects {
+    fn is_empty(&self) -> bool {
+        self.records.is_empty() && self.packs.is_empty() && self.gaps.is_empty()
+    }
 }
 
 impl Manifest {
@@ -56,7 +65,7 @@ impl Manifest {
     pub(crate) fn tend(&self, tended: &mut Tended, watch: &mut dyn FnMut(u64) -> bool) -> Result<bool> {
         self.refresh()?;
         let Some((suspects, hashes)) = self.look(tended, watch)? else { return Ok(false) };
-        if !suspects.records.is_empty() || !suspects.packs.is_empty() || !self.ailing_heads()?.is_empty() {
+        if !suspects.is_empty() || !self.ailing_heads()?.is_empty() {
             self.renew_suspects(suspects, &hashes, tended)?;
         }
         let mut state = self.state();
@@ -80,7 +89,8 @@ impl Manifest {
             self.renew_record(number, previous, &lock, tended)?;
         }
         self.renew_heads(&lock, tended)?;
-        suspects.packs.into_iter().try_for_each(|first| self.renew_pack(first, hashes, &lock, tended))
+        suspects.packs.into_iter().try_for_each(|first| self.renew_pack(first, hashes, &lock, tended))?;
+        suspects.gaps.into_iter().try_for_each(|gap| self.fill_gap(gap, hashes, &lock, tended))
     }
 
     /// Whether a copy is known to be bad that [`Manifest::tend`] has not seen yet.
@@ -138,13 +148,31 @@ impl Manifest {
         }
         tended.bytes = read;
         if hashes.len() as u64 == self.next_number() {
-            for first in self.listed_packs()? {
-                if !self.pack_is_right(first, &hashes, &known)? {
-                    suspects.packs.push(first);
-                }
-            }
+            self.look_at_packs(&hashes, &known, &mut suspects)?;
         }
         Ok(Some((suspects, hashes)))
+    }
+
+    /// Every pack, and where one is missing. Behind the last one an append makes them, but for those that this process
+    /// takes for made.
+    fn look_at_packs(
+        &self,
+        hashes: &[RecordHash],
+        known: &[Arc<Stamped>],
+        suspects: &mut Suspects,
+    ) -> Result<()> {
+        let made_up_to = self.state().loose.first;
+        // A pack that is no good is renewed up to where the next one begins.
+        let mut end = Some(0);
+        for first in self.listed_packs()? {
+            suspects.gaps.extend(end.filter(|end| *end < first).map(|end| end..first));
+            end = self.end_of_right_pack(first, hashes, known)?;
+            if end.is_none() {
+                suspects.packs.push(first);
+            }
+        }
+        suspects.gaps.extend(end.filter(|end| *end < made_up_to).map(|end| end..made_up_to));
+        Ok(())
     }
 
     /// One copy of a record; none if it is missing, or no good.
@@ -244,53 +272,104 @@ impl Manifest {
         Ok(None)
     }
 
-    /// Whether a pack says what its records say.
-    fn pack_is_right(&self, first: u64, hashes: &[RecordHash], known: &[Arc<Stamped>]) -> Result<bool> {
-        let Some((prefix, records)) = self.read_pack(first)? else { return Ok(false) };
+    /// The number behind the last record of a pack that says what its records say; none if it does not.
+    fn end_of_right_pack(
+        &self,
+        first: u64,
+        hashes: &[RecordHash],
+        known: &[Arc<Stamped>],
+    ) -> Result<Option<u64>> {
+        let Some((prefix, records)) = self.read_pack(first)? else { return Ok(None) };
         let hash = |number: u64| usize::try_from(number).ok().and_then(|at| hashes.get(at)).copied();
         let before = first.checked_sub(1).map_or(Some(RecordHash::default()), hash);
         let at = usize::try_from(first).unwrap_or(usize::MAX);
         let told = known.get(at..).unwrap_or_default();
-        Ok(before == Some(prefix.previous)
+        let right = before == Some(prefix.previous)
             && hash(prefix.end().saturating_sub(1)) == Some(prefix.last)
             && told.len() >= records.len()
-            && told.iter().zip(&records).all(|(told, packed)| **told == *packed))
+            && told.iter().zip(&records).all(|(told, packed)| **told == *packed);
+        Ok(right.then(|| prefix.end()))
     }
 
     /// Makes a pack anew from its records, up to where the next one begins.
     fn renew_pack(&self, first: u64, hashes: &[RecordHash], _lock: &Lock, tended: &mut Tended) -> Result<()> {
         let known = self.records();
         let listed = self.listed_packs()?;
-        if !listed.contains(&first) || self.pack_is_right(first, hashes, &known)? {
+        if !listed.contains(&first) || self.end_of_right_pack(first, hashes, &known)?.is_some() {
             return Ok(());
         }
         let next = listed.range(first.saturating_add(1)..).next().copied();
         let end = next
             .unwrap_or_else(|| (hashes.len() as u64).min(first.saturating_add(self.pack_wanted() as u64)));
-        let range = usize::try_from(first).unwrap_or(usize::MAX)..usize::try_from(end).unwrap_or(usize::MAX);
-        let name = names::pack(first);
-        let before =
-            range.start.checked_sub(1).map_or(Some(RecordHash::default()), |at| hashes.get(at).copied());
-        let last = range.end.checked_sub(1).and_then(|at| hashes.get(at)).copied();
-        let made = match (known.get(range), before, last) {
-            (Some(records), Some(before), Some(last))
-                if (1..=PACK_RECORDS_MAX as usize).contains(&records.len()) =>
-            {
-                let bodies: Vec<Vec<u8>> = records.iter().map(|s| s.record.encode(s.at_us)).collect();
-                let fits = bodies.iter().map(|body| body.len() + 4).sum::<usize>() <= PACK_BODY_MAX as usize;
-                fits.then(|| self.made_pack(first, before, last, &bodies)).transpose()?
-            }
-            _ => None,
-        };
-        match made {
-            Some((_, bytes)) if bytes.len() as u64 <= PACK_BYTES_MAX => self.write_anew(name, &bytes, tended),
-            _ => {
+        match self.pack_of(first..end, hashes, &known)? {
+            Some(bytes) => self.write_anew(names::pack(first), &bytes, tended),
+            None => {
                 let why =
                     "it does not hold what its records say; holdfast-fsck --repair takes it away".to_owned();
-                tended.left.push((name, why));
+                tended.left.push((names::pack(first), why));
                 Ok(())
             }
         }
+    }
+
+    /// Makes the packs of records that are in none, as many as it takes.
+    fn fill_gap(
+        &self,
+        gap: Range<u64>,
+        hashes: &[RecordHash],
+        _lock: &Lock,
+        tended: &mut Tended,
+    ) -> Result<()> {
+        // Somebody else was first.
+        if self.listed_packs()?.range(gap.clone()).next().is_some() {
+            return Ok(());
+        }
+        let known = self.records();
+        let mut first = gap.start;
+        while first < gap.end {
+            let (mut end, mut bytes) = (first, 0);
+            let most = gap.end.min(first.saturating_add(self.pack_wanted() as u64));
+            while end < most && bytes <= PACK_BODY_MAX as usize / 2 {
+                let stamped = usize::try_from(end).ok().and_then(|at| known.get(at));
+                bytes += stamped.map_or(0, |s| s.record.encode(s.at_us).len() + 4);
+                end += 1;
+            }
+            let name = names::pack(first);
+            match self.pack_of(first..end, hashes, &known)? {
+                Some(bytes) => self.write_anew(name, &bytes, tended)?,
+                None => {
+                    let why = "it is missing, and can't be made; its records themselves serve".to_owned();
+                    tended.left.push((name, why));
+                    return Ok(());
+                }
+            }
+            first = end;
+        }
+        Ok(())
+    }
+
+    /// The object of a pack of these records; none if one of them is not known, or they are too many.
+    fn pack_of(
+        &self,
+        numbers: Range<u64>,
+        hashes: &[RecordHash],
+        known: &[Arc<Stamped>],
+    ) -> Result<Option<Vec<u8>>> {
+        let at = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+        let hash = |at: usize| hashes.get(at).copied();
+        let range = at(numbers.start)..at(numbers.end);
+        let before = range.start.checked_sub(1).map_or(Some(RecordHash::default()), hash);
+        let last = range.end.checked_sub(1).and_then(hash);
+        let (Some(records), Some(before), Some(last)) = (known.get(range), before, last) else {
+            return Ok(None);
+        };
+        let bodies: Vec<Vec<u8>> = records.iter().map(|s| s.record.encode(s.at_us)).collect();
+        let fits = bodies.iter().map(|body| body.len() + 4).sum::<usize>() <= PACK_BODY_MAX as usize;
+        if !fits || !(1..=PACK_RECORDS_MAX as usize).contains(&records.len()) {
+            return Ok(None);
+        }
+        let (_, bytes) = self.made_pack(numbers.start, before, last, &bodies)?;
+        Ok((bytes.len() as u64 <= PACK_BYTES_MAX).then_some(bytes))
     }
 
     fn write_anew(&self, name: String, bytes: &[u8], tended: &mut Tended) -> Result<()> {

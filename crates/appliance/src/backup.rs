@@ -7,6 +7,7 @@ use crate::intake::Intake;
 use crate::list;
 use crate::login::{self, connect_options};
 use crate::progress::{Reading, Watcher};
+use crate::rate::Rate;
 use crate::settings::Login;
 use crate::views::BackupView;
 use holdfast_archive::FileMark;
@@ -17,6 +18,7 @@ use holdfast_mysql::ConnectOptions;
 use holdfast_source::{CloneSource, FolderSource, MariadbBackup, Outcome, Program, Source};
 use holdfast_store::{BackupDraft, VerifyWrite};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// How a warning begins that names a table whose rows a backup does not hold.
 pub(crate) const LACKING: &str = "the rows of ";
@@ -34,6 +36,8 @@ pub struct Options {
     pub verify_sample: bool,
     /// Kept with the backup, so that a daemon that died after the commit finds its job done: see [`taken_by`].
     pub job: Option<String>,
+    /// The source is read no faster than this; shared with whoever else reads.
+    pub rate: Option<Arc<Rate>>,
 }
 
 /// Name of the fact that [`Options::job`] is kept under.
@@ -80,8 +84,8 @@ pub fn backup(
     let verify = if options.verify_sample { VerifyWrite::Sample } else { VerifyWrite::Full };
     let writer = catalogue.repository.begin_backup_verified(parent, verify);
     let writer = writer.map_err(|e| catalogue.store_error(e))?;
-    let outcome =
-        source.copy(&Intake::new(&writer), &Watch(watcher)).map_err(|e| copy_error(catalogue, &server, e))?;
+    let intake = Intake::new(&writer).at_rate(options.rate.as_deref());
+    let outcome = source.copy(&intake, &Watch(watcher)).map_err(|e| copy_error(catalogue, &server, e))?;
     let mut draft = draft(&server, kind, options, &outcome)?;
     if let Some(life) = life {
         let mark = life.still(&draft.coordinates, watcher)?;

@@ -1,5 +1,6 @@
 //! Joins a source's sink to a backup's writer: the one place where both are known.
 
+use crate::rate::Rate;
 use crate::time::now;
 use holdfast_format::map;
 use holdfast_source::{FileKind, FileNo, FilePath, FileSpec, FileState, Sink, SinkError};
@@ -10,11 +11,17 @@ use holdfast_store::BackupWriter;
 pub(crate) struct Intake<'a> {
     writer: &'a BackupWriter,
     mtime_us: i64,
+    rate: Option<&'a Rate>,
 }
 
 impl<'a> Intake<'a> {
     pub(crate) fn new(writer: &'a BackupWriter) -> Self {
-        Self { writer, mtime_us: now() }
+        Self { writer, mtime_us: now(), rate: None }
+    }
+
+    /// Takes blocks no faster than this.
+    pub(crate) fn at_rate(self, rate: Option<&'a Rate>) -> Self {
+        Self { rate, ..self }
     }
 }
 
@@ -44,6 +51,9 @@ impl Sink for Intake<'_> {
     }
 
     fn block(&self, file: FileNo, block_no: u64, bytes: &[u8]) -> Result<(), SinkError> {
+        if let Some(rate) = self.rate {
+            rate.pass(bytes.len());
+        }
         let block = u32::try_from(block_no)
             .map_err(|_| SinkError::new("a file of more than 256 TiB can't be stored"))?;
         self.writer.put_block(number(file), block, bytes).map_err(SinkError::new)

@@ -25,6 +25,7 @@ pub mod measured;
 pub mod policy;
 pub mod progress;
 pub mod prune;
+pub mod rate;
 pub mod restore;
 mod scratch;
 pub mod scrub;

@@ -3,6 +3,7 @@
 //! Pure functions of (policy, what is known of the server, now): no clock, no repository, no I/O, so that years pass
 //! in a test. `facts.rs` reads what they need from a repository; the daemon and `expire` call the same ones.
 
+mod bandwidth;
 mod blackout;
 mod expiry;
 mod facts;
@@ -12,6 +13,7 @@ mod schedule;
 mod tests;
 mod units;
 
+pub use bandwidth::{Bandwidth, bandwidth_at, is_timezone};
 pub use blackout::{Blackout, TimeOfDay};
 pub use expiry::{ExpiryView, KeptView, expire, expiry};
 pub use facts::{points_of, schedule_facts};

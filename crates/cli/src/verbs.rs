@@ -68,7 +68,8 @@ pub fn run(cli: Cli) -> std::result::Result<ExitCode, Stop> {
             daemon::backup(&client(&common)?, output, &name, &note, common.quiet)
         }
         Verb::Backup { name, note, jobs, force, verify_write } => {
-            let options = Options { note, jobs, force, verify_sample: verify_write == "sample", job: None };
+            let options =
+                Options { note, jobs, force, verify_sample: verify_write == "sample", job: None, rate: None };
             jobs::backup(&common, output, &name, &options)
         }
         Verb::Archive { name, semi_sync } => jobs::archive(&common, output, &name, semi_sync),

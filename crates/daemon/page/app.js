@@ -171,6 +171,7 @@ async function serverPage(name) {
     button("Back up now", () => act(`${path}/backups`, { method: "POST", body: "{}" }, "The backup is queued.")),
     button(server.paused ? "Resume" : "Pause", () => act(`${path}/${server.paused ? "resume" : "pause"}`, { method: "POST" }, server.paused ? "Resumed." : "Paused.")),
     el("a", { class: "button", href: restoreLink(name), text: "Restore…" }),
+    el("a", { class: "button", href: findLink(name), text: "Find…" }),
     button("Drill now", () => act(`${path}/drills`, { method: "POST" }, "The drill is queued.")),
     button("Doctor", async () => {
       findings.replaceChildren(el("p", { text: "Looking…" }));
@@ -218,6 +219,7 @@ async function storagePage() {
     ["Place", r.place], ["Id", r.id], ["Free", `${size(r.free_bytes)} of ${size(r.total_bytes)}`], ["Backups", String(r.backups)],
     ["Files in them", size(r.data_bytes)], ["Stored for them", size(r.stored_bytes)],
     ["Last whole check", r.checked ? `${show(r.checked)}: ${r.clean ? "clean" : "damage found"}` : "none yet"], ["Next", r.check_due ? show(r.check_due) : "never"],
+    canaryFact(r),
     ["Last prune", r.pruned ? `${show(r.pruned)}: ${size(r.pruned_bytes)} given back` : "none yet"],
   ];
   const check = el("button", { type: "button", text: "Check now" });
@@ -238,7 +240,7 @@ async function auditPage() {
 async function draw(moved = true) {
   const turn = ++drawn;
   const parts = location.hash.replace(/^#\/?/, "").split("/").map(decodeURIComponent);
-  const page = parts[0] === "server" ? serverPage(parts[1]) : parts[0] === "restore" ? restorePage(parts[1], parts[2]) : parts[0] === "jobs" ? jobsPage() : parts[0] === "storage" ? storagePage() : parts[0] === "audit" ? auditPage() : dashboard();
+  const page = parts[0] === "server" ? serverPage(parts[1]) : parts[0] === "restore" ? restorePage(parts[1], parts[2]) : parts[0] === "find" ? findPage(parts[1], parts[2]) : parts[0] === "verification" ? verificationPage() : parts[0] === "jobs" ? jobsPage() : parts[0] === "storage" ? storagePage() : parts[0] === "audit" ? auditPage() : dashboard();
   for (const link of document.querySelectorAll("nav a")) {
     const here = link.getAttribute("href") === (location.hash || "#/");
     here ? link.setAttribute("aria-current", "page") : link.removeAttribute("aria-current");
@@ -286,7 +288,7 @@ async function listen() {
         const pieces = (rest + value).split("\n\n");
         rest = pieces.pop();
         const heard = pieces.filter(told).length > 0;
-        if (heard && !/^#\/(server|restore)\//.test(location.hash) && !main.contains(document.activeElement?.closest("button, input"))) await draw(false);
+        if (heard && !/^#\/(server|restore|find|storage|verification)/.test(location.hash) && !main.contains(document.activeElement?.closest("button, input"))) await draw(false);
       }
     } catch {
       live.textContent = "The daemon does not answer; trying again.";

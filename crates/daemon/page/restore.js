@@ -52,7 +52,7 @@ function planTable(plan) {
 }
 
 /** What a finished restore leaves to do, from its result. */
-function checklist(job) {
+function checklist(job, asked) {
   const done = job.result;
   if (job.standing === "cancelled") return [el("p", { text: "The restore was stopped. The same restore into the same folder goes on where it was." })];
   if (!done) return [el("p", { class: "trouble", role: "alert", text: job.failure ? `${job.failure.message}${job.failure.next ? ` Next: ${job.failure.next}.` : ""}` : "It ended without a result." })];
@@ -62,6 +62,9 @@ function checklist(job) {
     ...(done.evidence || []).map((text) => ["done", text]),
     ...(done.not_checked || []).map((text) => ["look", `Not checked: ${text}`]),
     ...(done.missing || []).map((text) => ["look", `Not restored: ${text}`]),
+    ...(asked.tables && done.socket ? [
+    ["todo", `Compare: #/find/${asked.server} says what became of ${asked.tables.join(", ")} since`],
+    ["todo", `Copy back what you need: mysqldump --socket ${done.socket} ${asked.tables[0].split(":")[0].replace(".", " ")} | mysql …`]] : []),
     ...(done.start_with || done.socket ? [["todo", done.socket ? `Look at the data: it is read-only, at ${done.socket}${done.port ? ` and 127.0.0.1:${done.port}` : ""}` : `Start it to look at the data: ${done.start_with}`],
     ["todo", `Hand it over, which makes it writable: holdfast restore finish ${into}`],
     ["todo", "Point the clients to it, and add it as a server to be protected: holdfast server add"]] : [
@@ -75,7 +78,7 @@ function checklist(job) {
 }
 
 /** Follows the restore's job until it ends: drawn anew by its events. */
-async function followRestore(host, id) {
+async function followRestore(host, id, asked) {
   const line = el("p", { role: "status", id: "restore-progress" });
   const notes = el("ul", { class: "facts" });
   const stop = el("button", { type: "button", text: "Stop" });
@@ -87,7 +90,7 @@ async function followRestore(host, id) {
     notes.replaceChildren(...(job.progress?.notes || []).slice(-5).map((text) => el("li", { text })));
     if (job.standing === "running" || job.standing === "queued") return;
     watchers.delete(watcher);
-    host.replaceChildren(el("h2", { text: job.standing === "done" ? "Restored and proved" : "Not restored", tabindex: "-1" }), ...checklist(job));
+    host.replaceChildren(el("h2", { text: job.standing === "done" ? "Restored and proved" : "Not restored", tabindex: "-1" }), ...checklist(job, asked));
     host.querySelector("h2").focus();
   };
   const look = async () => draw(await ask(`/jobs/${id}`));
@@ -136,16 +139,31 @@ async function restorePage(name, query = "") {
   const start = choice("start", [["yes", "leave it running, read-only"], ["no", "shut it down"]], "yes");
   const prove = choice("prove", [["quick", "quick: no table is read as a whole"], ["standard", "standard: and the tables that the log changed"], ["full", "full: every table"]], "standard");
 
-  const form = el("form", { id: "restore-form" },
-    el("fieldset", {}, el("legend", { text: "1. When" }), el("div", { class: "row" }, field("To", when), momentField), flags),
-    el("fieldset", {}, el("legend", { text: "2. Where" }), el("div", { class: "row" }, field("Below", place), field("In a new folder", folder), field("Afterwards", start), field("Proof", prove))),
+  // What. A folder has no tables.
+  const what = choice("what", [["all", "the whole server"], ["tables", "some tables"]], "all");
+  const tables = el("input", { name: "tables", id: "restore-tables", spellcheck: "false", autocomplete: "off", placeholder: "shop.orders" });
+  const tablesField = field("Which", tables, "DATABASE.TABLE, or DATABASE.TABLE:NEW for another name; commas between them");
+  const whatChanged = () => {
+    tables.required = what.value === "tables";
+    tablesField.hidden = !tables.required;
+  };
+  what.addEventListener("change", whatChanged);
+  whatChanged();
+  const hasTables = status.servers.find((s) => s.server === name)?.stream.state !== "none";
+  const parts = el("fieldset", {}, el("legend", { text: "What" }), el("div", { class: "row" }, field("Restore", what), tablesField));
+  parts.hidden = !hasTables;
+
+  const form = el("form", { id: "restore-form" }, parts,
+    el("fieldset", {}, el("legend", { text: "When" }), el("div", { class: "row" }, field("To", when), momentField), flags),
+    el("fieldset", {}, el("legend", { text: "Where" }), el("div", { class: "row" }, field("Below", place), field("In a new folder", folder), field("Afterwards", start), field("Proof", prove))),
     el("div", { class: "row" }, el("button", { text: "Show the plan" })));
   const planned = el("section", { "aria-live": "polite", "aria-label": "Plan" });
   const progress = el("section", { "aria-label": "Progress" });
 
   const wanted = () => {
     const target = when.value === "to" || when.value === "before" ? { [when.value]: moment.value.trim() } : { to: when.value };
-    return { server: name, ...target, into: `${place.value}/${folder.value.trim()}`, start: start.value === "yes", prove: prove.value };
+    const some = what.value === "tables" ? { tables: tables.value.split(/[,\s]+/).filter(Boolean) } : {};
+    return { server: name, ...target, ...some, into: `${place.value}/${folder.value.trim()}`, start: start.value === "yes", prove: prove.value };
   };
   // A plan is about what was asked; what is changed since has none.
   form.addEventListener("input", () => planned.replaceChildren());
@@ -175,13 +193,13 @@ async function restorePage(name, query = "") {
         const job = await ask("/restores", { method: "POST", body: JSON.stringify(asked), headers: { "Idempotency-Key": key } });
         form.hidden = true;
         confirm.hidden = true;
-        await followRestore(progress, job.id);
+        await followRestore(progress, job.id, asked);
       } catch (error) {
         trouble.textContent = error.message;
         go.disabled = false;
       }
     });
-    planned.replaceChildren(el("h2", { text: "3. Plan", tabindex: "-1" }), planTable(plan), confirm);
+    planned.replaceChildren(el("h2", { text: "Plan", tabindex: "-1" }), planTable(plan), confirm);
     planned.querySelector("h2").focus();
   });
   content.push(el("p", { class: "facts", text: "The restore goes into a new folder of the daemon's host. The protected server is not touched." }), form, planned, progress);

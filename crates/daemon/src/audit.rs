@@ -52,7 +52,9 @@ pub struct AuditView {
     pub intact: bool,
     /// The first line that does not.
     pub broken_at_line: Option<usize>,
-    /// The newest entries, the newest first.
+    /// The hash that the last line begins with: a copy of it elsewhere tells whether the log was written anew.
+    pub hash: String,
+    /// Entries, the newest first.
     pub entries: Vec<Entry>,
 }
 
@@ -166,21 +168,37 @@ impl Audit {
         self.tail.lock().unwrap_or_else(PoisonError::into_inner).number
     }
 
-    /// Reads it anew and checks every line.
+    /// Reads it anew and checks every line; gives the newest entries.
     ///
     /// # Errors
     /// `Failed` when the file can't be read.
     pub fn view(&self) -> Result<AuditView> {
+        let mut view = self.whole()?;
+        view.entries.truncate(SHOWN_MAX);
+        Ok(view)
+    }
+
+    /// The same with all entries between two times, as `show_time` writes them.
+    ///
+    /// # Errors
+    /// `Failed` when the file can't be read.
+    pub fn between(&self, from: &str, to: &str) -> Result<AuditView> {
+        let mut view = self.whole()?;
+        view.entries.retain(|entry| (from..=to).contains(&entry.at.as_str()));
+        Ok(view)
+    }
+
+    fn whole(&self) -> Result<AuditView> {
         let _quiet = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
         let text = std::fs::read(&self.path).map_err(|error| {
             Error::failed(format!("The audit log {} can't be read: {error}.", self.path.display()))
         })?;
         let chain = read_chain(&text);
-        let entries = chain.entries.into_iter().rev().take(SHOWN_MAX).collect();
         Ok(AuditView {
             intact: chain.broken_at_line.is_none(),
             broken_at_line: chain.broken_at_line,
-            entries,
+            hash: chain.hash,
+            entries: chain.entries.into_iter().rev().collect(),
         })
     }
 }
@@ -205,6 +223,10 @@ mod tests {
         assert!(view.intact);
         let numbers: Vec<u64> = view.entries.iter().map(|e| e.number).collect();
         assert_eq!(numbers, [3, 2, 1]);
+        let at = view.entries[1].at.clone();
+        let between = audit.between(&at, &at).unwrap();
+        assert!(between.entries.iter().any(|e| e.number == 2) && between.hash == view.hash);
+        assert!(audit.between("2000-01-01", "2000-01-02").unwrap().entries.is_empty());
     }
 
     #[test]

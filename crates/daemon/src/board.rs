@@ -66,6 +66,11 @@ pub struct RepositoryBoard {
     /// When the next one is due.
     #[serde(serialize_with = "holdfast_appliance::views::maybe_time")]
     pub check_due: Option<Micros>,
+    /// When the last check of one block of 32 ended.
+    #[serde(serialize_with = "holdfast_appliance::views::maybe_time")]
+    pub canary: Option<Micros>,
+    /// Whether it found nothing wrong.
+    pub canary_clean: Option<bool>,
     /// When the last prune ended, and the bytes that it gave back.
     #[serde(serialize_with = "holdfast_appliance::views::maybe_time")]
     pub pruned: Option<Micros>,
@@ -345,8 +350,11 @@ fn repository(daemon: &Daemon) -> RepositoryBoard {
         space.as_ref().map_or(0, |s| blocks(s).saturating_mul(s.f_frsize))
     };
     let checked: Option<Checked> = daemon.state.read(|content| content.fsck.clone());
+    let canary: Option<Checked> = daemon.state.read(|content| content.canary.clone());
     let pruned = daemon.state.read(|content| content.prune.clone());
     RepositoryBoard {
+        canary: canary.as_ref().map(|c| c.at),
+        canary_clean: canary.map(|c| c.clean),
         pruned: pruned.as_ref().map(|p| p.at),
         pruned_bytes: pruned.map(|p| p.freed_bytes),
         place: daemon.config().repository.display().to_string(),

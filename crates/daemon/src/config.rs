@@ -1,7 +1,7 @@
 //! `/etc/holdfast/holdfast.toml`: what a person writes. The daemon never writes it.
 
 use holdfast_appliance::error::{Error, Result};
-use holdfast_appliance::policy::{Bytes, Policy, Span};
+use holdfast_appliance::policy::{Bandwidth, Bytes, Policy, Span, is_timezone};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -58,6 +58,9 @@ pub struct Config {
     /// What is checked by itself.
     #[serde(default)]
     pub checks: Checks,
+    /// What may not be used up.
+    #[serde(default)]
+    pub limits: Limits,
     /// What gives space back by itself.
     #[serde(default)]
     pub prune: Prune,
@@ -134,6 +137,8 @@ pub struct Listen {
 pub struct Checks {
     /// The whole repository is read by the second reader so often; 0: never.
     pub fsck: Span,
+    /// Its structure and one block of 32, those of the day, so often; 0: never.
+    pub canary: Span,
     /// Some of it is read again so often, and healed from parity; 0: never.
     pub scrub: Span,
     /// For so long each time.
@@ -146,10 +151,27 @@ impl Default for Checks {
     fn default() -> Self {
         Self {
             fsck: Span::hours(30 * 24),
+            canary: Span::hours(24),
             scrub: Span::hours(24),
             scrub_time: Span::hours(1),
             scrub_rate: Bytes(50 << 20),
         }
+    }
+}
+
+/// What may not be used up.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Backups together read no faster than the smallest of these that holds now.
+    pub bandwidth: Vec<Bandwidth>,
+    /// Zone of their hours: an IANA name.
+    pub timezone: String,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { bandwidth: Vec::new(), timezone: "UTC".to_owned() }
     }
 }
 
@@ -245,15 +267,20 @@ impl Webhook {
     /// # Errors
     /// `Usage` when the file can't be read or is empty.
     pub fn secret(&self) -> Result<Zeroizing<String>> {
-        let file = self.secret_file.display();
-        let text = std::fs::read_to_string(&self.secret_file)
-            .map(Zeroizing::new)
-            .map_err(|error| Error::usage(format!("The webhook's secret {file} can't be read: {error}.")))?;
-        match text.lines().next().map(str::trim) {
-            Some(line) if !line.is_empty() => Ok(Zeroizing::new(line.to_owned())),
-            _ => Err(Error::usage(format!("The webhook's secret {file} is empty."))
-                .with_next("write the secret that the receiver knows into its first line")),
-        }
+        first_line(&self.secret_file, "webhook's secret")
+    }
+}
+
+/// The first line of a file with a secret in it.
+fn first_line(path: &Path, what: &str) -> Result<Zeroizing<String>> {
+    let file = path.display();
+    let text = std::fs::read_to_string(path)
+        .map(Zeroizing::new)
+        .map_err(|error| Error::usage(format!("The {what} {file} can't be read: {error}.")))?;
+    match text.lines().next().map(str::trim) {
+        Some(line) if !line.is_empty() => Ok(Zeroizing::new(line.to_owned())),
+        _ => Err(Error::usage(format!("The {what} {file} is empty."))
+            .with_next("write the secret that the receiver knows into its first line")),
     }
 }
 
@@ -382,6 +409,13 @@ impl Config {
             return Err(Error::usage("jobs must be 1 or more, and connections 1 to 32."));
         }
         self.check_alerts()?;
+        if !is_timezone(&self.limits.timezone) {
+            return Err(Error::usage(format!(
+                "The time zone '{}' of limits is not known on this host.",
+                self.limits.timezone
+            ))
+            .with_next("use an IANA name such as Europe/Berlin, or UTC"));
+        }
         if self.prune.share > 100 || self.prune.max_dead > 100 {
             return Err(Error::usage("prune.share and prune.max_dead are percent: at most 100."));
         }
@@ -508,6 +542,8 @@ mod tests {
             ("[alerts]\nping = 'hc-ping'\n", "hc-ping"),
             ("[alerts]\nping = '/ping'\n", "no host"),
             ("[[alerts.webhook]]\nurl = 'https://example.org/'\nsecret_file = '/no/secret'\n", "/no/secret"),
+            ("[limits]\nbandwidth = ['fast']\n", "'fast'"),
+            ("[limits]\ntimezone = 'Mars'\n", "Mars"),
             ("[drills]\nprove = 'much'\n", "much"),
             ("[drills]\ninto = 'here'\n", "here"),
         ] {

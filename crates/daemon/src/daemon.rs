@@ -12,6 +12,8 @@ use crate::tokens::Tokens;
 use crate::{alerts, files, history, http, notify, runner, scheduler};
 use holdfast_appliance::catalogue::{Catalogue, Key};
 use holdfast_appliance::error::{Code, Error, Result};
+use holdfast_appliance::policy::bandwidth_at;
+use holdfast_appliance::rate::Rate;
 use holdfast_appliance::settings::Environment;
 use holdfast_appliance::time::{Micros, now};
 use std::fs::File;
@@ -30,7 +32,9 @@ const STOP_WAIT: Duration = Duration::from_secs(80);
 #[derive(Debug)]
 pub struct Daemon {
     /// What a person wrote, as it was read last.
-    config: RwLock<Arc<Config>>,
+    config: Arc<RwLock<Arc<Config>>>,
+    /// How fast backups may read, all of them together.
+    pub rate: Arc<Rate>,
     /// The repository.
     pub catalogue: Catalogue,
     /// The daemon's own state.
@@ -83,9 +87,11 @@ impl Daemon {
             Some(listen) => Tokens::load(&listen.tokens)?,
             None => Tokens::default(),
         };
+        let audit = Audit::open(&config.state)?;
+        let config = Arc::new(RwLock::new(Arc::new(config)));
         Ok(Self {
             queue: Queue::new(Arc::clone(&state), Arc::clone(&events), Arc::clone(&stopping))?,
-            audit: Audit::open(&config.state)?,
+            audit,
             board: RwLock::default(),
             look_again: AtomicBool::new(false),
             streams: Streams::default(),
@@ -95,7 +101,8 @@ impl Daemon {
             hangup: Arc::default(),
             reloads: Reloads::begun(now()),
             _only_one: only_one,
-            config: RwLock::new(Arc::new(config)),
+            rate: Arc::new(rate_of(&config)),
+            config,
             catalogue,
             state,
             events,
@@ -157,6 +164,15 @@ impl Daemon {
             .iter()
             .all(|alive| now().saturating_sub(alive.load(Ordering::Relaxed)) < most)
     }
+}
+
+/// What the configuration of the moment says of this hour.
+fn rate_of(config: &Arc<RwLock<Arc<Config>>>) -> Rate {
+    let config = Arc::clone(config);
+    Rate::new(move || {
+        let config = Arc::clone(&config.read().unwrap_or_else(PoisonError::into_inner));
+        bandwidth_at(&config.limits.bandwidth, &config.limits.timezone, now())
+    })
 }
 
 /// How the last reading of the configuration went.

@@ -12,6 +12,7 @@ use crate::daemon::Daemon;
 use crate::files::private_folder;
 use crate::jobs::Standing;
 use holdfast_appliance::error::{Error, Result};
+use holdfast_appliance::policy::DAY;
 use holdfast_appliance::time::{Micros, now};
 use ring::{MINUTES, Ring, VALUES, Values};
 use series::{Gathered, Grid, Series};
@@ -204,6 +205,39 @@ pub fn look(state: &Path, of: Of<'_>, asked: &Asked) -> Result<View> {
     })
 }
 
+/// What was kept of one day.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Day {
+    /// Minutes of it that are known.
+    pub minutes: u32,
+    /// Minutes of them in which the server was red.
+    pub red: u32,
+    /// The most that would have been missing.
+    pub rpo_max: Option<f32>,
+}
+
+/// By the first moment of each day (UTC) of which anything is known.
+///
+/// # Errors
+/// `Failed` when the file can't be read.
+pub fn daily(state: &Path, of: Of<'_>, from: Micros, to: Micros) -> Result<BTreeMap<Micros, Day>> {
+    let place = |name: &str| of.metrics().iter().position(|known| *known == name).unwrap_or(usize::MAX);
+    let (level, rpo) = (place("level"), place("rpo_seconds"));
+    let mut days: BTreeMap<Micros, Day> = BTreeMap::new();
+    let path = of.file(&folder(state));
+    let read = ring::read(&path, minute(from), minute(to), |minute, values| {
+        let at = Micros::from(minute) * MINUTE;
+        let day = days.entry(at.div_euclid(DAY.0) * DAY.0).or_default();
+        day.minutes += 1;
+        day.red += u32::from(values.get(level).is_some_and(|level| *level >= 2.0));
+        if let Some(rpo) = values.get(rpo).filter(|rpo| rpo.is_finite()) {
+            day.rpo_max = Some(day.rpo_max.map_or(*rpo, |most| most.max(*rpo)));
+        }
+    });
+    read.map_err(|error| Error::failed(format!("The history {} can't be read: {error}.", path.display())))?;
+    Ok(days)
+}
+
 /// Writes a record a minute until the daemon ends; the first one as soon as there is a board.
 pub(crate) fn run(daemon: &Arc<Daemon>) {
     let mut said = String::new();
@@ -350,6 +384,9 @@ mod tests {
         assert!(view.series.iter().all(|s| s.avg == [None; 5]));
         let view = look(dir.path(), Of::Repository, &asked(&["stored_bytes"], at, at, 1)).unwrap();
         assert!((view.series[0].avg[0].unwrap() - 5e12).abs() < 1e6, "{view:?}");
+        let days = daily(dir.path(), Of::Server("a/b"), at, at + 9 * MINUTE).unwrap();
+        let day = Day { minutes: 10, red: 0, rpo_max: None };
+        assert_eq!(days, BTreeMap::from([(at.div_euclid(DAY.0) * DAY.0, day)]));
         // A year is asked for: 30 days are kept.
         let view = look(dir.path(), Of::Repository, &asked(&[], 0, at, 2000)).unwrap();
         assert_eq!(view.to - view.from, Micros::from(MINUTES - 1) * MINUTE);

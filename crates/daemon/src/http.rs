@@ -8,6 +8,7 @@ mod assets;
 mod body;
 mod history;
 mod route;
+mod rows;
 
 pub(crate) use api::restore_place;
 

@@ -47,9 +47,17 @@ pub enum Work {
         /// The folder's own name, typed again, for a `delta` over a folder that no restore made.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         confirm: Option<String>,
+        /// These tables alone, as `restore --table` takes them.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        tables: Vec<String>,
+        /// The tables of these databases alone.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        databases: Vec<String>,
     },
     /// The whole repository is read by the second reader.
     Fsck {},
+    /// Its structure and one block of 32 are: those of the day.
+    Canary {},
     /// Some more of it is read again, and healed from parity.
     Scrub {},
     /// What nobody needs any more goes.
@@ -98,7 +106,7 @@ impl Work {
             Self::Backup { server, .. } | Self::Restore { server, .. } | Self::Drill { server, .. } => {
                 Some(server)
             }
-            Self::Fsck {} | Self::Scrub {} | Self::Prune { .. } => None,
+            Self::Fsck {} | Self::Canary {} | Self::Scrub {} | Self::Prune { .. } => None,
         }
     }
 
@@ -109,6 +117,7 @@ impl Work {
             Self::Backup { .. } => "backup",
             Self::Restore { .. } => "restore",
             Self::Fsck {} => "fsck",
+            Self::Canary {} => "canary",
             Self::Scrub {} => "scrub",
             Self::Prune { .. } => "prune",
             Self::Drill { .. } => "drill",
@@ -122,7 +131,7 @@ impl Work {
             Self::Restore { .. } => 0,
             Self::Backup { why, .. } if why == "on_demand" => 1,
             Self::Backup { .. } => 2,
-            Self::Fsck {} | Self::Scrub {} | Self::Prune { .. } | Self::Drill { .. } => 3,
+            Self::Fsck {} | Self::Canary {} | Self::Scrub {} | Self::Prune { .. } | Self::Drill { .. } => 3,
         }
     }
 
@@ -131,7 +140,7 @@ impl Work {
     pub fn limit(&self) -> Micros {
         const DAY: Micros = 86_400_000_000;
         match self {
-            Self::Backup { .. } | Self::Scrub {} | Self::Prune { .. } => DAY,
+            Self::Backup { .. } | Self::Canary {} | Self::Scrub {} | Self::Prune { .. } => DAY,
             Self::Restore { .. } | Self::Fsck {} | Self::Drill { .. } => 7 * DAY,
         }
     }

@@ -25,6 +25,7 @@ pub mod notify;
 pub mod prune;
 pub mod queue;
 pub mod reload;
+pub mod report;
 mod runner;
 mod scheduler;
 pub mod state;

@@ -314,6 +314,16 @@ fn repository(page: &mut Page, daemon: &Daemon, board: &crate::board::Board) {
         repository.clean.map(|clean| f64::from(u8::from(clean))),
     );
     maybe("fsck_due_timestamp_seconds", "When the next one is due.", repository.check_due.map(seconds));
+    maybe(
+        "canary_last_timestamp_seconds",
+        "When one block of 32 was last read and compared with its id.",
+        repository.canary.map(seconds),
+    );
+    maybe(
+        "canary_clean",
+        "1 if that found nothing wrong.",
+        repository.canary_clean.map(|clean| f64::from(u8::from(clean))),
+    );
     maybe("prune_last_timestamp_seconds", "When the last prune ended.", repository.pruned.map(seconds));
     maybe("prune_last_freed_bytes", "Bytes that it gave back.", repository.pruned_bytes.map(|b| b as f64));
     maybe("audit_entries_total", "Entries of the audit log.", Some(daemon.audit.count() as f64));

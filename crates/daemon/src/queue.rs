@@ -30,7 +30,7 @@ pub struct Queue {
 pub struct JobView {
     /// Its number.
     pub id: u64,
-    /// `backup`, `restore`, `fsck`, `scrub`, `prune`, `drill`.
+    /// `backup`, `restore`, `fsck`, `canary`, `scrub`, `prune`, `drill`.
     pub kind: &'static str,
     /// The server it is about.
     pub server: Option<String>,
@@ -299,6 +299,7 @@ fn overlap(one: &Work, other: &Work) -> bool {
         (Work::Restore { into: a, .. }, Work::Restore { into: b, .. }) => a == b,
         // Two drills would count the same free space.
         (Work::Fsck {}, Work::Fsck {})
+        | (Work::Canary {}, Work::Canary {})
         | (Work::Scrub {}, Work::Scrub {})
         | (Work::Prune { .. }, Work::Prune { .. })
         | (Work::Drill { .. }, Work::Drill { .. }) => true,
@@ -308,7 +309,7 @@ fn overlap(one: &Work, other: &Work) -> bool {
 
 /// Whether one of them has to wait while the other runs: a check names all that a prune would take away.
 fn excludes(one: &Work, other: &Work) -> bool {
-    let pair = |a: &Work, b: &Work| matches!((a, b), (Work::Fsck {}, Work::Prune { .. }));
+    let pair = |a: &Work, b: &Work| matches!((a, b), (Work::Fsck {} | Work::Canary {}, Work::Prune { .. }));
     pair(one, other) || pair(other, one)
 }
 
@@ -359,6 +360,8 @@ mod tests {
             prove: "quick".into(),
             delta: false,
             confirm: None,
+            tables: Vec::new(),
+            databases: Vec::new(),
         }
     }
 

@@ -6,8 +6,9 @@ use crate::state::Checked;
 use crate::{drills, expiry, http, prune};
 use holdfast_appliance::backup;
 use holdfast_appliance::error::{Code, Error, Result};
+use holdfast_appliance::policy::DAY;
 use holdfast_appliance::progress::Watcher;
-use holdfast_appliance::restore::{self, Delta, Options, ProveLevel, ReplayMode, Target};
+use holdfast_appliance::restore::{self, Delta, Options, ProveLevel, ReplayMode, Tables, Target};
 use holdfast_appliance::time::now;
 use serde_json::Value;
 use std::process::{Command, Stdio};
@@ -83,12 +84,17 @@ fn after_backup(daemon: &Daemon, server: &str, standing: Standing) -> Result<()>
 fn done(daemon: &Daemon, job: &Job, live: &Live) -> Result<Value> {
     match &job.work {
         Work::Backup { server, note, .. } => take_backup(daemon, job, live, server, note),
-        Work::Restore { server, target, into, start, prove, delta, confirm } => {
+        Work::Restore { server, target, into, start, prove, delta, confirm, tables, databases } => {
             let options = restore_options(daemon, server, target, into, *start, prove)?;
-            let options = Options { delta: over(*delta, confirm.as_deref())?, ..options };
+            let options = Options {
+                delta: over(*delta, confirm.as_deref())?,
+                tables: Tables::parse(tables, databases)?,
+                ..options
+            };
             restore_it(daemon, job, live, server, &options)
         }
-        Work::Fsck {} => check(daemon, live),
+        Work::Fsck {} => check(daemon, live, Reach::Whole),
+        Work::Canary {} => check(daemon, live, Reach::OfTheDay),
         Work::Scrub {} => scrub(daemon, live),
         Work::Prune { now } => prune::run(daemon, live, *now),
         Work::Drill { server, at } => answer(&drills::run(daemon, job, live, server, at)?),
@@ -111,6 +117,7 @@ fn take_backup(daemon: &Daemon, job: &Job, live: &Live, server: &str, note: &str
         note: note.to_owned(),
         jobs: daemon.config().connections,
         job: Some(name),
+        rate: Some(Arc::clone(&daemon.rate)),
         ..backup::Options::default()
     };
     let view = backup::backup(&daemon.catalogue, server, &options, live)?;
@@ -206,24 +213,43 @@ fn scrub(daemon: &Daemon, live: &Live) -> Result<Value> {
         .with_next(format!("run `holdfast-fsck --full {}`", daemon.config().repository.display())))
 }
 
+/// How much a check reads.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reach {
+    /// Every byte.
+    Whole,
+    /// The structure, and the blocks whose turn it is: in 32 days every one.
+    OfTheDay,
+}
+
 /// The second reader in a process of its own: it can be stopped at any moment, and its memory goes with it.
-fn check(daemon: &Daemon, live: &Live) -> Result<Value> {
+fn check(daemon: &Daemon, live: &Live, reach: Reach) -> Result<Value> {
     let failed = |error: std::io::Error| Error::failed(format!("The check can't be run: {error}."));
     let program = std::env::current_exe().map_err(failed)?;
-    let report = daemon.config().state.join("fsck.json");
+    let (name, how) = match reach {
+        Reach::Whole => ("fsck.json", vec!["--full".to_owned()]),
+        Reach::OfTheDay => {
+            ("canary.json", vec!["--seed".to_owned(), now().div_euclid(DAY.0).max(0).to_string()])
+        }
+    };
+    let report = daemon.config().state.join(name);
     let out = std::fs::File::create(&report).map_err(failed)?;
     let mut child = Command::new(program)
         .arg("fsck")
         .arg(&daemon.config().repository)
         .arg("--passphrase-file")
         .arg(&daemon.config().passphrase_file)
-        .args(["--full", "--json", "--quiet"])
+        .args(how)
+        .args(["--json", "--quiet"])
         .stdin(Stdio::null())
         .stdout(out)
         .stderr(Stdio::null())
         .spawn()
         .map_err(failed)?;
-    live.note("reading the whole repository");
+    live.note(match reach {
+        Reach::Whole => "reading the whole repository",
+        Reach::OfTheDay => "reading the structure, and one block of 32",
+    });
     let status = loop {
         if let Some(status) = child.try_wait().map_err(failed)? {
             break status;
@@ -249,7 +275,10 @@ fn check(daemon: &Daemon, live: &Live) -> Result<Value> {
         _ => return Err(Error::failed("The check ended without a verdict.").with_next("run holdfast fsck")),
     };
     let checked = Checked { at: now(), clean, summary: summary.clone() };
-    daemon.state.change(|content| content.fsck = Some(checked))?;
+    daemon.state.change(|content| match reach {
+        Reach::Whole => content.fsck = Some(checked),
+        Reach::OfTheDay => content.canary = Some(checked),
+    })?;
     if !clean {
         return Err(Error::new(Code::Corruption, format!("The check found {summary} in the repository."))
             .with_next(format!("run `holdfast-fsck {}`", daemon.config().repository.display())));

@@ -57,6 +57,10 @@ fn tick(daemon: &Daemon, seen: &mut Seen) -> Result<()> {
         let tended = tend(daemon, &server.name, seen);
         trouble = trouble.and(tended);
     }
+    let canary = daemon.config().checks.canary;
+    if canary.0 > 0 && last_ended(daemon, |w| *w == Work::Canary {}).saturating_add(canary.0) <= now() {
+        submit(daemon, Work::Canary {})?;
+    }
     let scrub = daemon.config().checks.scrub;
     if scrub.0 > 0 && last_ended(daemon, |w| *w == Work::Scrub {}).saturating_add(scrub.0) <= now() {
         submit(daemon, Work::Scrub {})?;

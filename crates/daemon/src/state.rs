@@ -33,6 +33,8 @@ pub struct Content {
     pub servers: BTreeMap<String, ServerState>,
     /// The last whole check.
     pub fsck: Option<Checked>,
+    /// The last check of one block of 32.
+    pub canary: Option<Checked>,
     /// The last prune that went through.
     pub prune: Option<Pruned>,
     /// Alerts that were told and are not over.

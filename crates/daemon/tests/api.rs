@@ -435,6 +435,7 @@ fn a_backup_and_a_restore_are_jobs_and_what_cant_be_is_refused_with_the_reason()
     a_restore_over_a_folder_rewrites_what_differs(&bed, &into);
     a_drill_is_proved_kept_and_cleared_away_and_gives_an_estimate(&bed);
     the_history_of_this_minute_is_there(&bed);
+    the_report_has_it_all_and_rows_are_not_for_everybody(&bed);
     a_prune_gives_space_back(&bed);
 
     let refused = |status: u16, code: &str, answer: (u16, Value)| {
@@ -582,6 +583,52 @@ fn the_history_of_this_minute_is_there(bed: &Bed) {
         let (got, why) = bed.local("GET", &format!("/api/v1/{path}"), None);
         assert_eq!(got, status, "{path}: {why}");
     }
+}
+
+/// What was promised, kept and proved; a viewer sees neither it nor rows.
+fn the_report_has_it_all_and_rows_are_not_for_everybody(bed: &Bed) {
+    let (status, report) = bed.local("GET", "/api/v1/report?from=-7d", None);
+    assert_eq!(status, 200, "{report}");
+    let server = &report["servers"][0];
+    assert_eq!(
+        (&report["schema"], &server["server"], &server["policy"]),
+        (&json!(1), &json!("files"), &json!("default"))
+    );
+    assert!(
+        !server["backups"].as_array().unwrap().is_empty() && server["terms"]["window"].is_string(),
+        "{server}"
+    );
+    let proofs = server["proofs"].as_array().unwrap();
+    assert!(proofs.iter().any(|p| p["drill"] == true && p["proved"] == true), "{server}");
+    assert!((7..=8).contains(&server["days"].as_array().unwrap().len()), "{server}");
+    assert!(report["jobs"]["drill"]["done"].as_u64() >= Some(1), "{report}");
+    assert_eq!(
+        (&report["audit"]["intact"], report["audit"]["hash"].as_str().unwrap().len()),
+        (&json!(true), 64)
+    );
+    let asked = report["audit"]["entries"][0]["what"].as_str().unwrap();
+    assert_eq!(asked, "GET /report", "that it was asked for is noted before it is made");
+    for path in [
+        "/api/v1/report",
+        "/api/v1/servers/files/diff?table=a.b&from=-1h",
+        "/api/v1/servers/files/transactions/x",
+    ] {
+        assert_eq!(bed.network("GET", path, Some(bed.token(Role::Viewer)), None).0, 403, "{path}");
+    }
+    for path in [
+        "report?from=-401d",
+        "report?from=-1h&to=-2h",
+        "servers/files/diff?table=a.b",
+        "servers/files/transactions/x?limit=0",
+    ] {
+        assert_eq!(bed.local("GET", &format!("/api/v1/{path}"), None).0, 400, "{path}");
+    }
+    let (status, why) = bed.local(
+        "POST",
+        "/api/v1/restore-plans",
+        Some(json!({ "server": "files", "to": "fastest", "into": bed.at("restored/t"), "tables": ["nonsense"] })),
+    );
+    assert_eq!((status, &why["code"]), (400, &json!("usage")), "{why}");
 }
 
 fn a_prune_gives_space_back(bed: &Bed) {

@@ -56,6 +56,9 @@ struct Arguments {
     /// Read every byte: each frame, its id, all parity. Without it, the structure and a sample are read
     #[arg(long)]
     full: bool,
+    /// Chooses the sample: with the numbers of 32 days one after the other, every block is read once; else by chance
+    #[arg(long, value_name = "N", conflicts_with = "full")]
+    seed: Option<u64>,
     /// Mend what can be mended, after a full check: copies and heads, segments from their parity, lost footers, orphans
     #[arg(long, conflicts_with = "full")]
     repair: bool,
@@ -130,7 +133,10 @@ fn checked(arguments: &Arguments) -> Result<Outcome> {
     let progress = Arc::new(Progress::default());
     let shown = show(&progress, arguments.quiet || arguments.json);
     let scope = if arguments.full { Scope::Full } else { Scope::Sample };
-    let seed = u64::from_le_bytes(random()?);
+    let seed = match arguments.seed {
+        Some(seed) => seed,
+        None => u64::from_le_bytes(random()?),
+    };
     let done = if repairs {
         let now_us = jiff::Timestamp::now().as_microsecond();
         let options =

@@ -61,6 +61,13 @@ pub(super) fn now_open(board: &Board) -> Vec<Condition> {
     if repository.clean == Some(false) {
         of_repository("check_failed", Level::Red, "the last whole check found damage".to_owned());
     }
+    if repository.canary_clean == Some(false) {
+        of_repository(
+            "canary_failed",
+            Level::Red,
+            "the last check of one block of 32 found damage".to_owned(),
+        );
+    }
     if repository.total_bytes > 0
         && u128::from(repository.free_bytes) * 100
             < u128::from(repository.total_bytes) * u128::from(FREE_PERCENT_MIN)
@@ -161,8 +168,9 @@ mod tests {
         assert!(now_open(&board).is_empty());
         board.repository.damage = Some("torn".into());
         board.repository.clean = Some(false);
+        board.repository.canary_clean = Some(false);
         (board.repository.free_bytes, board.repository.total_bytes) = (9, 100);
         let codes: Vec<String> = now_open(&board).into_iter().map(|c| c.code).collect();
-        assert_eq!(codes, ["repository_damaged", "check_failed", "space"]);
+        assert_eq!(codes, ["repository_damaged", "check_failed", "canary_failed", "space"]);
     }
 }

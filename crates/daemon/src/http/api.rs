@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::daemon::Daemon;
 use crate::jobs::{Moment, Work};
 use crate::tokens::{Caller, Role};
-use crate::{drills, expiry, metrics, runner};
+use crate::{drills, expiry, metrics, report, runner};
 use holdfast_appliance::error::{Error, Result};
 use holdfast_appliance::find::{Wanted, find};
 use holdfast_appliance::measured::{EstimateView, measured};
@@ -255,6 +255,10 @@ pub(super) fn begin_check(daemon: &Daemon, asked: &Request) -> Outcome {
     submit(daemon, asked, Work::Fsck {})
 }
 
+pub(super) fn begin_canary(daemon: &Daemon, asked: &Request) -> Outcome {
+    submit(daemon, asked, Work::Canary {})
+}
+
 pub(super) fn begin_prune(daemon: &Daemon, asked: &Request) -> Outcome {
     submit(daemon, asked, Work::Prune { now: true })
 }
@@ -312,6 +316,10 @@ struct RestoreAsked {
     delta: bool,
     #[serde(default)]
     confirm: Option<String>,
+    #[serde(default)]
+    tables: Vec<String>,
+    #[serde(default)]
+    databases: Vec<String>,
 }
 
 fn standard() -> String {
@@ -356,13 +364,19 @@ fn wanted_restore(
     daemon: &Daemon,
     asked: &Request,
 ) -> std::result::Result<(Work, restore::Options), Refusal> {
-    let RestoreAsked { server, to, before, after, into, start, prove, delta, confirm } = asked.read()?;
+    let RestoreAsked { server, to, before, after, into, start, prove, delta, confirm, tables, databases } =
+        asked.read()?;
     known(daemon, &server)?;
     restore_place(&daemon.config(), &into)?;
     let target = Moment { to, before, after };
     let options = runner::restore_options(daemon, &server, &target, &into, start, &prove)?;
-    let options = restore::Options { delta: runner::over(delta, confirm.as_deref())?, ..options };
-    Ok((Work::Restore { server, target, into, start, prove, delta, confirm }, options))
+    let options = restore::Options {
+        delta: runner::over(delta, confirm.as_deref())?,
+        tables: restore::Tables::parse(&tables, &databases)?,
+        ..options
+    };
+    let work = Work::Restore { server, target, into, start, prove, delta, confirm, tables, databases };
+    Ok((work, options))
 }
 
 pub(super) fn plan_restore(daemon: &Daemon, asked: &Request) -> Outcome {
@@ -408,6 +422,16 @@ pub(super) fn cancel(daemon: &Daemon, asked: &Request) -> Outcome {
 
 pub(super) fn audit(daemon: &Daemon, _: &Request) -> Outcome {
     json(StatusCode::OK, &daemon.audit.view()?)
+}
+
+/// What was promised, kept and proved, in one document; that it was asked for is noted before it is made.
+pub(super) fn report(daemon: &Daemon, asked: &Request) -> Outcome {
+    look(daemon)?;
+    let time =
+        |name: &str, else_: &str| parse_time_or_age(asked.param(name)?.as_deref().unwrap_or(else_), now());
+    let (from, to) = (time("from", "-92d")?, time("to", "-0s")?);
+    daemon.audit.note(&asked.caller.name, &asked.what, "asked")?;
+    json(StatusCode::OK, &report::report(daemon, &asked.caller.name, from, to)?)
 }
 
 pub(super) fn me(_: &Daemon, asked: &Request) -> Outcome {

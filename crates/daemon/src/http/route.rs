@@ -2,7 +2,7 @@
 
 use super::answer::{Answer, Outcome, Refusal, problem};
 use super::api::{self, Request as Asked};
-use super::{Peer, assets, history};
+use super::{Peer, assets, history, rows};
 use crate::daemon::Daemon;
 use crate::tokens::{Caller, Role};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -44,6 +44,9 @@ pub(super) const ROUTES: &[Route] = &[
     route("GET", "/servers/{server}/history", Role::Viewer, history::of_server),
     route("GET", "/history", Role::Viewer, history::of_repository),
     route("GET", "/servers/{server}/transactions", Role::Viewer, api::transactions),
+    // Rows of tables are for those who may restore them.
+    route("GET", "/servers/{server}/transactions/{transaction}", Role::Restorer, rows::transaction),
+    route("GET", "/servers/{server}/diff", Role::Restorer, rows::diff),
     route("GET", "/servers/{server}/at", Role::Viewer, api::at),
     route("GET", "/servers/{server}/retention", Role::Viewer, api::retention),
     route("GET", "/servers/{server}/doctor", Role::Operator, api::doctor),
@@ -56,12 +59,14 @@ pub(super) const ROUTES: &[Route] = &[
     route("POST", "/restore-plans", Role::Restorer, api::plan_restore),
     route("POST", "/restores", Role::Restorer, api::begin_restore),
     route("POST", "/checks", Role::Operator, api::begin_check),
+    route("POST", "/canaries", Role::Operator, api::begin_canary),
     route("POST", "/prunes", Role::Admin, api::begin_prune),
     route("GET", "/jobs", Role::Viewer, api::jobs),
     route("GET", "/jobs/{job}", Role::Viewer, api::job),
     // Who may begin it may end it: the handler looks at the job.
     route("DELETE", "/jobs/{job}", Role::Viewer, api::cancel),
     route("GET", "/audit", Role::Admin, api::audit),
+    route("GET", "/report", Role::Admin, api::report),
     route("GET", "/me", Role::Viewer, api::me),
 ];
 

@@ -1,0 +1,42 @@
+//! `diff` and one transaction: the only answers with rows of the protected servers' tables in them.
+
+use super::answer::{Outcome, json};
+use super::api::{Request, known};
+use crate::daemon::Daemon;
+use holdfast_appliance::diff::{Wanted, diff as compare};
+use holdfast_appliance::error::{Error, Result};
+use holdfast_appliance::show::show;
+use hyper::StatusCode;
+
+/// Rows that are given when nothing is said, and at most.
+const ROWS: (usize, usize) = (100, 1000);
+
+pub(super) fn diff(daemon: &Daemon, asked: &Request) -> Outcome {
+    known(daemon, asked.part())?;
+    let needed = |name: &str| -> Result<String> {
+        asked.param(name)?.filter(|text| !text.is_empty()).ok_or_else(|| {
+            Error::usage(format!("'{name}' is missing."))
+                .with_next("give table=DATABASE.TABLE, from and to: two moments")
+        })
+    };
+    let wanted = Wanted {
+        table: needed("table")?,
+        from: needed("from")?,
+        to: asked.param("to")?.unwrap_or_else(|| "latest".to_owned()),
+        limit: limit(asked)?,
+        on: None,
+    };
+    json(StatusCode::OK, &compare(&daemon.catalogue, asked.part(), &wanted)?)
+}
+
+pub(super) fn transaction(daemon: &Daemon, asked: &Request) -> Outcome {
+    known(daemon, asked.part())?;
+    let id = asked.parts.get(1).map_or("", String::as_str);
+    json(StatusCode::OK, &show(&daemon.catalogue, asked.part(), id, limit(asked)?)?)
+}
+
+fn limit(asked: &Request) -> Result<usize> {
+    let Some(text) = asked.param("limit")? else { return Ok(ROWS.0) };
+    let limit = text.parse().ok().filter(|n| (1..=ROWS.1).contains(n));
+    limit.ok_or_else(|| Error::usage(format!("'limit' must be 1 to {}.", ROWS.1)))
+}

@@ -73,10 +73,10 @@ impl Shared {
     }
 }
 
-/// Gives `take` a reader at the start of the log.
+/// Gives `take` a reader at the start of the log. Where the system gives no thread, nothing is read ahead.
 ///
 /// # Errors
-/// Those of `take`, which gets those of the log from its reader; [`Error::Thread`].
+/// Those of `take`, which gets those of the log from its reader.
 pub(crate) fn read<T>(
     log: &dyn Log,
     take: impl FnOnce(&mut dyn LogReader) -> Result<T, Error>,
@@ -87,8 +87,9 @@ pub(crate) fn read<T>(
             let mut end = End { shared: &shared, how: Ok(()) };
             end.how = fill(log, &shared);
         };
-        let started = std::thread::Builder::new().spawn_scoped(scope, reading);
-        started.map_err(|source| Error::Thread { what: "reads the log", source })?;
+        if std::thread::Builder::new().spawn_scoped(scope, reading).is_err() {
+            return take(&mut *log.read().map_err(Error::Log)?);
+        }
         take(&mut Ahead { shared: &shared, batch: Batch::default(), next: 0, from: 0 })
     })
 }

@@ -69,39 +69,39 @@ pub(crate) struct Running {
     /// Rows that were left to be applied, those of lanes included.
     pub(crate) rows: u64,
     shared: Arc<Shared>,
-    threads: Vec<JoinHandle<Applier>>,
+    threads: Vec<JoinHandle<Option<Applier>>>,
+    /// Those for which the system gave no thread, and what it said.
+    idle: Vec<Applier>,
+    refused: Option<std::io::Error>,
+    packet_max: u64,
 }
 
 impl Running {
     /// Begins to apply what is left of the plan.
-    ///
-    /// # Errors
-    /// [`Error::Thread`]: those that were started have stopped behind their chunks.
     pub(crate) fn begin(
         appliers: Vec<Applier>,
         plan: Arc<Plan>,
         (note, rows): (WindowNote, u64),
         done: &HashSet<u32>,
         packet_max: u64,
-    ) -> Result<Self, Error> {
+    ) -> Self {
         let state = Mutex::new(State::new(&plan, done));
         let shared = Arc::new(Shared { plan: Arc::clone(&plan), state, wake: Condvar::new() });
-        let mut running = Self { plan, note, rows, shared, threads: Vec::new() };
-        for mut applier in appliers {
-            let shared = Arc::clone(&running.shared);
-            let thread = std::thread::Builder::new().spawn(move || {
-                work(&mut applier, &shared, packet_max);
-                applier
-            });
-            let thread = thread.map_err(|source| Error::Thread { what: "applies rows", source })?;
-            running.threads.push(thread);
-        }
-        Ok(running)
+        let working = Arc::clone(&shared);
+        let job = move |applier: &mut Applier| work(applier, &working, packet_max);
+        let Crew { threads, idle, refused } = crew(appliers, job, spawn);
+        Self { plan, note, rows, shared, threads, idle, refused, packet_max }
     }
 
     /// Is all of it applied, or has it failed?
     pub(crate) fn is_over(&self) -> bool {
-        self.shared.lock().is_over() || self.threads.iter().all(JoinHandle::is_finished)
+        self.shared.lock().is_over()
+            || !self.threads.is_empty() && self.threads.iter().all(JoinHandle::is_finished)
+    }
+
+    /// The system gave fewer threads than there are appliers: how many there are, and what it said.
+    pub(crate) fn short_of_threads(&mut self) -> Option<(usize, std::io::Error)> {
+        self.refused.take().map(|error| (self.threads.len(), error))
     }
 
     /// Rows of net change that are applied.
@@ -115,6 +115,12 @@ impl Running {
         mut self,
         tick: &mut dyn FnMut(u64, bool) -> ControlFlow<()>,
     ) -> (Vec<Applier>, Result<(), Stopped>) {
+        if self.threads.is_empty()
+            && let Some(applier) = self.idle.first_mut()
+        {
+            // Without any thread it is done on this one.
+            work(applier, &self.shared, self.packet_max);
+        }
         while !self.is_over() {
             let state = self.shared.lock();
             let waited = self.shared.wake.wait_timeout(state, TICK);
@@ -131,10 +137,10 @@ impl Running {
     }
 
     fn join(&mut self) -> Vec<Applier> {
-        let (mut appliers, mut panicked) = (Vec::new(), None);
+        let (mut appliers, mut panicked) = (std::mem::take(&mut self.idle), None);
         for thread in self.threads.drain(..) {
             match thread.join() {
-                Ok(applier) => appliers.push(applier),
+                Ok(applier) => appliers.extend(applier),
                 Err(panic) => panicked = Some(panic),
             }
         }
@@ -152,6 +158,58 @@ impl Drop for Running {
             self.join();
         }
     }
+}
+
+/// Members at work on threads of their own, and those for which there was none.
+struct Crew<T> {
+    threads: Vec<JoinHandle<Option<T>>>,
+    idle: Vec<T>,
+    refused: Option<std::io::Error>,
+}
+
+/// What a thread is to do; it gives back what it was given.
+type Job<T> = Box<dyn FnOnce() -> Option<T> + Send>;
+
+/// Begins a thread.
+fn spawn<T: Send + 'static>(job: Job<T>) -> std::io::Result<JoinHandle<Option<T>>> {
+    std::thread::Builder::new().spawn(job)
+}
+
+/// Gives each member a thread that does its `job` and gives the member back. After the first refusal nobody gets one: the
+/// system has no more, and those that are there do all of the work.
+fn crew<T: Send + 'static>(
+    members: Vec<T>,
+    job: impl Fn(&mut T) + Clone + Send + 'static,
+    spawn: impl Fn(Job<T>) -> std::io::Result<JoinHandle<Option<T>>>,
+) -> Crew<T> {
+    let mut crew = Crew { threads: Vec::new(), idle: Vec::new(), refused: None };
+    for member in members {
+        if crew.refused.is_some() {
+            crew.idle.push(member);
+            continue;
+        }
+        // A thread that can't be started takes what it was given with it: it is given the way to the member.
+        let (give, take) = std::sync::mpsc::sync_channel(1);
+        let job = job.clone();
+        let at_work = move || {
+            let mut member = take.recv().ok()?;
+            job(&mut member);
+            Some(member)
+        };
+        match spawn(Box::new(at_work)) {
+            Ok(thread) => {
+                if let Err(back) = give.send(member) {
+                    crew.idle.push(back.0);
+                }
+                crew.threads.push(thread);
+            }
+            Err(error) => {
+                crew.refused = Some(error);
+                crew.idle.push(member);
+            }
+        }
+    }
+    crew
 }
 
 fn work(applier: &mut Applier, shared: &Shared, packet_max: u64) {
@@ -375,6 +433,26 @@ mod tests {
     use super::*;
     use crate::net::plan::ChunkSize;
     use crate::net::window::Window;
+
+    #[test]
+    fn a_refused_thread_leaves_its_work_to_those_that_are_there() {
+        let (asked, done) = (std::cell::Cell::new(0), Arc::new(Mutex::new(Vec::new())));
+        let noted = Arc::clone(&done);
+        let job = move |member: &mut u32| {
+            noted.lock().unwrap().push(*member);
+            *member += 10;
+        };
+        let third_refused = |job: Job<u32>| {
+            asked.set(asked.get() + 1);
+            if asked.get() == 3 { Err(std::io::Error::from_raw_os_error(11)) } else { spawn(job) }
+        };
+        let crew = crew(vec![1, 2, 3, 4], job, third_refused);
+        let mut back: Vec<u32> =
+            crew.threads.into_iter().map(|thread| thread.join().unwrap().unwrap()).collect();
+        back.sort_unstable();
+        assert_eq!((back, crew.idle, asked.get()), (vec![11, 12], vec![3, 4], 3));
+        assert_eq!(crew.refused.unwrap().raw_os_error(), Some(11));
+    }
 
     #[test]
     fn who_waits_for_a_chunk_goes_home_when_the_thread_that_has_it_panics() {

@@ -123,17 +123,6 @@ pub enum Error {
     /// No further connection.
     #[error("a further connection to the private server can't be opened: {0}")]
     Connect(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The system refused a thread.
-    #[error(
-        "a thread that {what} can't be started: {source}. Give this process more threads (`pids.max` of its control \
-         group, `ulimit -u`), then run the same command again"
-    )]
-    Thread {
-        /// What the thread does.
-        what: &'static str,
-        /// The system's error.
-        source: std::io::Error,
-    },
     /// Net change does not fit a table after all. Tables step down by themselves while nothing of
     /// a window is committed; here something was. A copy of the base that is laid out anew can be replayed
     /// with these tables in order from the start ([`crate::net::step_down`]).

@@ -238,8 +238,10 @@ pub(crate) struct Net<'a> {
     pub(crate) committed: HashSet<u32>,
     /// What each table was replayed as.
     pub(crate) classes: BTreeMap<TableKey, Class>,
-    /// Tables that are replayed in order, and why, as long as nobody was told.
+    /// What nobody was told yet: tables that are replayed in order and why, and what the replay goes on without.
     pub(crate) news: Vec<String>,
+    /// Something that it goes on without was told of.
+    short: bool,
     /// The log's format as a statement, and its number.
     pub(crate) format: (u64, String),
 }
@@ -278,13 +280,14 @@ impl<'a> Net<'a> {
             committed,
             classes: BTreeMap::new(),
             news: Vec::new(),
+            short: false,
             format: (0, String::new()),
         })
     }
 
     /// Must this transaction be replayed statement by statement?
     pub(crate) fn one_by_one(&self, number: u64) -> bool {
-        self.summary.one_by_one.contains(&number)
+        self.summary.one_by_one.contains(number)
     }
 
     /// A definition ran that may concern these tables; any, if there are none.
@@ -545,10 +548,18 @@ impl<'a> Net<'a> {
     /// Makes the appliers ready for the log's format and the window's session.
     pub(crate) fn ready(&mut self, count: usize, session: &str) -> Result<(), Error> {
         while self.appliers.len() < count.min(self.options.connections) {
-            let mut conn = (self.connect)().map_err(Error::Connect)?;
-            let mariadb = serial::prepare(&mut conn)?;
-            checkpoint::take_lock(&mut conn, &checkpoint::applier_lock(self.appliers.len()))?;
-            self.appliers.push(Applier { conn, session: Session::new(mariadb), format: 0 });
+            match self.further() {
+                Ok(applier) => self.appliers.push(applier),
+                // One that is refused is one of many: those that are there do all of the work.
+                Err(error @ Error::Connect(_)) if !self.appliers.is_empty() => {
+                    let there = self.appliers.len();
+                    self.options.connections = there;
+                    self.short_of(format!(
+                        "it goes on with {there} connection(s) to the server, since {error}"
+                    ));
+                }
+                Err(error) => return Err(error),
+            }
         }
         for applier in &mut self.appliers {
             if applier.format != self.format.0 {
@@ -558,6 +569,20 @@ impl<'a> Net<'a> {
             applier.session.apply_text(&mut applier.conn, session)?;
         }
         Ok(())
+    }
+
+    fn further(&self) -> Result<Applier, Error> {
+        let mut conn = (self.connect)().map_err(Error::Connect)?;
+        let mariadb = serial::prepare(&mut conn)?;
+        checkpoint::take_lock(&mut conn, &checkpoint::applier_lock(self.appliers.len()))?;
+        Ok(Applier { conn, session: Session::new(mariadb), format: 0 })
+    }
+
+    /// Tells once of something that the replay goes on without.
+    pub(crate) fn short_of(&mut self, what: String) {
+        if !std::mem::replace(&mut self.short, true) {
+            self.news.push(what);
+        }
     }
 
     /// The counters of tables in which the highest number came and went: rows that are there

@@ -16,6 +16,9 @@ use crate::error::Error;
 use crate::log::{EventPlace, Log, LogReader};
 use crate::survey::{RowShape, Survey};
 
+mod numbers;
+pub use numbers::Numbers;
+
 /// Files of one transaction's LOAD DATA that are replayed: they are held in memory, which an engine has 512 MiB of.
 const LOADED_MAX: u64 = 256 << 20;
 
@@ -67,7 +70,7 @@ pub struct Summary {
     pub shapes: BTreeMap<TableKey, RowShape>,
     /// Transactions, counted from 0, that must be replayed statement by statement: a part of them
     /// was rolled back, they are XA transactions, or statements changed their rows.
-    pub one_by_one: BTreeSet<u64>,
+    pub one_by_one: Numbers,
     /// Statements that are replayed as text and may do something else than they did on the
     /// source, as on any replica: a sentence each, at most 20.
     pub unsafe_statements: Vec<String>,

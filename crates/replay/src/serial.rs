@@ -118,8 +118,8 @@ pub struct Progress {
     pub written: u64,
     /// What is waited for now.
     pub limit: Limit,
-    /// Tables that are replayed in order, and why: those of which it was found out since the last call.
-    pub in_order: Vec<String>,
+    /// What was found out since the last call: tables that are replayed in order and why, and what it goes on without.
+    pub notes: Vec<String>,
 }
 
 /// What a replay did.

@@ -106,7 +106,7 @@ pub fn outlook(
         of_rows,
         bytes: summary.bytes,
         definitions: summary.ddl + summary.acl,
-        one_by_one: summary.one_by_one.len() as u64,
+        one_by_one: summary.one_by_one.len(),
         tables: tables.into_iter().map(table).collect(),
         refused: summary.refused,
         unsafe_statements: summary.unsafe_statements,

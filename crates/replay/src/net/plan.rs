@@ -5,14 +5,13 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use holdfast_binlog::event::Header;
 use holdfast_binlog::kind::{EventType, RowChange, RowsKind};
 use holdfast_binlog::rows::{FLAG_NO_FOREIGN_KEY_CHECKS, FLAG_STMT_END, FLAG_USE_SQL_FOREIGN_KEY, Rows};
 use holdfast_binlog::tables::TableKey;
 use holdfast_binlog::{Flaw, encode};
-use rayon::prelude::*;
 
 use super::image::SetId;
 use super::key::Key;
@@ -133,6 +132,30 @@ impl ChunkSize {
     }
 }
 
+/// `make` of each, in their order, on all processors. On this thread alone where the system gives no other.
+fn side_by_side<T: Send, U: Send>(all: Vec<T>, make: impl Fn(T) -> U + Sync) -> Vec<U> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(all.len());
+    let (left, made) = (Mutex::new(all.into_iter().enumerate()), Mutex::new(Vec::new()));
+    let next = || left.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let work = || {
+        while let Some((at, one)) = next() {
+            let one = make(one);
+            made.lock().unwrap_or_else(PoisonError::into_inner).push((at, one));
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..threads {
+            if std::thread::Builder::new().spawn_scoped(scope, work).is_err() {
+                break;
+            }
+        }
+        work();
+    });
+    let mut made = made.into_inner().unwrap_or_else(PoisonError::into_inner);
+    made.sort_unstable_by_key(|(at, _)| *at);
+    made.into_iter().map(|(_, one)| one).collect()
+}
+
 impl Plan {
     /// Takes a finished window apart.
     pub(crate) fn new(window: Window, size: ChunkSize) -> Self {
@@ -142,9 +165,8 @@ impl Plan {
             .filter_map(|merge| merge.counter().map(|highest| (Arc::clone(&merge.table), highest)))
             .collect();
         let session = window.session;
-        let mut merges = window.merges;
         // Tables come in the order in which the log names them first, which is the same each time.
-        let tables: Vec<TablePlan> = merges.par_drain(..).map(TablePlan::new).collect();
+        let tables = side_by_side(window.merges, TablePlan::new);
         let lanes = window.lanes.into_iter().map(|Lane { tables, runs, .. }| (tables, runs)).collect();
         let chunk_bytes = size.of(tables.iter().map(TablePlan::bytes).sum());
         let (chunks, streams) = (Vec::new(), Vec::new());

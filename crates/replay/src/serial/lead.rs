@@ -252,7 +252,7 @@ impl<'a> Lead<'a> {
     pub(super) fn tell(&mut self) -> ControlFlow<()> {
         let running = self.net.as_ref().and_then(|net| net.running.as_ref());
         self.report.written = self.written + running.map_or(0, Running::rows_done);
-        self.report.in_order = self.net.as_mut().map(|net| std::mem::take(&mut net.news)).unwrap_or_default();
+        self.report.notes = self.net.as_mut().map(|net| std::mem::take(&mut net.news)).unwrap_or_default();
         (self.progress)(&self.report)
     }
 

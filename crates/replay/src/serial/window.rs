@@ -101,7 +101,11 @@ impl Lead<'_> {
         net.ready(plan.chunks.len(), session)?;
         let committed = std::mem::take(&mut net.committed);
         let appliers = std::mem::take(&mut net.appliers);
-        net.running = Some(Running::begin(appliers, plan, (note, rows), &committed, self.packet_max)?);
+        let mut running = Running::begin(appliers, plan, (note, rows), &committed, self.packet_max);
+        if let Some((threads, error)) = running.short_of_threads() {
+            net.short_of(format!("the system gives {threads} threads to apply rows, and no more: {error}"));
+        }
+        net.running = Some(running);
         Ok(())
     }
 
@@ -111,12 +115,12 @@ impl Lead<'_> {
         let Some(running) = net.running.take() else { return Ok(()) };
         let (plan, note, rows) = (Arc::clone(&running.plan), running.note, running.rows);
         let (progress, report, written) = (&mut self.progress, &mut self.report, self.written);
-        report.in_order = std::mem::take(&mut net.news);
+        report.notes = std::mem::take(&mut net.news);
         let mut tick = |rows: u64, in_order: bool| {
             report.written = written + rows;
             report.limit = if in_order { Limit::InOrder } else { Limit::NetChange };
             let told = progress(report);
-            report.in_order.clear();
+            report.notes.clear();
             told
         };
         let (appliers, applied) = running.end(&mut tick);

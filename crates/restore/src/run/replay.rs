@@ -86,7 +86,7 @@ impl Restore<'_, '_> {
             net::step_down(conn, &options, self.stepped)?;
         }
         let outcome = net::run(conn, &connect, log, &options, &how, summary, &mut |progress| {
-            progress.in_order.iter().for_each(|table| self.request.watch.note(table));
+            progress.notes.iter().for_each(|note| self.request.watch.note(note));
             self.request.watch.step(Step::Replay {
                 transactions: progress.transactions,
                 bytes: progress.bytes,

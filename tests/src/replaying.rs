@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use holdfast_engine::{PrivateServer, StartOptions};
 use holdfast_format::gtid::{Flavor, GtidSet};
+use holdfast_mysql::Conn;
 use holdfast_replay::log::MemoryLog;
 use holdfast_replay::serial::{Options, Progress, server_args};
 
+use crate::replica::replica_until;
 use crate::{Engine, Random, ServerState, TestServer, differences};
 
 /// Tables of every kind that serial replay claims.
@@ -102,15 +104,38 @@ impl Bed {
 
     /// Compares a replayed server with the source.
     pub fn compare(&self, server: &PrivateServer, what: &str) {
-        let mut expected = ServerState::read(&mut self.source.root()).unwrap();
-        let mut found = ServerState::read(&mut server.connect().unwrap()).unwrap();
+        self.compare_with(&mut server.connect().unwrap(), what, |state| state);
+    }
+
+    /// Compares the source with a replica that was given its whole log.
+    pub fn compare_with_a_replica(&self, what: &str) {
+        let replica = replica_until(&self.source, &self.source.gtids());
+        let what = format!("{what}: a replica");
+        self.compare_with(&mut replica.root(), &what, ServerState::as_on_a_replica);
+    }
+
+    fn compare_with(&self, server: &mut Conn, what: &str, of: fn(ServerState) -> ServerState) {
+        let mut expected = of(ServerState::read(&mut self.source.root()).unwrap());
+        let mut found = of(ServerState::read(server).unwrap());
         // What a failed or rolled-back statement took from a counter is in no log.
         for table in expected.tables.values_mut().chain(found.tables.values_mut()) {
             table.counter = None;
         }
         let different = differences(&expected, &found);
         assert!(different.is_empty(), "{what}:\n{}", different.join("\n"));
+        let expected = prepared(&mut self.source.root());
+        assert_eq!(prepared(server), expected, "{what}: prepared XA transactions");
     }
+}
+
+/// The prepared XA transactions of a server.
+#[must_use]
+pub fn prepared(conn: &mut Conn) -> Vec<Vec<Option<String>>> {
+    let found = conn.query("XA RECOVER").unwrap();
+    let row = |row| (0..4).map(|column| found.text(row, column)).collect();
+    let mut rows: Vec<_> = (0..found.rows.len()).map(row).collect();
+    rows.sort();
+    rows
 }
 
 /// The names of the binlog files in a folder, in order.
@@ -132,61 +157,70 @@ pub fn go_on(_: &Progress) -> ControlFlow<()> {
 pub fn workload(server: &TestServer, random: &mut Random, rounds: u64) {
     let mut conn = server.root();
     let mysql = server.engine() == Engine::MySql;
-    let mut run = |sql: String| {
-        // Random changes collide with keys now and then: what failed is not in the log.
-        if let Err(error) = conn.execute(&sql)
-            && !matches!(&error, holdfast_mysql::Error::Server(e) if [1062, 1452, 1451].contains(&e.code))
-        {
-            panic!("{sql}: {error}");
-        }
-    };
     for round in 0..rounds {
-        let n = random.below(40);
-        let m = random.below(40);
         match random.below(16) {
-            0 => run(format!("INSERT INTO app.parent VALUES ({n}, 'p{n}-{round}')")),
-            1 => run(format!("INSERT INTO app.child (parent, note) VALUES ({n}, 'c{round}'), ({m}, NULL)")),
-            2 => run(format!(
-                "UPDATE app.parent SET name = CONCAT('u', {round}, '-', id) WHERE id BETWEEN {n} AND {m}"
-            )),
-            3 => run(format!("DELETE FROM app.parent WHERE id = {n}")),
-            4 => run(format!("UPDATE app.parent SET id = {} WHERE id = {n}", 100 + round)),
-            5 => {
-                run("INSERT INTO app.grandchild (child) SELECT id FROM app.child ORDER BY id LIMIT 3"
-                    .to_owned())
-            }
-            6 => run(format!("DELETE FROM app.child WHERE id % 7 = {}", n % 7)),
-            7 => run(format!(
-                "INSERT INTO app.types (n, d, f, g, t, dt, ts, y, e, s, bits, j, b, l) VALUES ({n}, -{m}.5, 1e-{n}, {n}.1, \
-                 '-{m}:00:00.5', NOW(6), NOW(2), 19{:02}, 'b', 'x,y', b'10101', '{{\"a\": [{n}, \"ü\"]}}', \
-                 UNHEX(REPEAT('00FF', {n})), REPEAT('läng', {}))",
-                m + 10,
-                m * 50
-            )),
-            8 => run(format!("UPDATE app.types SET n = {m}, j = JSON_SET(j, '$.b', {n}) WHERE n = {n}")),
-            9 => run(format!("DELETE FROM app.types WHERE n = {n}")),
-            10 => run(format!("INSERT INTO app.nopk VALUES ({n}, 'x'), ({n}, 'x'), ({m}, NULL)")),
-            11 => run(format!("UPDATE app.nopk SET b = 'y{round}' WHERE a = {n} LIMIT 1")),
-            12 => run(format!("DELETE FROM app.nopk WHERE a = {m} LIMIT 2")),
-            13 => run(format!(
-                "INSERT INTO app.pair VALUES ('k{n}', {m}, {round}) ON DUPLICATE KEY UPDATE v = v + 1, a = CONCAT('z', {round})"
-            )),
+            which @ 0..14 => run(&mut conn, &change(which, round, random)),
             14 => {
-                run("BEGIN".to_owned());
-                run(format!("INSERT INTO app.audit (what) VALUES ('kept {round}')"));
-                run("SAVEPOINT s".to_owned());
-                run("INSERT INTO app.audit (what) VALUES ('dropped')".to_owned());
-                run("ROLLBACK TO s".to_owned());
-                run(format!("INSERT INTO app.pair VALUES ('s', {}, 1)", 1000 + round));
-                run("COMMIT".to_owned());
+                run(&mut conn, "BEGIN");
+                run(&mut conn, &format!("INSERT INTO app.audit (what) VALUES ('kept {round}')"));
+                run(&mut conn, "SAVEPOINT s");
+                run(&mut conn, "INSERT INTO app.audit (what) VALUES ('dropped')");
+                run(&mut conn, "ROLLBACK TO s");
+                run(&mut conn, &format!("INSERT INTO app.pair VALUES ('s', {}, 1)", 1000 + round));
+                run(&mut conn, "COMMIT");
             }
-            _ => definitions(round, mysql, &mut run),
+            _ => definitions(round, mysql, &mut |sql| run(&mut conn, &sql)),
         }
     }
 }
 
+/// Errors of random changes, which collide with keys now and then: what failed is not in the log.
+const COLLISIONS: [u16; 3] = [1062, 1452, 1451];
+
+/// Runs a statement that may collide with a key.
+pub(crate) fn run(conn: &mut Conn, sql: &str) {
+    if let Err(error) = conn.execute(sql)
+        && !matches!(&error, holdfast_mysql::Error::Server(e) if COLLISIONS.contains(&e.code))
+    {
+        panic!("{sql}: {error}");
+    }
+}
+
+/// A change of rows of the schema, of fourteen kinds. It does the same wherever it runs on the same rows: what is
+/// limited is sorted.
+pub(crate) fn change(which: u64, round: u64, random: &mut Random) -> String {
+    let n = random.below(40);
+    let m = random.below(40);
+    match which {
+        0 => format!("INSERT INTO app.parent VALUES ({n}, 'p{n}-{round}')"),
+        1 => format!("INSERT INTO app.child (parent, note) VALUES ({n}, 'c{round}'), ({m}, NULL)"),
+        2 => {
+            format!("UPDATE app.parent SET name = CONCAT('u', {round}, '-', id) WHERE id BETWEEN {n} AND {m}")
+        }
+        3 => format!("DELETE FROM app.parent WHERE id = {n}"),
+        4 => format!("UPDATE app.parent SET id = {} WHERE id = {n}", 100 + round),
+        5 => "INSERT INTO app.grandchild (child) SELECT id FROM app.child ORDER BY id LIMIT 3".to_owned(),
+        6 => format!("DELETE FROM app.child WHERE id % 7 = {}", n % 7),
+        7 => format!(
+            "INSERT INTO app.types (n, d, f, g, t, dt, ts, y, e, s, bits, j, b, l) VALUES ({n}, -{m}.5, 1e-{n}, {n}.1, \
+             '-{m}:00:00.5', NOW(6), NOW(2), 19{:02}, 'b', 'x,y', b'10101', '{{\"a\": [{n}, \"ü\"]}}', \
+             UNHEX(REPEAT('00FF', {n})), REPEAT('läng', {}))",
+            m + 10,
+            m * 50
+        ),
+        8 => format!("UPDATE app.types SET n = {m}, j = JSON_SET(j, '$.b', {n}) WHERE n = {n}"),
+        9 => format!("DELETE FROM app.types WHERE n = {n}"),
+        10 => format!("INSERT INTO app.nopk VALUES ({n}, 'x'), ({n}, 'x'), ({m}, NULL)"),
+        11 => format!("UPDATE app.nopk SET b = 'y{round}' WHERE a = {n} ORDER BY a, b LIMIT 1"),
+        12 => format!("DELETE FROM app.nopk WHERE a = {m} ORDER BY a, b LIMIT 2"),
+        _ => format!(
+            "INSERT INTO app.pair VALUES ('k{n}', {m}, {round}) ON DUPLICATE KEY UPDATE v = v + 1, a = CONCAT('z', {round})"
+        ),
+    }
+}
+
 /// One of the statements that commit by themselves.
-fn definitions(round: u64, mysql: bool, run: &mut impl FnMut(String)) {
+pub(crate) fn definitions(round: u64, mysql: bool, run: &mut dyn FnMut(String)) {
     match round % 12 {
         0 => {
             run(format!("CREATE TABLE app.extra{round} (id INT PRIMARY KEY, v INT)"));

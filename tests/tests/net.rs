@@ -13,6 +13,7 @@ use holdfast_replay::serial::{Outcome, Progress};
 use holdfast_replay::{Error, finish::finish, scan::scan};
 use holdfast_restore::catalog::Catalog;
 use holdfast_restore::tally::Tally;
+use holdfast_tests::mixed_work::{self, leave_prepared, mixed};
 use holdfast_tests::replaying::{Bed, SCHEMA, go_on, rarities, workload};
 use holdfast_tests::{Engine, Random};
 
@@ -26,10 +27,28 @@ fn attempt(
     options: &Options,
     progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
 ) -> Result<Outcome, Error> {
+    attempt_with(bed, server, options, usize::MAX, progress)
+}
+
+/// With so many further connections at the most.
+fn attempt_with(
+    bed: &Bed,
+    server: &PrivateServer,
+    options: &Options,
+    connections_max: usize,
+    progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
+) -> Result<Outcome, Error> {
     let mut conn = server.connect().map_err(|e| Error::Connect(Box::new(e)))?;
     let summary = scan(&bed.log)?;
     summary.check()?;
-    let connect = || server.connect().map_err(|e| Box::new(e) as _);
+    let given = std::cell::Cell::new(0);
+    let connect = || {
+        given.set(given.get() + 1);
+        if given.get() > connections_max {
+            return Err("no more of them".into());
+        }
+        server.connect().map_err(|e| Box::new(e) as _)
+    };
     let outcome =
         holdfast_replay::run(&mut conn, &connect, &bed.log, &bed.options(), options, &summary, progress)?;
     finish(&mut conn, &outcome.gtids, &outcome.binlog_state)?;
@@ -163,8 +182,17 @@ fn unique_values_that_go_round_and_parents_that_give_theirs_away_end_as_on_the_s
             };
             let what = format!("{engine:?} {chunk_bytes} {memory_bytes} {connections}");
             let server = bed.start(&bed.copy(&what.replace(' ', "_")));
-            let outcome = attempt(&bed, &server, &options, &mut go_on).unwrap();
+            // Of four appliers, two get no connection (one more asks for definitions, one holds a view).
+            let mut told = Vec::new();
+            let mut watch = |p: &Progress| {
+                told.extend_from_slice(&p.notes);
+                ControlFlow::Continue(())
+            };
+            let given = if connections == 4 { 4 } else { usize::MAX };
+            let outcome = attempt_with(&bed, &server, &options, given, &mut watch).unwrap();
             bed.compare(&server, &what);
+            let short: Vec<&String> = told.iter().filter(|note| note.contains("2 connection(s)")).collect();
+            assert_eq!(short.len(), usize::from(connections == 4), "{what}: {told:?}");
             let net = |table: &str| {
                 outcome.classes.iter().any(|(key, class)| key.table == table && *class == Class::Net)
             };
@@ -180,12 +208,25 @@ fn unique_values_that_go_round_and_parents_that_give_theirs_away_end_as_on_the_s
     }
 }
 
-/// Cuts connections or kills the server at random moments until the replay is through.
+/// Kills a replay again and again. `HOLDFAST_KILL_CASES` and `HOLDFAST_NET_KILLS` (in each) make it a campaign, which
+/// looks at the server's own applier as well.
 fn survives_kills(engine: Engine) {
-    let (mut random, seed) = Random::from_environment("net_kills");
-    let kills_max: u64 = std::env::var("HOLDFAST_NET_KILLS").map_or(8, |text| text.parse().unwrap());
-    let bed = Bed::make(engine, &[], SCHEMA, |source| {
-        workload(source, &mut random, 250);
+    let number = |name: &str, usual: u64| std::env::var(name).map_or(usual, |text| text.parse().unwrap());
+    let (cases, kills) = (number("HOLDFAST_KILL_CASES", 1), number("HOLDFAST_NET_KILLS", 8));
+    let (_, seed) = Random::from_environment("a_killed_net_replay");
+    for case in 0..cases {
+        // The case's own seed repeats it alone, as the first one.
+        let mode = if case % 4 == 3 { Mode::Ordered } else { Mode::Net };
+        survives_kills_of(engine, mode, seed.wrapping_add(case), kills, cases > 1);
+    }
+}
+
+/// Cuts connections or kills the server at random moments until the replay is through.
+fn survives_kills_of(engine: Engine, mode: Mode, seed: u64, kills_max: u64, referee: bool) {
+    let mut random = Random::new(seed);
+    let options = mixed_work::options(engine, &mut random);
+    let bed = Bed::make(engine, &options, SCHEMA, |source| {
+        mixed(source, &mut random, 250);
         let deep = match engine {
             Engine::MySql => "SET SESSION cte_max_recursion_depth = 10000",
             Engine::MariaDb => "SET SESSION max_recursive_iterations = 10000",
@@ -198,6 +239,7 @@ fn survives_kills(engine: Engine) {
             "UPDATE app.wide SET u = -u",
             "DELETE FROM app.wide WHERE id % 3 = 0",
         ]);
+        leave_prepared(source);
     });
     let dir = bed.copy("killed");
     let whole = std::time::Instant::now();
@@ -210,7 +252,7 @@ fn survives_kills(engine: Engine) {
         // test is for, windows are long, and of many chunks: short ones can be over before any kill comes.
         let long = resumed_in_a_window == 0 || kills < 2;
         let options = Options {
-            mode: Mode::Net,
+            mode,
             connections: 1 + random.below(4) as usize,
             chunk_bytes: if long { 500 } else { *random.pick(&[500, 700, 1500]) },
             memory_bytes: if long { 4 << 20 } else { *random.pick(&[100_000, 4 << 20]) },
@@ -227,11 +269,15 @@ fn survives_kills(engine: Engine) {
             Ok(conn)
         };
         let summary = scan(&bed.log).unwrap();
-        let moment = std::time::Duration::from_micros(random.below(900_000));
+        let moment =
+            std::time::Duration::from_micros(random.below(if mode == Mode::Net { 900_000 } else { 150_000 }));
         let how = random.below(3);
-        // The first kills and every other one wait until some chunks of a window are committed.
-        let in_a_window = kills < 2 || random.below(2) == 0;
-        let chunks_wanted = if in_a_window { 1 + random.below(20) } else { 0 };
+        // The first kills and every other one wait until some chunks of a window are committed; where none of them was in
+        // time, for so many as only the longest window has.
+        let missed = mode == Mode::Net && resumed_in_a_window == 0 && kills >= 4;
+        let in_a_window = mode == Mode::Net && (kills < 2 || missed || random.below(2) == 0);
+        let chunks_wanted = if in_a_window { 1 + random.below(20) + if missed { 60 } else { 0 } } else { 0 };
+        let may_kill = kills < kills_max || missed && kills < 4 * kills_max;
         let asked = std::sync::atomic::AtomicBool::new(false);
         let finished = std::sync::atomic::AtomicBool::new(false);
         let ended = std::thread::scope(|scope| {
@@ -247,7 +293,7 @@ fn survives_kills(engine: Engine) {
                 while committed() < chunks_wanted && !finished.load(std::sync::atomic::Ordering::Relaxed) {
                     std::thread::sleep(std::time::Duration::from_millis(1));
                 }
-                if kills >= kills_max {
+                if !may_kill {
                     return;
                 }
                 match how {
@@ -277,8 +323,8 @@ fn survives_kills(engine: Engine) {
             killer.join().unwrap();
             ended
         });
-        let dead = how == 1 && kills < kills_max;
-        kills += u64::from(kills < kills_max);
+        let dead = how == 1 && may_kill;
+        kills += u64::from(may_kill);
         match ended {
             Ok(outcome) if !dead => {
                 finish(&mut running.connect().unwrap(), &outcome.gtids, &outcome.binlog_state).unwrap();
@@ -295,9 +341,15 @@ fn survives_kills(engine: Engine) {
             server = Some(running);
         }
     }
-    println!("{engine:?}: {kills} kills, {resumed_in_a_window} times in the middle of a window");
-    assert!(kills > 1, "only {kills} kills happened, the test shows nothing");
-    assert!(resumed_in_a_window > 0, "seed {seed}: no kill fell into a window, the test shows nothing");
+    println!(
+        "{engine:?} {mode:?}, seed {seed}: {kills} kills, {resumed_in_a_window} times in the middle of a window"
+    );
+    // In the other mode no kill waits for anything.
+    let shown = kills > 1 && resumed_in_a_window > 0 || mode == Mode::Ordered;
+    assert!(shown, "seed {seed}: {kills} kills, and none fell into a window: the test shows nothing");
+    if referee {
+        bed.compare_with_a_replica(&format!("{engine:?}, seed {seed}"));
+    }
 }
 
 #[test]
@@ -468,6 +520,7 @@ fn rows_of_which_the_log_holds_some_columns_are_merged() {
             let Class::Ordered { why } = class("moved") else { panic!("{engine:?}: {}", class("moved")) };
             assert!(why.contains("binlog_row_image") && why.contains("for a stretch"), "{engine:?}: {why}");
         }
+        bed.compare_with_a_replica(&format!("{engine:?} in parts"));
         if engine == Engine::MariaDb {
             continue;
         }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use holdfast_engine::PrivateServer;
 use holdfast_replay::serial::{Options, Outcome, Progress, replay};
 use holdfast_replay::{Error, finish::finish, scan::scan};
+use holdfast_tests::mixed_work::{self, leave_prepared, mixed};
 use holdfast_tests::replaying::{Bed, SCHEMA, go_on, rarities, workload};
 use holdfast_tests::{Engine, Random};
 
@@ -109,10 +110,24 @@ fn huge_statements_are_cut_between_rows_and_arrive_whole() {
     }
 }
 
-/// Kills connection or server at random moments until the replay is through.
+/// Kills a replay again and again; `HOLDFAST_KILL_CASES` makes it a campaign.
 fn survives_kills(engine: Engine) {
-    let (mut random, seed) = Random::from_environment("replay_kills");
-    let bed = Bed::make(engine, &[], SCHEMA, |source| workload(source, &mut random, 300));
+    let cases = std::env::var("HOLDFAST_KILL_CASES").map_or(1, |text| text.parse().unwrap());
+    let (_, seed) = Random::from_environment("replay_goes_on_to_the_same_state");
+    for case in 0..cases {
+        // The case's own seed repeats it alone, as the first one.
+        survives_kills_of(engine, seed.wrapping_add(case));
+    }
+}
+
+/// Kills connection or server at random moments until the replay is through.
+fn survives_kills_of(engine: Engine, seed: u64) {
+    let mut random = Random::new(seed);
+    let options = mixed_work::options(engine, &mut random);
+    let bed = Bed::make(engine, &options, SCHEMA, |source| {
+        mixed(source, &mut random, 300);
+        leave_prepared(source);
+    });
     let dir = bed.copy("killed");
     let whole = Instant::now();
     let (mut kills, mut done) = (0, 0u64);
@@ -172,6 +187,7 @@ fn survives_kills(engine: Engine) {
             server = Some(bed.start(&dir));
         }
     }
+    println!("{engine:?}, seed {seed}: {kills} kills");
     assert!(kills > 2, "only {kills} kills happened, the test shows nothing");
 }
 
@@ -186,18 +202,32 @@ fn a_killed_mariadb_replay_goes_on_to_the_same_state() {
 }
 
 /// The account of the replay may grant roles that the server has not heard of as ours yet: a call
-/// that was cut off between writing that down and having it read leaves just this.
+/// that was cut off between writing that down and having it read leaves just this. And a database without its character set.
 #[test]
-fn roles_are_granted_after_a_call_that_was_cut_off_while_it_took_their_administration() {
+fn roles_are_granted_and_databases_made_after_a_call_that_was_cut_off_in_the_middle() {
     let base: Vec<&str> =
         SCHEMA.iter().copied().chain(["CREATE ROLE kept", "CREATE USER 'clerk'@'%'"]).collect();
-    let bed = Bed::make(Engine::MariaDb, &[], &base, |source| source.run(&["GRANT kept TO 'clerk'@'%'"]));
+    let bed = Bed::make(Engine::MariaDb, &[], &base, |source| {
+        source.run(&[
+            "INSERT INTO app.parent VALUES (1, 'one')",
+            "CREATE DATABASE half CHARACTER SET latin1",
+            "GRANT kept TO 'clerk'@'%'",
+        ]);
+    });
     let server = bed.start(&bed.copy("roles"));
     let mut conn = server.connect().unwrap();
     let ours = "SELECT SUBSTRING_INDEX(CURRENT_USER(), '@', -1), SUBSTRING_INDEX(CURRENT_USER(), '@', 1), 'kept', 'Y'";
     conn.execute(format!("INSERT INTO mysql.roles_mapping (Host, User, Role, Admin_option) {ours}")).unwrap();
     let refused = conn.execute("GRANT kept TO 'clerk'@'%'").unwrap_err().to_string();
     assert!(refused.contains("1698"), "the server knows of it already, the test shows nothing: {refused}");
+    let stop = &mut |p: &Progress| {
+        if p.transactions == 1 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    assert!(matches!(replay(&mut conn, &bed.log, &bed.options(), stop), Err(Error::Stopped(1))));
+    // And a server that was killed in the middle of CREATE DATABASE leaves the folder without its character set.
+    conn.execute("UPDATE __holdfast.replay SET intent = 1, intent_before = ''").unwrap();
+    conn.execute("CREATE DATABASE half CHARACTER SET utf8mb4").unwrap();
+    drop(conn);
     replay_whole(&bed, &server);
     bed.compare(&server, "roles");
 }

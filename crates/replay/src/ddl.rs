@@ -206,6 +206,19 @@ pub(crate) fn with_admin(
     Some(out)
 }
 
+/// MariaDB makes a database's folder, and then the file that holds its character set: a server that was killed between
+/// the two has one without it. The text that makes such a database anew. Where the source ran it there was none
+/// before it, and nothing behind it is applied.
+pub(crate) fn made_anew(text: &[u8], statement: &Statement) -> Option<Vec<u8>> {
+    const CREATE: &[u8] = b"CREATE";
+    let database = statement.action == Action::Create && statement.object == Object::Database;
+    let (word, rest) = text.trim_ascii_start().split_at_checked(CREATE.len())?;
+    let upper = text.to_ascii_uppercase();
+    let has = |word: &[u8]| upper.windows(word.len()).any(|found| found == word);
+    let plain = word.eq_ignore_ascii_case(CREATE) && !has(b"EXISTS") && !statement.or_replace;
+    (database && plain && !has(b"OR REPLACE")).then(|| [b"CREATE OR REPLACE", rest].concat())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -226,6 +239,24 @@ mod tests {
         assert!(had_taken_effect(&of("ALTER EVENT a RENAME TO b"), 1537));
         assert!(!had_taken_effect(&of("ALTER EVENT a DISABLE"), 1539));
         assert!(!had_taken_effect(&of("GRANT SELECT ON *.* TO a"), 1410));
+    }
+
+    #[test]
+    fn only_a_database_that_was_not_there_is_made_anew() {
+        let run =
+            |text: &str| made_anew(text.as_bytes(), &of(text)).map(|out| String::from_utf8(out).unwrap());
+        assert_eq!(
+            run(" create database `a b` CHARACTER SET latin1").as_deref(),
+            Some("CREATE OR REPLACE database `a b` CHARACTER SET latin1")
+        );
+        for text in [
+            "CREATE DATABASE IF NOT EXISTS a",
+            "CREATE OR REPLACE DATABASE a",
+            "CREATE TABLE a (b INT)",
+            "DROP DATABASE a",
+        ] {
+            assert_eq!(run(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -78,7 +78,9 @@ impl Lead<'_> {
         if ddl::concerns_proxies(statement, text) {
             ddl::become_proxy(self.conn)?;
         }
-        let rewritten = self.mariadb.then(|| ddl::with_admin(text, statement, query.vars.invoker)).flatten();
+        let admin = || ddl::with_admin(text, statement, query.vars.invoker);
+        let anew = || resumed.as_ref().and_then(|_| ddl::made_anew(text, statement));
+        let rewritten = self.mariadb.then(|| anew().or_else(admin)).flatten();
         if let Err(source) = self.conn.execute(rewritten.as_deref().unwrap_or(text)) {
             self.failed(text, statement, resumed.is_some(), source)?;
         }

@@ -72,6 +72,8 @@ pub(super) struct Current {
     pub(super) xa: Option<Vec<u8>>,
     /// Something is in it, whether it is applied or not.
     pub(super) changes: bool,
+    /// Rows are in it: what it changes on the source, it changes here.
+    pub(super) has_rows: bool,
     /// Values that the source gave to the next statement.
     pub(super) given: Given,
     /// Files for LOAD DATA.
@@ -81,6 +83,10 @@ pub(super) struct Current {
 }
 
 impl Current {
+    fn with_rows(&mut self) {
+        (self.changes, self.has_rows) = (true, true);
+    }
+
     /// Do its rows go to the window, if there is one?
     pub(super) fn to_window(&self) -> bool {
         !self.skip && !self.here && !self.ctas && !self.alone
@@ -130,6 +136,8 @@ pub(crate) struct Lead<'a> {
     pub(super) prepared: BTreeSet<String>,
     /// XA transactions that were prepared without a change: no server keeps them over a restart.
     pub(super) prepared_empty: BTreeSet<String>,
+    /// XA transactions that were prepared with statements alone, which may have changed nothing.
+    pub(super) prepared_by_text: BTreeSet<String>,
     /// Temporary tables of the source's connections.
     pub(super) temporaries: Temporaries,
 }
@@ -187,6 +195,7 @@ impl<'a> Lead<'a> {
             cascades: Cascades::default(),
             prepared,
             prepared_empty: BTreeSet::new(),
+            prepared_by_text: BTreeSet::new(),
             temporaries: Temporaries::default(),
         })
     }
@@ -312,7 +321,7 @@ impl<'a> Lead<'a> {
                 }
             }
             Body::Rows(rows) if !self.current_ref().skip => {
-                self.current_ref().changes = true;
+                self.current_ref().with_rows();
                 let mended = self.mended(&rows)?;
                 let rows = mended.as_deref().map_or(rows, |data| Rows { data, ..rows });
                 if mended.is_some() && rows.data.is_empty() {
@@ -343,7 +352,7 @@ impl<'a> Lead<'a> {
                 };
                 taken.map_err(|e: SendError| e.into_error(&place))?;
             }
-            Body::Rows(_) => self.current_ref().changes = true,
+            Body::Rows(_) => self.current_ref().with_rows(),
             Body::XaPrepare { one_phase, xid } => self.xa_prepare(one_phase, &xid)?,
             Body::IntVar { insert_id, value } => self.current_ref().given.number(insert_id, value),
             Body::Rand { seed1, seed2 } => self.current_ref().given.seeds(seed1, seed2),
@@ -358,7 +367,8 @@ impl<'a> Lead<'a> {
             Body::ExecuteLoad { file_id, query, name, duplicates } => {
                 self.load(event, &query, file_id, name, duplicates)?;
             }
-            Body::Payload(_) if self.current_ref().skip => self.current_ref().changes = true,
+            // No server packs statements that change rows.
+            Body::Payload(_) if self.current_ref().skip => self.current_ref().with_rows(),
             Body::Payload(payload) => {
                 let mut events = payload.events(event, format).map_err(Error::binlog(&place))?;
                 while let Some(inner) = events.next_event().map_err(Error::binlog(&place))? {

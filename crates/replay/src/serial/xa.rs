@@ -15,6 +15,11 @@ use crate::checkpoint::{self, Intent};
 use crate::error::Error;
 use crate::sql;
 
+/// What a server answers that is asked to decide a transaction in which its statements changed no row: the source logs
+/// it as one that does something, to a server without a log it is one that only reads. MariaDB takes it for rolled back,
+/// and neither family has it any more when the session that prepared it, or the server, is gone.
+const WITHOUT_EFFECT: [u16; 2] = [1402, 1397];
+
 /// The name of an XA transaction as SQL has it.
 pub(super) fn name(id: &XaId) -> String {
     format!("{},{},{}", sql::hex(&id.global), sql::hex(&id.branch), id.format).to_lowercase()
@@ -87,7 +92,11 @@ impl Lead<'_> {
             self.prepared_empty.insert(name);
             return Ok(());
         }
-        if current.skip || !self.open {
+        let (skip, has_rows) = (current.skip, current.has_rows);
+        if !one_phase && !has_rows {
+            self.prepared_by_text.insert(name.clone());
+        }
+        if skip || !self.open {
             return Ok(());
         }
         self.flush()?;
@@ -113,10 +122,13 @@ impl Lead<'_> {
     fn decide(&mut self, text: &[u8], name: &str) -> Result<(), Error> {
         self.commit_group()?;
         let resumed = self.checkpoint.intent.take_if(|intent| intent.number == self.seen).is_some();
+        let by_text = self.prepared_by_text.remove(name);
         if !resumed || self.prepared.contains(name) {
             checkpoint::intend(self.conn, &Intent { number: self.seen, before: Vec::new() })?;
             match self.conn.execute(text) {
                 Ok(_) => {}
+                Err(holdfast_mysql::Error::Server(error))
+                    if by_text && WITHOUT_EFFECT.contains(&error.code) => {}
                 Err(source @ holdfast_mysql::Error::Server(_)) => {
                     return Err(Error::Diverged {
                         what: format!("`{}`", String::from_utf8_lossy(text)),

@@ -47,6 +47,9 @@ struct Arguments {
     /// Holdfast alone
     #[arg(long)]
     alone: bool,
+    /// Holdfast once more each time, on a server with the settings that a restore gives it
+    #[arg(long)]
+    tuned: bool,
     /// Makes the data and measures nothing
     #[arg(long)]
     prepare: bool,
@@ -114,6 +117,9 @@ fn measure(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         let mut samples = Vec::new();
         for _ in 0..arguments.rounds {
             samples.push(show(rig.take(Side::Holdfast, &load, &options)?));
+            if arguments.tuned {
+                samples.push(show(rig.take(Side::Tuned, &load, &options)?));
+            }
             if !arguments.alone {
                 samples.push(show(rig.take(Side::Applier, &load, &options)?));
             }

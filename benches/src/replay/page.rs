@@ -82,6 +82,7 @@ pub fn section(setting: &Setting, measured: &[Measured]) -> String {
         setting.size.0,
     );
     let mut tables = vec![ratios(measured), seconds(measured), work(measured)];
+    tables.extend(tuned(measured));
     tables.extend(ways(measured));
     REPLAY.text(&preface, &tables)
 }
@@ -186,6 +187,30 @@ fn work(measured: &[Measured]) -> Table {
     table
 }
 
+fn tuned(measured: &[Measured]) -> Option<Table> {
+    let mut table = Table::new(
+        "With the settings of a restore",
+        "Holdfast again, on a server with what a restore gives it for the log (`crates/restore/src/tuning.rs`: redo by the length of the log, more I/O, no \
+         adaptive hash index), the buffer pool left as it is. No other side has these, so this is no comparison.",
+        &["load", "s", "server's processor s", "beside the same settings as all: s", "server's processor s"],
+    );
+    let cell = |one: &Measured, side, of: fn(&Sample) -> f64| {
+        let spread = one.spread(side, of);
+        spread.map_or_else(String::new, |s| format!("{:.2} ({:.2} - {:.2})", s.median, s.least, s.most))
+    };
+    let measured: Vec<&Measured> = measured.iter().filter(|one| one.of(Side::Tuned).count() > 0).collect();
+    for one in &measured {
+        table.row(vec![
+            one.load.title.to_owned(),
+            cell(one, Side::Tuned, |sample| sample.seconds),
+            cell(one, Side::Tuned, |sample| sample.server_cpu),
+            cell(one, Side::Holdfast, |sample| sample.seconds),
+            cell(one, Side::Holdfast, |sample| sample.server_cpu),
+        ]);
+    }
+    (!measured.is_empty()).then_some(table)
+}
+
 fn ways(measured: &[Measured]) -> Option<Table> {
     let mut table = Table::new("Tables that were replayed in order", "", &["load", "table, and why"]);
     let mut any = false;
@@ -231,6 +256,11 @@ mod tests {
         let one = Measured { load, log: (10, 1000, 1 << 20), table_bytes: 1 << 30, samples };
         let text = ratios(std::slice::from_ref(&one)).text();
         assert!(text.contains("| **12.0x** | 12x | yes | **200.0x** | 130x | yes |"), "{text}");
+        assert!(tuned(std::slice::from_ref(&one)).is_none(), "nobody asked for it");
+        let mut again = one.clone();
+        again.samples.push(sample(Side::Tuned, 1.5));
+        let text = tuned(&[again]).unwrap().text();
+        assert!(text.contains("| 1.50 (1.50 - 1.50) | 1.00 (1.00 - 1.00) |"), "{text}");
         assert!(work(&[one]).text().contains("| 4.00 |"), "four raw rows for each net row");
         let slow = Measured {
             load,

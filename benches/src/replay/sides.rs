@@ -18,6 +18,7 @@ use holdfast_replay::log::BoxError;
 use holdfast_replay::net::Options;
 use holdfast_replay::scan::scan;
 use holdfast_replay::serial::{self, server_args};
+use holdfast_restore::tuning::{self, Facts};
 
 use super::Load;
 use super::data::{CLIENT, Data, PASSWORD, REPLICA, checksums};
@@ -36,6 +37,8 @@ const LIMIT: Duration = Duration::from_secs(3600);
 pub enum Side {
     /// Holdfast, net change.
     Holdfast,
+    /// The same, on a server with the settings of a restore (`holdfast_restore::tuning`).
+    Tuned,
     /// The server's own applier with four workers.
     Applier,
     /// `mysqlbinlog | mysql`.
@@ -48,6 +51,7 @@ impl Side {
     pub fn words(self) -> &'static str {
         match self {
             Self::Holdfast => "holdfast",
+            Self::Tuned => "holdfast, with the settings of a restore",
             Self::Applier => "the server's applier, 4 workers",
             Self::Client => "mysqlbinlog \\| mysql",
         }
@@ -135,16 +139,24 @@ impl Rig<'_> {
     pub fn take(&self, side: Side, load: &Load, options: &Options) -> Result<Sample> {
         let files = Files::of(&self.data.log(load.log))?;
         match side {
-            Side::Holdfast => self.holdfast(load, &files, options),
+            Side::Holdfast => self.holdfast(side, load, &files, options, &[]),
+            Side::Tuned => self.holdfast(side, load, &files, options, &self.tuning(load, &files)),
             Side::Applier => self.applier(load, &files),
             Side::Client => self.client(load, &files),
         }
     }
 
     /// The time includes the look through the log before the first write.
-    fn holdfast(&self, load: &Load, files: &Files, options: &Options) -> Result<Sample> {
+    fn holdfast(
+        &self,
+        side: Side,
+        load: &Load,
+        files: &Files,
+        options: &Options,
+        more: &[String],
+    ) -> Result<Sample> {
         let folder = self.copy("holdfast")?;
-        let server = self.start(&folder, load, &[])?;
+        let server = self.start(&folder, load, more)?;
         let mut conn = sql(server.connect())?;
         let plan = serial::Options {
             plan: "bench".to_owned(),
@@ -169,8 +181,18 @@ impl Rig<'_> {
         let in_order = in_order.map(|(table, class)| format!("{table}: {class}")).collect();
         let written = outcome.written;
         drop(conn);
-        self.end(Side::Holdfast, load, server)?;
-        Ok(Sample { side: Side::Holdfast, seconds, server_cpu, own_cpu, written, memory_bytes, in_order })
+        self.end(side, load, server)?;
+        Ok(Sample { side, seconds, server_cpu, own_cpu, written, memory_bytes, in_order })
+    }
+
+    /// What a restore would give its server for this log, but for the buffer pool, which is the load's.
+    fn tuning(&self, load: &Load, files: &Files) -> Vec<String> {
+        let disk_left = rustix::fs::statvfs(&self.work).map_or(0, |stat| stat.f_bavail * stat.f_frsize);
+        let (log_bytes, base_bytes) = (files.bytes(), self.data.table_bytes(load.log));
+        let facts = Facts { log_bytes, base_bytes, disk_left, memory_free: 0 };
+        let mut args = tuning::choose(&self.programs.version, &facts).args;
+        args.retain(|arg| !arg.contains("buffer-pool-size"));
+        args
     }
 
     /// From relay logs that are on the disk already; the server that handed them over is stopped by then.

@@ -104,6 +104,11 @@ impl Running {
         self.refused.take().map(|error| (self.threads.len(), error))
     }
 
+    /// Has it failed?
+    pub(crate) fn has_failed(&self) -> bool {
+        self.shared.lock().stopped.is_some()
+    }
+
     /// Rows of net change that are applied.
     pub(crate) fn rows_done(&self) -> u64 {
         self.shared.lock().rows_done

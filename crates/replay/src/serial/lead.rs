@@ -588,6 +588,10 @@ impl<'a> Lead<'a> {
                 self.commit_group()?;
             }
         }
+        // What was refused is told at once, and not when the next window is full.
+        if self.net.as_ref().and_then(|net| net.running.as_ref()).is_some_and(Running::has_failed) {
+            self.land()?;
+        }
         if self.net.as_ref().is_some_and(|net| net.is_due(self.seen, 0) || net.can_begin()) {
             self.launch()?;
         }

@@ -1,0 +1,1 @@
+"""What tools/test-page drives the page with."""

@@ -281,7 +281,7 @@ impl Bed {
         let mut add = vec!["server", "add", "shop", "--host", "127.0.0.1", "--port", &port];
         add.extend(["--user", BACKUP_USER, "--password-file", &password]);
         let _ = user.run(&add).ok();
-        let objects = Arc::new(Directory::open(RealDisk::shared(), &user.repository()).unwrap());
+        let objects = Arc::new(Directory::open(RealDisk::shared(), user.repository()).unwrap());
         let secret = Secret::passphrase("a passphrase for tests");
         let repository = Repository::open(
             objects,

@@ -144,7 +144,8 @@ async function jobsPage() {
   return [el("h1", { text: "Jobs" }), jobs.length ? jobTable(jobs) : el("p", { text: "There was none yet." })];
 }
 
-const transaction = (facts) => (facts ? Object.values(facts).filter((v) => v !== null && typeof v !== "object").join("  ") : "-");
+/** A transaction of the log: its id, when it was committed, what it does. */
+const transaction = (facts) => (facts ? [facts.gtid || facts.position, facts.committed_us && show(facts.committed_us / 1000), facts.summary].filter(Boolean).join("  ") : "-");
 
 function cutView(host, server, plan, target, query) {
   const card = (title, text) => el("section", {}, el("h3", { text: title }), el("div", { class: "mono", text }));

@@ -427,10 +427,11 @@ pub(super) fn audit(daemon: &Daemon, _: &Request) -> Outcome {
 /// What was promised, kept and proved, in one document; that it was asked for is noted before it is made.
 pub(super) fn report(daemon: &Daemon, asked: &Request) -> Outcome {
     look(daemon)?;
+    // First: what is asked for now lies in the time that ends now.
+    daemon.audit.note(&asked.caller.name, &asked.what, "asked")?;
     let time =
         |name: &str, else_: &str| parse_time_or_age(asked.param(name)?.as_deref().unwrap_or(else_), now());
     let (from, to) = (time("from", "-92d")?, time("to", "-0s")?);
-    daemon.audit.note(&asked.caller.name, &asked.what, "asked")?;
     json(StatusCode::OK, &report::report(daemon, &asked.caller.name, from, to)?)
 }
 

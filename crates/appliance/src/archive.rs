@@ -2,15 +2,17 @@
 
 use crate::catalogue::{Catalogue, sentence};
 use crate::error::{Code, Error, Result};
+use crate::fail_over::{Ended, Members, fail_over, is_gone};
 use crate::list::position_words;
 use crate::login::{connect, connect_options};
 use crate::progress::{Reading, Watcher};
 use crate::time::show_time;
+use holdfast_archive::join::{self, Standing};
 use holdfast_archive::{
-    FollowOptions, Followed, Note, ReceiverEngine, ServerLog, Until, follow, plan, probe,
+    FollowOptions, Followed, Join, Note, ReceiverEngine, ServerLog, Until, follow, plan, probe, tail,
 };
 use holdfast_format::gtid::{Flavor, GtidSet};
-use holdfast_format::record::{Position, Record, ServerRecord};
+use holdfast_format::record::{Position, Record, ServerRecord, StreamKey};
 use holdfast_mysql::{Conn, ConnectOptions};
 use serde::Serialize;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,6 +20,9 @@ use std::time::{Duration, Instant};
 
 /// How long `restore --to latest` and `backup` try to reach the source.
 const REACH_MAX: Duration = Duration::from_secs(15);
+
+/// Longest wait between two attempts to reach a server that has other hosts.
+const BACKOFF_MAX: Duration = Duration::from_secs(2);
 
 /// How often the watcher is asked whether to stop.
 const STOP_TICK: Duration = Duration::from_millis(50);
@@ -34,7 +39,7 @@ pub struct ArchivedView {
 }
 
 /// Follows the binlog of the server called `name` until the watcher wants to stop. Resumes where
-/// the archive ends. With `semi_sync` the server's commits wait until they are durable here, if the server is set to.
+/// the archive ends, and goes over to another host of the server where its user named some. With `semi_sync` the server's commits wait until they are durable here, if the server is set to.
 ///
 /// # Errors
 /// A gap, another server behind the address, a second archive of the same server.
@@ -44,11 +49,26 @@ pub fn archive(
     semi_sync: bool,
     watcher: &dyn Watcher,
 ) -> Result<ArchivedView> {
-    let server = catalogue.server(name)?;
-    let connect = connection(catalogue, &server)?;
-    let mut options = FollowOptions::new(connect, server_id(catalogue, &server, Role::Archive));
-    options.semi_sync = semi_sync;
-    run(catalogue, &server, &options, &Until::Stopped, watcher)
+    loop {
+        let since = Instant::now();
+        let server = catalogue.server(name)?;
+        let connect = connection(catalogue, &server)?;
+        let mut options = FollowOptions::new(connect, server_id(catalogue, &server, Role::Archive));
+        options.semi_sync = semi_sync;
+        let members = Members::of(catalogue.login(&server)?.as_ref());
+        if let Some(members) = &members {
+            options.give_up_after = Some(members.after);
+            options.backoff.1 = BACKOFF_MAX;
+        }
+        let ended = run(catalogue, &server, &options, &Until::Stopped, watcher);
+        let Some(members) = members.filter(|_| ended.is_err() && is_gone(&options.connect)) else {
+            return ended;
+        };
+        match fail_over(catalogue, &server, &members, since, watcher)? {
+            Ended::Again => catalogue.repository.refresh().map_err(|e| catalogue.store_error(e))?,
+            Ended::Cancelled => return ended,
+        }
+    }
 }
 
 /// Fetches what the source has logged so far, if no other process is doing so.
@@ -159,6 +179,7 @@ fn run(
     let start =
         plan(&catalogue.repository, server.id, uuid).map_err(|e| archive_error(catalogue, server, e))?;
     let mut options = options.clone();
+    options.join = joint(catalogue, server, &start.stream, &options)?;
     if catalogue.environment.force_pool {
         options.engine = ReceiverEngine::Plain;
     }
@@ -185,6 +206,34 @@ fn run(
     let Followed { at, transactions, bytes } = followed.map_err(|e| archive_error(catalogue, server, e))?;
     let until = at.as_ref().map_or_else(|| "the start of the log".to_owned(), position_words);
     Ok(ArchivedView { transactions, bytes, until })
+}
+
+/// Where a stream begins that goes on behind that of another server: after a fail-over, or where the server was replaced by
+/// one that has all that is archived.
+fn joint(
+    catalogue: &Catalogue,
+    server: &ServerRecord,
+    stream: &StreamKey,
+    options: &FollowOptions,
+) -> Result<Option<Join>> {
+    let told = |e| archive_error(catalogue, server, e);
+    let store = &catalogue.repository;
+    let Some((before, executed)) = join::executed_before(store, stream).map_err(told)? else {
+        return Ok(None);
+    };
+    match join::look(&options.connect, options.dump.server_id, &executed).map_err(told)? {
+        Standing::GoesOn(join) => {
+            tail::close(store, &before).map_err(told)?;
+            Ok(Some(*join))
+        }
+        Standing::Behind { lacks } => Err(Error::failed(format!(
+            "The server '{}' at {} lacks {lacks}, which is archived.",
+            server.name, options.connect.endpoint
+        ))
+        .with_next("wait until it has replicated it, and run the same command again")),
+        // A new life, behind a backup of its own.
+        Standing::Apart { .. } => Ok(None),
+    }
 }
 
 /// The identity that the source shows, which is to be the known one.

@@ -13,6 +13,7 @@ pub mod doctor;
 pub mod drill;
 pub mod error;
 pub mod export;
+pub mod fail_over;
 pub mod find;
 pub mod import;
 pub mod init;

@@ -2,6 +2,7 @@
 
 use crate::catalogue::Catalogue;
 use crate::error::{Error, Result};
+use crate::fail_over::member_identity;
 use crate::login::{connect, connect_options};
 use crate::settings::{Login, Settings};
 use crate::time::now;
@@ -43,7 +44,8 @@ pub fn add(catalogue: &Catalogue, added: Added) -> Result<ServerView> {
         name: added.name.clone(),
         flavor: None,
         kind: added.kind,
-        source_uuid: None,
+        // MariaDB shows none: it stays what it is.
+        source_uuid: known.as_ref().and_then(|known| known.source_uuid),
         version: String::new(),
         added_us: known.as_ref().map_or_else(now, |k| k.added_us),
     };
@@ -56,6 +58,10 @@ pub fn add(catalogue: &Catalogue, added: Added) -> Result<ServerView> {
         let options = connect_options(&catalogue.environment, &record, Some(&login))?;
         let mut conn = connect(&options, &record.name)?;
         identify(&mut conn, &mut record)?;
+        let moved = known.as_ref().is_some_and(|known| known.kind != record.kind);
+        if added.rebuilt && moved && is_mariadb(&record) {
+            record.source_uuid = Some(member_identity(&mut conn, &record)?);
+        }
     }
     if let Some(known) = known {
         refuse_another_server(&known, &record, added.rebuilt)?;
@@ -133,7 +139,7 @@ pub(crate) fn identify(conn: &mut Conn, record: &mut ServerRecord) -> Result<()>
     if version.is_mariadb() {
         record.flavor = Some(Flavor::MariaDb);
         // MariaDB has no server_uuid. The identity we give stays with the record.
-        record.source_uuid = Some(Uuid(record.id.0));
+        record.source_uuid.get_or_insert(Uuid(record.id.0));
         return Ok(());
     }
     record.flavor = Some(Flavor::MySql);

@@ -54,6 +54,13 @@ pub struct Login {
     /// Where there is no TLS: send the password under whatever key the server sends.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub get_server_public_key: bool,
+    /// All hosts of its replication set, as `HOST:PORT`, where there is more than one: its log is followed on another one
+    /// when the present one is gone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<String>,
+    /// After how many seconds it counts as gone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fail_over_after_s: Option<u64>,
     /// MariaDB: the program mariadb-backup, or, in several words, a command that writes an xbstream.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub backup_command: Vec<String>,

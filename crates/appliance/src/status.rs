@@ -6,8 +6,8 @@ use crate::error::Result;
 use crate::list::{learned, position_words, view};
 use crate::server::engine_words;
 use crate::time::{Micros, now, show_time};
-use crate::views::{BackupView, GapView, SpanView, StatusView, TimelineView, ZeroLossView};
-use holdfast_archive::{Break, CopyFacts, Place, ServerLog};
+use crate::views::{BackupView, FailOverView, GapView, SpanView, StatusView, TimelineView, ZeroLossView};
+use holdfast_archive::{Break, CopyFacts, Joint, Place, ServerLog};
 use holdfast_format::record::{BackupRecord, Coordinates, ServerKind, ServerRecord};
 
 /// Age of the last proof of zero loss up to which it counts as going on, microseconds: it is written every half minute.
@@ -41,6 +41,7 @@ pub fn timeline(catalogue: &Catalogue, name: &str) -> Result<TimelineView> {
         server: server.name.clone(),
         spans: spans(catalogue, &server, &log, &backups)?,
         gaps: gaps(&log),
+        fail_overs: fail_overs(catalogue, &server, &log)?,
         zero_loss: zero_loss(catalogue, &server, &log)?,
         backups: backups.iter().map(|b| view(catalogue, b)).collect(),
     })
@@ -173,6 +174,22 @@ fn spans(
 fn zero_loss(catalogue: &Catalogue, server: &ServerRecord, log: &ServerLog<'_>) -> Result<Vec<ZeroLossView>> {
     let intervals = log.zero_loss().map_err(|e| archive_error(catalogue, server, e))?;
     Ok(intervals.into_iter().map(|(from, until)| ZeroLossView { from, until }).collect())
+}
+
+fn fail_overs(
+    catalogue: &Catalogue,
+    server: &ServerRecord,
+    log: &ServerLog<'_>,
+) -> Result<Vec<FailOverView>> {
+    let view = |joint: Joint| FailOverView {
+        after: position_words(&joint.after),
+        at: position_words(&joint.at),
+        uuid: joint.stream.source_uuid.to_string(),
+        life: joint.stream.incarnation,
+        first: joint.us,
+    };
+    let joints = log.joints().map_err(|e| archive_error(catalogue, server, e))?;
+    Ok(joints.into_iter().map(view).collect())
 }
 
 /// The holes in a server's log.

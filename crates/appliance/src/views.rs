@@ -172,8 +172,26 @@ pub struct TimelineView {
     pub spans: Vec<SpanView>,
     /// Holes.
     pub gaps: Vec<GapView>,
+    /// Where the log goes on at another server, without a hole.
+    pub fail_overs: Vec<FailOverView>,
     /// Stretches in which every commit waited until it was durable in the archive, as far as that was proved.
     pub zero_loss: Vec<ZeroLossView>,
+}
+
+/// A place where the log of a server goes on in that of another one of its replication set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FailOverView {
+    /// The last position in the log of the one.
+    pub after: String,
+    /// The first one in that of the other.
+    pub at: String,
+    /// The identity of the other: its `server_uuid`, or what stands for it (MariaDB).
+    pub uuid: String,
+    /// The life of the log that began there.
+    pub life: u32,
+    /// When the first transaction behind it was committed.
+    #[serde(serialize_with = "maybe_time")]
+    pub first: Option<Micros>,
 }
 
 /// Rows of one table that a transaction changed.

@@ -59,6 +59,12 @@ pub enum Error {
         /// The file.
         file: String,
     },
+    /// A server that stopped sending in the middle of its log.
+    #[error("the server stopped in the middle of {file}, and sent nothing more for half a minute")]
+    Silent {
+        /// The file.
+        file: String,
+    },
     /// The source is another server than the one that was archived.
     #[error(
         "{endpoint} is {got}, the archive follows {expected}; if the server was rebuilt, take a new backup first"

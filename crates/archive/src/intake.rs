@@ -201,6 +201,11 @@ impl Intake {
         self.incoming
     }
 
+    /// What a source must show again: the last transaction, and what follows it in the file.
+    pub(crate) fn anchor(&self) -> Option<&Anchor> {
+        self.anchor.as_ref()
+    }
+
     /// Has anything come of this file by which a source can prove that it still has the same one? Without it a new
     /// connection must begin in the file before.
     #[must_use]

@@ -2,12 +2,14 @@
 //!
 //! Owns the receiver, the archived stretches of log, their index by GTID, time, table and statement, what they cover,
 //! and the search. Refuses to know how events are applied. Start reading at `receiver.rs`: `intake.rs` decides what
-//! becomes of each event, `stretch.rs` writes, `tail.rs` finds the place to go on from; `log.rs` reads back.
+//! becomes of each event, `stretch.rs` writes, `tail.rs` finds the place to go on from, `join.rs` the one in another
+//! server's log after a fail-over; `log.rs` reads back.
 
 pub mod error;
 pub mod find;
 pub mod index;
 pub mod intake;
+pub mod join;
 pub mod log;
 pub mod mark;
 pub mod options;
@@ -22,11 +24,12 @@ pub mod tail;
 
 pub use error::{Error, Result};
 pub use index::Indexed;
+pub use join::Join;
 pub use mark::{FileMark, Origin};
 pub use options::{FollowOptions, Followed, Note, Until};
 pub use receiver::{ReceiverEngine, follow};
 pub use server_log::{
-    ArchivedFile, Break, CopyFacts, Cursor, Cut, Hole, Interval, Place, RawEvent, Seen, SeenFrame, ServerLog,
-    Size, Target, between,
+    ArchivedFile, Break, CopyFacts, Cursor, Cut, Hole, Interval, Joint, Place, RawEvent, Seen, SeenFrame,
+    ServerLog, Size, Target, between,
 };
 pub use start::{Start, plan};

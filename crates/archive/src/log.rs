@@ -158,6 +158,11 @@ impl<'s> LogReader<'s> {
         &self.format_event
     }
 
+    /// Where it reads from.
+    pub(crate) fn store(&self) -> &'s dyn LogStore {
+        self.store
+    }
+
     /// Gives the events of earlier segments, too, that are read only because a transaction began there.
     pub(crate) fn give_all(&mut self) {
         self.skip_number = 0;

@@ -7,6 +7,7 @@ use holdfast_format::record::{LogRecord, Position};
 use holdfast_mysql::{ConnectOptions, DumpOptions};
 
 use crate::error::Error;
+use crate::join::Join;
 use crate::receiver::ReceiverEngine;
 
 /// Raw bytes at which a stretch is sealed at the next boundary: what an index is rebuilt from after a crash.
@@ -37,6 +38,8 @@ pub struct FollowOptions {
     pub backoff: (Duration, Duration),
     /// Gives up when no connection came about for that long. `None`: never.
     pub give_up_after: Option<Duration>,
+    /// Where a stream of which nothing is archived yet goes on behind that of another server.
+    pub join: Option<Join>,
 }
 
 impl FollowOptions {
@@ -55,6 +58,7 @@ impl FollowOptions {
             stretch_bytes: STRETCH_BYTES,
             backoff: (Duration::from_millis(500), Duration::from_secs(30)),
             give_up_after: None,
+            join: None,
         }
     }
 }

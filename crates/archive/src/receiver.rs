@@ -32,11 +32,15 @@ use crate::tail::{self, Orphan};
 use channel::{Batch, Inbox, channel};
 pub use engine::ReceiverEngine;
 use guard::Guard;
-use source::{binlog_files, check_identity};
+pub(crate) use source::binlog_files;
+use source::check_identity;
 use words::{Durable, words};
 
 /// Batches on their way, of 1 MiB each: 4 MiB, or that many events larger than that.
 const BATCHES: usize = 4;
+
+/// A connection that lasted this long was one, even if the source had nothing to say.
+const LASTING: Duration = Duration::from_secs(1);
 
 /// How often the stop flag is looked at.
 const TICK: Duration = Duration::from_millis(100);
@@ -50,7 +54,8 @@ const GROUP: Duration = Duration::from_millis(10);
 /// Follows `stream` until `until` or until `stop` is set. Resumes where the archive ends; if it is empty, begins with the
 /// file of the first of `origins` that the source still has.
 ///
-/// A life after the first one (`incarnation` above 0) begins at one of its origins or not at all, if there are any.
+/// A life after the first one (`incarnation` above 0) begins where the options say that it joins the one before, or at
+/// one of its origins, or not at all, if there are any.
 ///
 /// A gap is recorded before it is returned as an error.
 pub fn follow(
@@ -110,6 +115,8 @@ struct Follower<'a> {
     guard: Guard,
     /// Until when the source's commits are not made to wait.
     rest_until: Option<Instant>,
+    /// Since when this connection's stream is read.
+    followed_since: Option<Instant>,
 }
 
 /// Why a session ended without an error.
@@ -134,6 +141,7 @@ impl<'a> Follower<'a> {
         }
         let last_us = tail.last_us.unwrap_or_default();
         let first_note = tail.at.is_none();
+        tail.begin_at(options.join.as_ref());
         Ok(Self {
             store,
             stream: *stream,
@@ -159,6 +167,7 @@ impl<'a> Follower<'a> {
             durable: None,
             guard: Guard::new(),
             rest_until: None,
+            followed_since: None,
         })
     }
 
@@ -182,7 +191,8 @@ impl<'a> Follower<'a> {
             if matches!(error, Error::TooSlow) {
                 self.rest_until = Some(Instant::now() + self.options.rest);
             }
-            if self.bytes > before {
+            let followed = self.followed_since.take().is_some_and(|since| since.elapsed() >= LASTING);
+            if self.bytes > before || followed {
                 (wait, alone_since) = (first, Instant::now());
             }
             if self.options.give_up_after.is_some_and(|limit| alone_since.elapsed() >= limit) {
@@ -220,6 +230,7 @@ impl<'a> Follower<'a> {
             dump.heartbeat = HEARTBEAT_SEMI_SYNC;
         }
         let stream = conn.dump(&from, &dump)?;
+        self.followed_since = Some(Instant::now());
         (self.note)(Note::Connected { version, at: format!("{}:{offset}", intake.file()) });
         let interrupter = stream.interrupter();
         let halted = Arc::new(AtomicBool::new(false));
@@ -261,6 +272,7 @@ impl<'a> Follower<'a> {
         self.head.clear();
         self.file_end = None;
         let mut tail = tail::find(self.store, &self.stream)?;
+        tail.begin_at(self.options.join.as_ref());
         self.orphans = std::mem::take(&mut tail.orphans);
         self.tail = Some(tail);
         Ok(())

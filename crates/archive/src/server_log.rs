@@ -9,17 +9,21 @@ use holdfast_format::ids::{SegmentId, ServerId};
 use holdfast_format::record::{BackupRecord, LogGap, Position, Record, StreamKey};
 use holdfast_format::txn_index::{EntryView, FrameView};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::index::{Indexed, each_frame, each_mapped};
+use crate::intake::FIRST_OFFSET;
+use crate::join;
 use crate::log::LogReader;
 use crate::mark::{self, FileMark};
 use crate::storage::{LogStore, Stretch};
 
 mod coverage;
+mod cursor;
 mod files;
 mod resolve;
 
-pub use coverage::{Break, Interval};
+pub use coverage::{Break, Interval, Joint};
+pub use cursor::{Cursor, RawEvent};
 pub use files::{ArchivedFile, between};
 pub use resolve::{Cut, Hole, Target};
 
@@ -108,9 +112,23 @@ struct StreamLog {
     key: StreamKey,
     files: Vec<FileSpan>,
     gap: Option<LogGap>,
+    /// It goes on where the one before it ends, in the log of another server that had executed the same by then.
+    joined: bool,
 }
 
 impl StreamLog {
+    /// Whether a copy at this position, in the file in the middle of which the stream joins another one, stands in it: it
+    /// is of that server, and had executed what was executed at the joint, which no other log of that name has.
+    fn begins_before(&self, position: &Position, copy: &CopyFacts) -> bool {
+        copy.source.is_none_or(|source| source == self.key.source_uuid)
+            && self.files.first().is_some_and(|span| {
+                span.name == position.file
+                    && span.start > FIRST_OFFSET
+                    && !span.gtid_before.is_empty()
+                    && span.gtid_before.is_subset(&position.gtid)
+            })
+    }
+
     /// The files' numbers in a log in which `base` files come before.
     fn numbers(&self, base: usize) -> HashMap<&str, usize> {
         // Should a name be there twice, the first counts.
@@ -188,8 +206,13 @@ impl<'s> ServerLog<'s> {
         keys.dedup();
         let mut streams = Vec::new();
         for key in keys {
-            let files = files_of(store, &key, &store.stretches(&key)?)?;
-            streams.push(StreamLog { key, files, gap: gap_of(store, &key)? });
+            let stretches = store.stretches(&key)?;
+            let joined = match (streams.last(), stretches.first()) {
+                (Some(before), Some(first)) => joins(store, before, &key, &first.start)?,
+                _ => false,
+            };
+            let files = files_of(store, &key, &stretches)?;
+            streams.push(StreamLog { key, files, gap: gap_of(store, &key)?, joined });
         }
         // A gap that the log went on behind (the source could serve it after all) is none.
         if let Some(newest) = streams.last_mut()
@@ -334,7 +357,11 @@ impl<'s> ServerLog<'s> {
         let mut lives = Vec::new();
         for stream in self.streams.iter().filter(|s| s.files.iter().any(|span| span.name == mark.file)) {
             let archived = FileMark::of_archive(self.store, &stream.key, &mark.file)?;
-            lives.extend((archived.as_ref() == Some(mark)).then_some(stream.key));
+            let same = match archived {
+                Some(archived) => archived == *mark,
+                None => stream.begins_before(position, copy),
+            };
+            lives.extend(same.then_some(stream.key));
         }
         self.place_in(position, &|key| lives.contains(key))
     }
@@ -408,18 +435,18 @@ impl<'s> ServerLog<'s> {
 
     /// The first hole between two places.
     pub fn gap(&self, from: Place, until: Place) -> Result<Option<Hole>> {
-        let mut base = 0;
+        let (mut base, mut next) = (0, 0);
         for (at, stream) in self.streams.iter().enumerate() {
-            let next = base + stream.files.len();
-            let (first, last) = (place(base, 0), place(next, 0));
-            base = next;
-            if from < first || from >= last || until <= last || until == place(next, 0) {
+            next += stream.files.len();
+            if self.streams.get(at + 1).is_some_and(|after| after.joined) {
                 continue;
             }
-            let reason = match &stream.gap {
-                Some(gap) => format!("the log has a hole: {}", gap.reason),
-                None => "the log has a hole where the server began another life".to_owned(),
-            };
+            let (first, last) = (place(base, 0), place(next, 0));
+            base = next;
+            if from < first || from >= last || until <= last {
+                continue;
+            }
+            let reason = self.break_reason(at);
             let end = stream.files.last().map(|span| place(next - 1, span.end)).unwrap_or(last);
             let before = self.last_before(end)?;
             let mut after = None;
@@ -460,82 +487,6 @@ impl<'s> ServerLog<'s> {
             Ok(ControlFlow::Continue(()))
         })?;
         Ok(sum)
-    }
-
-    /// Reads the events between two places.
-    pub fn read(&self, from: Place, until: Place) -> Result<Cursor<'s>> {
-        let (file_no, offset) = split(from);
-        let mut base = 0;
-        for stream in &self.streams {
-            let next = base + stream.files.len();
-            if let Some(span) = file_no.checked_sub(base).and_then(|at| stream.files.get(at)) {
-                let at = Position {
-                    file: span.name.clone(),
-                    offset: offset.max(span.start),
-                    gtid: span.gtid_before.clone(),
-                };
-                let reader = LogReader::open_at(self.store, &stream.key, &at)?;
-                let files = stream.files.iter().map(|span| span.name.clone()).collect();
-                return Ok(Cursor { reader, files, base, until, opened: false });
-            }
-            base = next;
-        }
-        Err(Error::Unreachable {
-            target: format!("place {}", from.0),
-            reason: "the log there is not archived.".to_owned(),
-            before: None,
-            after: None,
-        })
-    }
-}
-
-/// Events between two places, in order.
-#[derive(Debug)]
-pub struct Cursor<'s> {
-    reader: LogReader<'s>,
-    files: Vec<String>,
-    base: usize,
-    until: Place,
-    opened: bool,
-}
-
-/// One event as the source wrote it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RawEvent {
-    /// The source's file.
-    pub file: String,
-    /// Offset of the event in it.
-    pub offset: u64,
-}
-
-impl Cursor<'_> {
-    /// Replaces `bytes` by the next event's, checksum included. `None` at the end. The first event is a
-    /// FORMAT_DESCRIPTION, even if the range begins behind it.
-    pub fn next(&mut self, bytes: &mut Vec<u8>) -> Result<Option<RawEvent>> {
-        if !self.opened {
-            self.opened = true;
-            return self.first(bytes);
-        }
-        let Some(event) = self.reader.next_event()? else { return Ok(None) };
-        let file_no = self.files.iter().position(|name| name == event.file).unwrap_or_default();
-        if place(self.base + file_no, event.end()) > self.until {
-            return Ok(None);
-        }
-        bytes.clear();
-        bytes.extend_from_slice(event.event.raw);
-        Ok(Some(RawEvent { file: event.file.to_owned(), offset: event.event.position }))
-    }
-
-    /// The format in force at the start: the first event itself, or the one before it.
-    fn first(&mut self, bytes: &mut Vec<u8>) -> Result<Option<RawEvent>> {
-        let Some(offset) = self.reader.peek()? else { return Ok(None) };
-        if offset == crate::intake::FIRST_OFFSET {
-            return self.next(bytes);
-        }
-        bytes.clear();
-        bytes.extend_from_slice(self.reader.format_event());
-        let file = self.reader.file().unwrap_or_default().to_owned();
-        Ok(Some(RawEvent { file, offset: crate::intake::FIRST_OFFSET }))
     }
 }
 
@@ -580,6 +531,15 @@ fn boundary_of(store: &dyn LogStore, key: &StreamKey, stretches: &[Stretch], pla
         }
     }
     Ok(end)
+}
+
+/// Whether a stream goes on where the one before it ends: it is of another server, which had executed by then exactly what
+/// was executed there. Transactions are told by their GTIDs, so nothing lies between.
+fn joins(store: &dyn LogStore, before: &StreamLog, key: &StreamKey, start: &Position) -> Result<bool> {
+    if before.key.source_uuid == key.source_uuid || start.gtid.is_empty() {
+        return Ok(false);
+    }
+    Ok(join::executed(store, &before.key)?.is_some_and(|executed| executed == start.gtid))
 }
 
 fn gap_of(store: &dyn LogStore, key: &StreamKey) -> Result<Option<LogGap>> {

@@ -10,9 +10,10 @@ use holdfast_format::txn_index::TxnEntry;
 use crate::error::Result;
 use crate::index::entry_of;
 use crate::intake::{Anchor, FIRST_OFFSET};
+use crate::join::Join;
 use crate::log::LogReader;
 use crate::storage::{LogStore, Stretch};
-use crate::stretch::Counts;
+use crate::stretch::{Counts, StretchRecorder};
 
 /// A stretch that a crash left behind, with the record that completes it.
 #[derive(Debug)]
@@ -87,6 +88,34 @@ pub fn find(store: &dyn LogStore, stream: &StreamKey) -> Result<Tail> {
         tail.at.as_ref().is_none_or(|at| at.file == gap.after.file && at.offset == gap.after.offset)
     });
     Ok(tail)
+}
+
+impl Tail {
+    /// Of a stream of which nothing is archived: it begins there, behind the log of another server.
+    pub fn begin_at(&mut self, join: Option<&Join>) {
+        if let (None, Some(join)) = (&self.at, join) {
+            self.at = Some(join.at.clone());
+            self.anchor = Some(join.anchor.clone());
+        }
+    }
+}
+
+/// Completes what a crash left behind of a stream that is not gone on with: its index and its records would be made from
+/// its events again and again, and other readers know its end by its last record.
+pub fn close(store: &dyn LogStore, stream: &StreamKey) -> Result<()> {
+    let tail = find(store, stream)?;
+    let (Some(at), false) = (tail.at, tail.orphans.is_empty()) else { return Ok(()) };
+    let stretches = store.stretches(stream)?;
+    let mut reader =
+        LogReader::over(store, stream, &stretches, stretches.len().saturating_sub(1), stretches.len())?;
+    // For the format in force; damage ends it, as it ended the walk.
+    while let Ok(Some(_)) = reader.next_event() {}
+    let mut recorder = StretchRecorder::begin(store, stream, at.clone(), reader.format_event(), None)?;
+    for orphan in tail.orphans {
+        recorder.adopt(orphan)?;
+    }
+    recorder.seal(&at)?;
+    Ok(())
 }
 
 struct Walked {

@@ -404,9 +404,13 @@ pub enum ServerVerb {
 pub struct ServerAdd {
     /// The name to give it
     pub name: String,
-    /// Host name or address
-    #[arg(long, conflicts_with_all = ["socket", "folder"])]
+    /// Host name or address, with a port of its own as HOST:PORT; several, with commas between them, where the server is a
+    /// replication set with GTIDs: the first one is the server now, and the archive goes over to the one that is promoted
+    #[arg(long, value_name = "HOST[,HOST]", conflicts_with_all = ["socket", "folder"])]
     pub host: Option<String>,
+    /// With several hosts: after how many seconds without an answer another one is asked
+    #[arg(long, value_name = "SECONDS", requires = "host", default_value_t = 30)]
+    pub fail_over_after: u64,
     /// TCP port
     #[arg(long, default_value_t = 3306)]
     pub port: u16,

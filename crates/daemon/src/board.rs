@@ -257,6 +257,7 @@ fn unseen(daemon: &Daemon, name: &str, why: &str) -> ServerBoard {
         drill: DrillBoard::default(),
         estimate: None,
         timeline: Arc::new(TimelineView {
+            fail_overs: Vec::new(),
             server: name.to_owned(),
             backups: Vec::new(),
             spans: Vec::new(),

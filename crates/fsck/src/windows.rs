@@ -4,7 +4,7 @@
 //! All of it follows from records and segments: where each backup that is wanted stands, where each segment of log
 //! begins and ends, and what the check found wrong with either. Two lives of a server's log may have files of one name;
 //! a backup is taken to stand in the newest life that has its place, holds what it had executed, and comes from its
-//! server. Policies are no part of a repository: what should still be there is what no record took away.
+//! server. A life that begins with exactly what another server's had executed at its end goes on there: no hole. Policies are no part of a repository: what should still be there is what no record took away.
 
 use std::collections::HashMap;
 
@@ -47,6 +47,13 @@ impl Stretch<'_> {
             let before = span.sealed.is_none_or(|r| r.last.file != at.file || at.offset <= r.last.offset);
             behind && before && (at.gtid.is_empty() || span.start.gtid.is_subset(&at.gtid))
         })
+    }
+
+    /// Whether it goes on where `before` ends, in the log of another server that had executed the same by then.
+    fn joins(&self, before: &Self) -> bool {
+        let executed = before.spans.last().and_then(|s| s.sealed).map(|r| &r.gtid_after);
+        let begins = self.spans.first().map(|s| &s.start.gtid).filter(|gtid| !gtid.is_empty());
+        self.stream.source_uuid != before.stream.source_uuid && begins.is_some() && begins == executed
     }
 
     fn begin(&self) -> String {
@@ -145,15 +152,21 @@ impl<'a> Windows<'a> {
     fn of_server(&self, server: ServerId, name: &str) -> (Vec<Window>, Vec<Hole>) {
         let own = self.backups.iter().filter(|b| b.server == server);
         let bases: Vec<Base<'_>> = own.filter_map(|record| self.base(record)).collect();
-        let stretches: Vec<&Stretch<'_>> =
+        let mut stretches: Vec<&Stretch<'_>> =
             self.stretches.iter().filter(|s| s.stream.server == server).collect();
+        // One life after the other, whichever server each is of.
+        stretches.sort_by_key(|s| s.stream.incarnation);
         let hole = |from: String, to: String, why: String| Hole { server: name.to_owned(), from, to, why };
-        let (mut windows, mut holes) = (Vec::new(), Vec::new());
+        let (mut windows, mut holes) = (Vec::<Window>::new(), Vec::new());
         // The newest stretch that holds its place: names of files come again in another life.
         let home = |base: &Base<'_>| stretches.iter().rposition(|stretch| base.leads_into(stretch));
         let homes: Vec<Option<usize>> = bases.iter().map(home).collect();
         let mut reached: Option<(String, String)> = None;
+        // A window is open at the end of the stretch before.
+        let mut open = false;
         for (at, stretch) in stretches.iter().enumerate() {
+            let before = at.checked_sub(1).and_then(|before| stretches.get(before));
+            let joined = before.is_some_and(|before| stretch.joins(before));
             // In the order in which they were committed.
             let inside: Vec<&Base<'_>> = bases
                 .iter()
@@ -162,6 +175,19 @@ impl<'a> Windows<'a> {
                 .map(|(base, _)| base)
                 .collect();
             let whole = inside.iter().filter(|base| base.whole).count();
+            if joined {
+                reached = None;
+            }
+            if joined
+                && open
+                && let Some(window) = windows.last_mut()
+            {
+                window.backups += whole as u64;
+                window.to = stretch.end();
+                window.to_time = stretch.last_us().map(time).or(window.to_time.take());
+                reached = stretch.ends.clone().map(|why| (stretch.end(), why));
+                continue;
+            }
             let damaged: Vec<&Base<'_>> = inside.iter().copied().take_while(|base| !base.whole).collect();
             let first = inside.get(damaged.len());
             for base in &damaged {
@@ -172,6 +198,7 @@ impl<'a> Windows<'a> {
             if let Some((from, why)) = reached.take() {
                 holes.push(hole(from, begin.clone(), why));
             }
+            open = first.is_some();
             match first {
                 Some(first) => windows.push(Window {
                     server: name.to_owned(),

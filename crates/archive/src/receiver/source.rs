@@ -23,7 +23,7 @@ pub(super) fn check_identity(conn: &mut Conn, expect: Option<Uuid>) -> Result<Fl
 }
 
 /// The files of the source's log, oldest first.
-pub(super) fn binlog_files(conn: &mut Conn) -> Result<Vec<String>> {
+pub(crate) fn binlog_files(conn: &mut Conn) -> Result<Vec<String>> {
     // Error 1381: the server writes no binlog.
     match conn.query("SHOW BINARY LOGS") {
         Ok(result) => Ok((0..result.rows.len()).filter_map(|row| result.text(row, 0)).collect()),

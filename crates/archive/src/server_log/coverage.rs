@@ -6,7 +6,7 @@ use holdfast_binlog::Header;
 use holdfast_format::log_meta::LogMeta;
 use holdfast_format::record::{Position, StreamKey};
 
-use super::{Place, ServerLog, place, split};
+use super::{Place, ServerLog, StreamLog, place, split};
 use crate::error::{Error, Result};
 use crate::index::{each_frame, each_frame_behind};
 use crate::intake::FIRST_OFFSET;
@@ -46,15 +46,66 @@ pub struct Break {
     pub reason: String,
 }
 
+/// Where the log of one server goes on in that of another one, without a hole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Joint {
+    /// The end of the log of the one.
+    pub after: Position,
+    /// Where that of the other begins.
+    pub at: Position,
+    /// The other one.
+    pub stream: StreamKey,
+    /// Commit time of the first transaction behind it, microseconds since the Unix epoch; `None` if there is none yet.
+    pub us: Option<i64>,
+}
+
 impl ServerLog<'_> {
     /// What is covered, in order; between two intervals there is a hole.
     pub fn coverage(&self) -> Result<Vec<Interval>> {
+        let mut intervals: Vec<Interval> = Vec::new();
+        for (stream, interval) in self.streams.iter().zip(self.of_streams()?) {
+            let Some(interval) = interval else { continue };
+            match intervals.last_mut().filter(|_| stream.joined) {
+                Some(last) => {
+                    (last.to, last.end) = (interval.to, interval.end);
+                    last.from_us = last.from_us.or(interval.from_us);
+                    last.to_us = interval.to_us.or(last.to_us);
+                    last.transactions += interval.transactions;
+                    last.broken = interval.broken;
+                }
+                None => intervals.push(interval),
+            }
+        }
+        Ok(intervals)
+    }
+
+    /// Where the log of one server goes on in that of another one, in order.
+    pub fn joints(&self) -> Result<Vec<Joint>> {
+        let intervals = self.of_streams()?;
+        let pairs = intervals.iter().zip(intervals.iter().skip(1)).zip(self.streams.iter().skip(1));
+        let joint = |((before, behind), stream): ((&Option<Interval>, &Option<Interval>), &StreamLog)| {
+            let (before, behind) = before.as_ref().zip(behind.as_ref())?;
+            stream.joined.then(|| Joint {
+                after: before.to.clone(),
+                at: behind.from.clone(),
+                stream: stream.key,
+                us: behind.from_us,
+            })
+        };
+        Ok(pairs.filter_map(joint).collect())
+    }
+
+    /// What each stream covers; `None` for one of which nothing is archived.
+    fn of_streams(&self) -> Result<Vec<Option<Interval>>> {
         let mut intervals = Vec::new();
         let mut files = 0;
         for stream in &self.streams {
             let base = files;
             files += stream.files.len();
-            let (Some(first), Some(last)) = (stream.files.first(), stream.files.last()) else { continue };
+            let (Some(first), Some(last)) = (stream.files.first(), stream.files.last()) else {
+                intervals.push(None);
+                continue;
+            };
             let mut interval = Interval {
                 stream: stream.key,
                 from: Position {
@@ -96,7 +147,7 @@ impl ServerLog<'_> {
                 })?;
                 Ok(ControlFlow::Continue(()))
             })?;
-            intervals.push(interval);
+            intervals.push(Some(interval));
         }
         Ok(intervals)
     }
@@ -125,7 +176,9 @@ impl ServerLog<'_> {
     /// The breaks in the log, oldest first: those between two lives, and one at its end if it could not go on.
     pub fn breaks(&self) -> Vec<Break> {
         let newest = self.streams.len().saturating_sub(1);
-        let broken = self.streams.iter().enumerate().filter(|(at, s)| *at < newest || s.gap.is_some());
+        let joined = |at: usize| self.streams.get(at + 1).is_some_and(|next| next.joined);
+        let streams = self.streams.iter().enumerate();
+        let broken = streams.filter(|(at, s)| if *at < newest { !joined(*at) } else { s.gap.is_some() });
         broken
             .filter_map(|(at, stream)| {
                 let after = match (&stream.gap, stream.files.last()) {
@@ -153,27 +206,27 @@ impl ServerLog<'_> {
     /// brought to by the log behind it: the cut lies at `base` or behind it, and before the next hole. Microseconds
     /// since the Unix epoch. `None` if there is no such moment.
     pub fn moments(&self, base: Place) -> Result<Option<(i64, i64)>> {
-        let at = self.stream_at(base);
+        let at = self.life_at(base);
         // Times need not rise in the log: it is the latest one so far that counts.
         let (mut before, mut inside): (Option<i64>, Option<i64>) = (None, None);
         self.each(&mut |seen| {
             let commit_us = Some(seen.entry.commit_us);
             if seen.from < base {
                 before = before.max(commit_us);
-            } else if self.stream_at(seen.from) == at {
+            } else if self.life_at(seen.from) == at {
                 inside = inside.max(commit_us);
             }
             Ok(())
         })?;
         let Some(begin) = self.begins_us(at)? else { return Ok(None) };
         let mut first = begin.max(before.unwrap_or(i64::MIN));
-        for earlier in 0..at {
+        for earlier in (0..at).filter(|earlier| self.is_head(*earlier)) {
             // What an older life is known to be complete up to is that one's.
             first = first.max(self.complete_us(earlier)?.map_or(i64::MIN, |complete| complete + 1));
         }
         let last_left_out = inside.filter(|inside| Some(*inside) > before).map(|inside| inside - 1);
         let mut complete = self.complete_us(at)?;
-        for later in at + 1..self.streams.len() {
+        for later in (at + 1..self.streams.len()).filter(|later| self.is_head(*later)) {
             // A clock that was set back: what a later life says of the same time is about other transactions.
             complete = complete.min(self.begins_us(later)?.map(|begin| begin - 1).or(complete));
         }
@@ -181,17 +234,29 @@ impl ServerLog<'_> {
         Ok((first <= last).then_some((first, last)))
     }
 
-    /// The stream that a place lies in, by its order.
-    pub(super) fn stream_at(&self, at: Place) -> usize {
+    /// The life that a place lies in: a stream and those that go on behind it without a hole, by the order of the first.
+    pub(super) fn life_at(&self, at: Place) -> usize {
         let (file_no, _) = split(at);
-        let mut base = 0;
+        let (mut base, mut head) = (0, 0);
         for (order, stream) in self.streams.iter().enumerate() {
+            head = if stream.joined { head } else { order };
             base += stream.files.len();
             if file_no < base {
-                return order;
+                break;
             }
         }
-        self.streams.len().saturating_sub(1)
+        head
+    }
+
+    /// Does a life begin with this stream?
+    pub(super) fn is_head(&self, at: usize) -> bool {
+        self.streams.get(at).is_some_and(|stream| !stream.joined)
+    }
+
+    /// The last stream of the life that begins with this one.
+    pub(super) fn last_of(&self, head: usize) -> usize {
+        let joined = self.streams.iter().skip(head + 1).take_while(|stream| stream.joined);
+        head + joined.count()
     }
 
     /// The end of a stream; `None` if nothing of it is archived.
@@ -201,39 +266,49 @@ impl ServerLog<'_> {
         Some(place(files.checked_sub(1)?, last.end))
     }
 
-    /// From when on a stream is known to be complete: for the first one, from the second after its first file was begun.
-    /// A later one is known to have begun at its first transaction, or at its first note.
-    pub(super) fn begins_us(&self, at: usize) -> Result<Option<i64>> {
-        let Some(stream) = self.streams.get(at) else { return Ok(None) };
-        let stretches = self.store.stretches(&stream.key)?;
-        if self.streams.iter().take(at).all(|earlier| earlier.files.is_empty()) {
+    /// From when on the life that begins with this stream is known to be complete: the first one from the second after its
+    /// first file was begun. A later one is known to have begun at its first transaction, or at its first note.
+    pub(super) fn begins_us(&self, head: usize) -> Result<Option<i64>> {
+        let Some(stream) = self.streams.get(head) else { return Ok(None) };
+        if self.streams.iter().take(head).all(|earlier| earlier.files.is_empty()) {
+            let stretches = self.store.stretches(&stream.key)?;
             let mut reader = LogReader::over(self.store, &stream.key, &stretches, 0, stretches.len())?;
             let first = reader.next_event()?.filter(|event| event.event.position == FIRST_OFFSET);
             let header = first.and_then(|event| event.event.raw.first_chunk().map(Header::read));
             return Ok(header.map(|header| (i64::from(header.timestamp) + 1) * 1_000_000));
         }
-        let noted = match stretches.first() {
+        let noted = match self.store.stretches(&stream.key)?.first() {
             Some(first) => complete_notes(&self.store.note_frames(first)?)?.into_iter().min(),
             None => None,
         };
         let mut first = None;
-        each_frame(self.store, &stream.key, &mut |frame| {
-            frame.each(|entry| {
-                first.get_or_insert(entry.commit_us);
-                Ok::<_, Error>(())
+        for stream in self.streams.get(head..=self.last_of(head)).unwrap_or_default() {
+            each_frame(self.store, &stream.key, &mut |frame| {
+                frame.each(|entry| {
+                    first.get_or_insert(entry.commit_us);
+                    Ok::<_, Error>(())
+                })?;
+                Ok(if first.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
             })?;
-            Ok(if first.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-        })?;
+            if first.is_some() {
+                break;
+            }
+        }
         Ok(match (noted, first) {
             (Some(noted), Some(first)) => Some(noted.min(first)),
             (noted, first) => noted.or(first),
         })
     }
 
-    /// Up to when a stream is known to be complete beyond its last transaction, as its last note says.
-    pub(super) fn complete_us(&self, at: usize) -> Result<Option<i64>> {
-        let Some(stream) = self.streams.get(at) else { return Ok(None) };
-        for stretch in self.store.stretches(&stream.key)?.iter().rev() {
+    /// Up to when the life that begins with this stream is known to be complete beyond its last transaction, as its last
+    /// note says.
+    pub(super) fn complete_us(&self, head: usize) -> Result<Option<i64>> {
+        let streams = self.streams.get(head..=self.last_of(head)).unwrap_or_default();
+        let mut stretches = Vec::new();
+        for stream in streams {
+            stretches.extend(self.store.stretches(&stream.key)?);
+        }
+        for stretch in stretches.iter().rev() {
             let noted = complete_notes(&self.store.note_frames(stretch)?)?.into_iter().max();
             // Notes before a transaction say less than it does.
             if noted.is_some() || stretch.sealed.as_ref().is_some_and(|record| record.transactions > 0) {

@@ -96,17 +96,17 @@ impl ServerLog<'_> {
             Ok(if first.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         })?;
         let [kept, left_out] = self.at([last.map(|(from, _)| from), first])?;
-        let kept_in = last.map(|(_, to)| self.stream_at(to));
-        let left_in = first.map(|from| self.stream_at(from));
+        let kept_in = last.map(|(_, to)| self.life_at(to));
+        let left_in = first.map(|from| self.life_at(from));
         let end = left_in.unwrap_or(self.streams.len().saturating_sub(1));
         let mut place = None;
-        for at in (kept_in.unwrap_or(0)..=end).rev() {
+        for at in (kept_in.unwrap_or(0)..=end).rev().filter(|at| self.is_head(*at)) {
             let begun = kept_in == Some(at) || self.begins_us(at)?.is_some_and(|begin| us >= begin);
             let goes_on = left_in == Some(at) || self.complete_us(at)?.is_some_and(|complete| us <= complete);
             if begun && goes_on {
                 place = match first {
                     Some(from) if left_in == Some(at) => Some(from),
-                    _ => self.end_of(at),
+                    _ => self.end_of(self.last_of(at)),
                 };
                 break;
             }
@@ -116,7 +116,7 @@ impl ServerLog<'_> {
             return Ok(Ok(Cut { place, kept, left_out }));
         }
         let reason = match (between, &kept, &left_out) {
-            (Some((at, _)), ..) => self.break_reason(at),
+            (Some((at, _)), ..) => self.break_reason(self.last_of(at)),
             (None, Some(_), _) => {
                 "nothing is known of the time after the last transaction; `--to latest` takes that one"
                     .to_owned()

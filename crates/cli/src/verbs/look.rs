@@ -111,6 +111,11 @@ fn draw(out: &mut dyn Write, view: &TimelineView) -> io::Result<()> {
         lines.push((zero_loss.from, "  +  zero loss from here".to_owned()));
         lines.push((zero_loss.until, "  +  zero loss until here".to_owned()));
     }
+    for over in &view.fail_overs {
+        let line = format!("  >  fail-over: behind {} goes on {} of {}", over.after, over.at, over.uuid);
+        let earlier = lines.iter().map(|(at, _)| *at).max();
+        lines.push((over.first.or(earlier).unwrap_or_default(), line));
+    }
     for gap in &view.gaps {
         let line = format!("  X  HOLE after {}: {}", gap.after, gap.reason);
         // Where nobody noticed it, it stands behind what comes before it.

@@ -6,6 +6,7 @@ use crate::output::{Output, table};
 use crate::passphrase;
 use holdfast_appliance::doctor::{Finding, Grade};
 use holdfast_appliance::error::Error;
+use holdfast_appliance::fail_over::host_and_port;
 use holdfast_appliance::init::{self, KitFile};
 use holdfast_appliance::server::{self, Added};
 use holdfast_appliance::settings::{Environment, Login, Tls};
@@ -123,12 +124,22 @@ fn show(out: &mut dyn Write, view: &ServerView) -> std::io::Result<()> {
 }
 
 fn added(add: ServerAdd) -> Result<Added, Error> {
-    let kind = match (&add.folder, &add.socket, &add.host) {
+    let mut hosts = Vec::new();
+    for text in add.host.iter().flat_map(|host| host.split(',')) {
+        let host = host_and_port(text.trim(), add.port)?;
+        if hosts.contains(&host) {
+            return Err(Error::usage(format!("The host {}:{} is named twice.", host.0, host.1)));
+        }
+        hosts.push(host);
+    }
+    let kind = match (&add.folder, &add.socket, hosts.first()) {
         (Some(folder), _, _) => ServerKind::Folder { path: text(folder)? },
         (None, Some(socket), _) => {
             ServerKind::Network { host: String::new(), port: 0, socket: Some(text(socket)?) }
         }
-        (None, None, Some(host)) => ServerKind::Network { host: host.clone(), port: add.port, socket: None },
+        (None, None, Some((host, port))) => {
+            ServerKind::Network { host: host.clone(), port: *port, socket: None }
+        }
         (None, None, None) => {
             return Err(Error::usage(format!("Where is the server '{}'?", add.name))
                 .with_next("use --host HOST, --socket FILE, or --folder DIR"));
@@ -155,6 +166,9 @@ fn added(add: ServerAdd) -> Result<Added, Error> {
         tls_ca: absolute(add.tls_ca)?,
         server_public_key: absolute(add.server_public_key_path)?,
         get_server_public_key: add.get_server_public_key,
+        // A host alone is in the repository; it may move there.
+        hosts: hosts.iter().skip_while(|_| hosts.len() < 2).map(host_words).collect(),
+        fail_over_after_s: (hosts.len() > 1).then_some(add.fail_over_after),
         backup_command: add
             .backup_command
             .map(|c| c.split_whitespace().map(str::to_owned).collect())
@@ -162,6 +176,10 @@ fn added(add: ServerAdd) -> Result<Added, Error> {
         ..Login::default()
     };
     Ok(Added { name: add.name, kind, login, rebuilt: add.rebuilt })
+}
+
+fn host_words((host, port): &(String, u16)) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
 fn text(path: &std::path::Path) -> Result<String, Error> {

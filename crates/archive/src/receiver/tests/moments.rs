@@ -7,7 +7,12 @@ use super::*;
 
 /// One life of a log that was begun in the second before `EPOCH_US`: a transaction at each of these times, then notes.
 fn life(memory: &Memory, incarnation: u32, times: &[i64], notes: &[i64]) {
-    let stream = StreamKey { incarnation, ..STREAM };
+    life_behind(memory, StreamKey { incarnation, ..STREAM }, 0, times, notes);
+}
+
+/// One of a server of its own, before whose first transaction so many of the set's were executed; gives how many are then.
+fn life_behind(memory: &Memory, stream: StreamKey, executed: u64, times: &[i64], notes: &[i64]) -> u64 {
+    let incarnation = stream.incarnation;
     let file = format!("binlog.{:06}", incarnation + 1);
     let start = |n: usize| 1000 + 100 * n as u64;
     let entries = times.iter().enumerate().map(|(n, at)| holdfast_format::txn_index::TxnEntry {
@@ -32,13 +37,20 @@ fn life(memory: &Memory, incarnation: u32, times: &[i64], notes: &[i64]) {
     for at in notes {
         frames.push((FrameKind::LogMeta, LogMeta::Complete { at_us: EPOCH_US + at }.encode()));
     }
-    let at = |offset| Position { file: file.clone(), offset, gtid: GtidSet::empty(Flavor::MySql) };
+    let set = |executed: u64| match executed {
+        0 => GtidSet::empty(Flavor::MySql),
+        n => GtidSet::parse(Flavor::MySql, &format!("{}:1-{n}", STREAM.source_uuid)).unwrap(),
+    };
+    let then = if executed == 0 { 0 } else { executed + times.len() as u64 };
+    let at = |offset, executed| Position { file: file.clone(), offset, gtid: set(executed) };
     let counts = crate::stretch::Counts { transactions: times.len() as u64, ..Default::default() };
     let segment = SegmentId(u128::from(incarnation).to_be_bytes());
-    let record = counts.record(&stream, 0, segment, &at(4), &at(start(times.len())));
-    let stretch = Stretch { segment, stream, number: 0, start: at(4), opened_us: 0, sealed: Some(record) };
+    let record = counts.record(&stream, 0, segment, &at(4, executed), &at(start(times.len()), then));
+    let stretch =
+        Stretch { segment, stream, number: 0, start: at(4, executed), opened_us: 0, sealed: Some(record) };
     let synced = frames.len();
     memory.0.lock().unwrap().segments.push(Segment { stretch, frames, synced, rotten: None });
+    then
 }
 
 const EPOCH_US: i64 = 1_700_000_000_000_000;
@@ -70,6 +82,32 @@ fn a_time_behind_the_last_transaction_is_taken_up_to_the_last_note_and_not_beyon
     assert_eq!(moments(begin(1, 1100)), None, "behind everything, and not known to be complete since");
 }
 
+#[test]
+fn there_is_no_hole_where_another_server_goes_on_behind_the_same_transactions() {
+    let memory = Memory::default();
+    let server =
+        |number: u8| StreamKey { incarnation: u32::from(number), source_uuid: Uuid([number; 16]), ..STREAM };
+    let executed = life_behind(&memory, server(0), 5, &[10, 20], &[90]);
+    assert_eq!(executed, 7);
+    let executed = life_behind(&memory, server(1), executed, &[300], &[350]);
+    life_behind(&memory, server(2), executed + 1, &[500], &[]);
+    let log = ServerLog::open(&memory, STREAM.server).unwrap();
+    let begin = |file: u64, offset| Place((file << 40) + offset);
+    assert_eq!(time_of(&log, 90), Ok(begin(1, 1000)), "before the first transaction that comes later");
+    assert_eq!(time_of(&log, 200), Ok(begin(1, 1000)));
+    assert_eq!(time_of(&log, 350), Ok(begin(1, 1100)));
+    assert!(time_of(&log, 400).unwrap_err().contains("hole"), "the third one had executed more");
+    assert_eq!(log.gap(begin(0, 1000), begin(1, 1100)).unwrap(), None);
+    assert!(log.gap(begin(1, 1000), begin(2, 1100)).unwrap().is_some());
+    assert_eq!(log.breaks().len(), 1);
+    assert_eq!(log.coverage().unwrap().len(), 2);
+    let joints = log.joints().unwrap();
+    assert_eq!((joints.len(), joints[0].stream), (1, server(1)));
+    let moments =
+        |place| log.moments(place).unwrap().map(|(first, last)| (first - EPOCH_US, last - EPOCH_US));
+    assert_eq!(moments(begin(0, 1100)), Some((10, 350)));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
@@ -77,7 +115,7 @@ proptest! {
     #[test]
     fn a_promised_moment_is_never_refused(
         lives in proptest::collection::vec(
-            (proptest::collection::vec(-20i64..200, 0..6), proptest::collection::vec(-20i64..250, 0..3)),
+            (proptest::collection::vec(-20i64..200, 0..6), proptest::collection::vec(-20i64..250, 0..3), any::<bool>()),
             1..4,
         ),
         which: proptest::sample::Index,
@@ -85,8 +123,11 @@ proptest! {
         between in 0.0..1.0f64,
     ) {
         let memory = Memory::default();
-        for (number, (times, notes)) in lives.iter().enumerate() {
-            life(&memory, number as u32, times, notes);
+        let mut executed = 1;
+        for (number, (times, notes, joined)) in lives.iter().enumerate() {
+            // Some go on behind the one before, in the log of another server; behind the others there is a hole.
+            let stream = StreamKey { incarnation: number as u32, source_uuid: Uuid([number as u8; 16]), ..STREAM };
+            executed = life_behind(&memory, stream, executed + u64::from(!joined), times, notes);
         }
         let log = ServerLog::open(&memory, STREAM.server).unwrap();
         let at = which.index(lives.len());

@@ -42,7 +42,7 @@ pub use class::Class;
 
 use catalogue::Catalogue;
 use merge::{Merge, Stop};
-use plan::ChunkSize;
+use plan::{ChunkSize, Plan};
 use window::{Way, Window};
 
 /// How a range is replayed.
@@ -225,7 +225,7 @@ pub(crate) struct Net<'a> {
     catalogue: Catalogue,
     /// For questions: the first connection is in the session of some statement.
     asking: Conn,
-    pub(crate) history: History,
+    history: History,
     decisions: HashMap<Arc<TableKey>, Arc<Decision>>,
     steps: &'a mut Steps,
     pub(crate) window: Window,
@@ -260,6 +260,7 @@ impl<'a> Net<'a> {
             options.connections = std::thread::available_parallelism().map_or(2, usize::from).max(2);
         }
         options.connections = options.connections.min(checkpoint::APPLIERS_MAX);
+        let allowed = options.mode != Mode::Ordered;
         let committed = match &checkpoint.window {
             Some(_) => checkpoint::chunks(conn)?,
             None => HashSet::new(),
@@ -270,7 +271,7 @@ impl<'a> Net<'a> {
             summary,
             catalogue: Catalogue::default(),
             asking: connect().map_err(Error::Connect)?,
-            history: History::hold(connect().map_err(Error::Connect)?)?,
+            history: History::new(allowed),
             decisions: HashMap::new(),
             steps,
             window: Window::default(),
@@ -576,6 +577,17 @@ impl<'a> Net<'a> {
         let mariadb = serial::prepare(&mut conn)?;
         checkpoint::take_lock(&mut conn, &checkpoint::applier_lock(self.appliers.len()))?;
         Ok(Applier { conn, session: Session::new(mariadb), format: 0 })
+    }
+
+    /// This plan is about to be applied, and nothing else is: keeps what rows were, or not.
+    pub(crate) fn keep_history(&mut self, plan: &Plan) {
+        let connect = || (self.connect)().map_err(Error::Connect);
+        self.news.extend(self.history.applies(plan.all_bytes(), !plan.has_lanes(), connect));
+    }
+
+    /// Something is about to run in the order of the log: what rows were is kept no longer.
+    pub(crate) fn let_history_go(&mut self) {
+        self.news.extend(self.history.let_go());
     }
 
     /// Tells once of something that the replay goes on without.

@@ -250,6 +250,11 @@ impl Plan {
         self.chunks.get(chunk).map_or(0, |chunk| chunk.bytes)
     }
 
+    /// Are there rows in it that go in the order of the log?
+    pub(crate) fn has_lanes(&self) -> bool {
+        self.streams.iter().any(|stream| stream.lane)
+    }
+
     /// Bytes of rows in all chunks.
     pub(crate) fn all_bytes(&self) -> u64 {
         self.chunks.iter().map(|chunk| chunk.bytes as u64).sum()

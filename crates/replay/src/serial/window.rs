@@ -57,7 +57,10 @@ impl Lead<'_> {
     /// Applies the window, whole, with the checkpoint behind it. Behind it the server is where the log is.
     pub(super) fn drain(&mut self) -> Result<(), Error> {
         self.launch()?;
-        self.land()
+        self.land()?;
+        // What comes next, comes in the order of the log.
+        self.net.iter_mut().for_each(Net::let_history_go);
+        Ok(())
     }
 
     /// Begins to apply the window; what follows is taken into the next one meanwhile. One window is applied at a
@@ -87,7 +90,7 @@ impl Lead<'_> {
             return Err(Error::OtherWindow);
         }
         net.raise_counters(&plan.counters)?;
-        net.history.applies(plan.all_bytes())?;
+        net.keep_history(&plan);
         if plan.chunks.len() <= 1 && resumed.is_none() {
             self.apply_at_once(&plan, &note)?;
             self.written += rows;

@@ -232,6 +232,34 @@ fn roles_are_granted_and_databases_made_after_a_call_that_was_cut_off_in_the_mid
     bed.compare(&server, "roles");
 }
 
+/// An earlier call may also have failed, and then what it found in its way is not of its making.
+#[test]
+fn a_database_in_the_way_is_never_made_anew_with_what_is_in_it() {
+    let bed = Bed::make(Engine::MariaDb, &[], SCHEMA, |source| {
+        source.run(&["CREATE DATABASE kept", "DROP DATABASE kept"]);
+    });
+    let server = bed.start(&bed.copy("kept"));
+    let mut conn = server.connect().unwrap();
+    conn.execute("CREATE DATABASE kept").unwrap();
+    let ways = [
+        ("CREATE TABLE kept.t (id INT PRIMARY KEY)", "DROP TABLE kept.t"),
+        ("CREATE SEQUENCE kept.s", "DROP SEQUENCE kept.s"),
+        ("CREATE FUNCTION kept.f() RETURNS INT RETURN 1", "DROP FUNCTION kept.f"),
+        ("CREATE EVENT kept.e ON SCHEDULE EVERY 1 DAY DO SELECT 1", "DROP EVENT kept.e"),
+    ];
+    for (make, there) in ways {
+        conn.execute(make).unwrap();
+        for call in 0..2 {
+            let refused = replay(&mut conn, &bed.log, &bed.options(), &mut go_on).unwrap_err();
+            assert!(matches!(refused, Error::Diverged { .. }), "{make}, call {call}: {refused:?}");
+        }
+        conn.execute(there).unwrap_or_else(|lost| panic!("{make}: {lost}"));
+    }
+    // An empty one may be an earlier call's.
+    let outcome = replay(&mut conn, &bed.log, &bed.options(), &mut go_on).unwrap();
+    assert_eq!(outcome.applied, 2);
+}
+
 #[test]
 fn what_cannot_be_replayed_is_refused_before_the_first_write() {
     for engine in Engine::ALL {

@@ -207,8 +207,8 @@ pub(crate) fn with_admin(
 }
 
 /// MariaDB makes a database's folder, and then the file that holds its character set: a server that was killed between
-/// the two has one without it. The text that makes such a database anew. Where the source ran it there was none
-/// before it, and nothing behind it is applied.
+/// the two has one without it. The text that makes such a database anew, which drops all that is in it: only for one
+/// that [`holds_nothing`], since an earlier call may also have failed because there was one.
 pub(crate) fn made_anew(text: &[u8], statement: &Statement) -> Option<Vec<u8>> {
     const CREATE: &[u8] = b"CREATE";
     let database = statement.action == Action::Create && statement.object == Object::Database;
@@ -217,6 +217,29 @@ pub(crate) fn made_anew(text: &[u8], statement: &Statement) -> Option<Vec<u8>> {
     let has = |word: &[u8]| upper.windows(word.len()).any(|found| found == word);
     let plain = word.eq_ignore_ascii_case(CREATE) && !has(b"EXISTS") && !statement.or_replace;
     (database && plain && !has(b"OR REPLACE")).then(|| [b"CREATE OR REPLACE", rest].concat())
+}
+
+/// Is nothing in this database of a MariaDB, or no such database there?
+pub(crate) fn holds_nothing(conn: &mut Conn, database: &[u8]) -> Result<bool, Error> {
+    // Tables of MariaDB's information_schema are views and sequences, too.
+    let lists = [
+        ("tables", "table_schema"),
+        ("routines", "routine_schema"),
+        ("events", "event_schema"),
+        ("triggers", "trigger_schema"),
+    ];
+    for (list, column) in lists {
+        let found = conn
+            .query_text(format!(
+                "SELECT COUNT(*) FROM information_schema.{list} WHERE {column} = CONVERT({} USING utf8mb4)",
+                sql::hex(database)
+            ))
+            .map_err(Error::server("looking for what is in a database"))?;
+        if found.as_deref() != Some("0") {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 #[cfg(test)]

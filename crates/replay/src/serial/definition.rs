@@ -3,7 +3,7 @@
 use holdfast_binlog::event::{Event, FLAG_SUPPRESS_USE};
 use holdfast_binlog::gtid_event::AlterPhase;
 use holdfast_binlog::query::Query;
-use holdfast_binlog::statement::{Action, Object, Statement, Verb};
+use holdfast_binlog::statement::{Action, Object, Statement, Verb, database};
 use holdfast_binlog::tables::TableKey;
 
 use super::Limit;
@@ -79,10 +79,19 @@ impl Lead<'_> {
             ddl::become_proxy(self.conn)?;
         }
         let admin = || ddl::with_admin(text, statement, query.vars.invoker);
-        let anew = || resumed.as_ref().and_then(|_| ddl::made_anew(text, statement));
-        let rewritten = self.mariadb.then(|| anew().or_else(admin)).flatten();
+        let mut again = resumed.is_some();
+        let mut anew = if self.mariadb && again { ddl::made_anew(text, statement) } else { None };
+        if anew.is_some() {
+            // The text is in the statement's character set; the event has the name in UTF-8, as its default database.
+            let named = database(text, vars.sql_mode.unwrap_or(0)).filter(|name| name.is_ascii());
+            let ours = ddl::holds_nothing(self.conn, named.as_deref().unwrap_or(query.database))?;
+            // What is in it was there before an earlier call, which failed for that.
+            again = ours;
+            anew = anew.filter(|_| ours);
+        }
+        let rewritten = anew.or_else(|| self.mariadb.then(admin).flatten());
         if let Err(source) = self.conn.execute(rewritten.as_deref().unwrap_or(text)) {
-            self.failed(text, statement, resumed.is_some(), source)?;
+            self.failed(text, statement, again, source)?;
         }
         if self.mariadb && statement.object == Object::Account && statement.action == Action::Create {
             ddl::become_admin(self.conn, resumed.is_some())?;

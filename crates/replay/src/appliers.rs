@@ -88,7 +88,7 @@ impl Running {
         let state = Mutex::new(State::new(&plan, done));
         let shared = Arc::new(Shared { plan: Arc::clone(&plan), state, wake: Condvar::new() });
         let working = Arc::clone(&shared);
-        let job = move |applier: &mut Applier| work(applier, &working, packet_max);
+        let job = move |applier: &mut Applier| work(applier, &working, packet_max, &mut || ());
         let Crew { threads, idle, refused } = crew(appliers, job, spawn);
         Self { plan, note, rows, shared, threads, idle, refused, packet_max }
     }
@@ -124,7 +124,14 @@ impl Running {
             && let Some(applier) = self.idle.first_mut()
         {
             // Without any thread it is done on this one.
-            work(applier, &self.shared, self.packet_max);
+            let shared = &self.shared;
+            let mut between = || {
+                let (rows, in_order) = shared.so_far();
+                if tick(rows, in_order).is_break() {
+                    shared.stop();
+                }
+            };
+            work(applier, shared, self.packet_max, &mut between);
         }
         while !self.is_over() {
             let state = self.shared.lock();
@@ -217,16 +224,25 @@ fn crew<T: Send + 'static>(
     crew
 }
 
-fn work(applier: &mut Applier, shared: &Shared, packet_max: u64) {
+/// Applies chunks while there are any, and calls `between` behind each.
+fn work(applier: &mut Applier, shared: &Shared, packet_max: u64, between: &mut dyn FnMut()) {
     let mut events = Vec::new();
+    let plan = &*shared.plan;
+    let mut apply = |chunk: usize| {
+        encode(plan, chunk, packet_max, &mut events)
+            .and_then(|statement| commit(&mut applier.conn, chunk, &statement))
+    };
+    each(shared, &mut apply, between);
+}
+
+fn each(shared: &Shared, apply: &mut dyn FnMut(usize) -> Result<(), Stopped>, between: &mut dyn FnMut()) {
     let plan = &*shared.plan;
     while let Some((stream, chunk)) = shared.take() {
         let rows = plan.chunks.get(chunk).map_or(0, |chunk| chunk.rows);
         let mut taken = Taken { shared, stream, rows, applied: None };
-        taken.applied = Some(
-            encode(plan, chunk, packet_max, &mut events)
-                .and_then(|statement| commit(&mut applier.conn, chunk, &statement)),
-        );
+        taken.applied = Some(apply(chunk));
+        drop(taken);
+        between();
     }
 }
 
@@ -386,6 +402,12 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The rows of net change that are applied, and whether nothing but lanes is left.
+    fn so_far(&self) -> (u64, bool) {
+        let state = self.lock();
+        (state.rows_done, state.only_lanes())
+    }
+
     /// Nobody takes another chunk.
     fn stop(&self) {
         self.lock().stopped.get_or_insert(Stopped::Asked);
@@ -457,6 +479,30 @@ mod tests {
         back.sort_unstable();
         assert_eq!((back, crew.idle, asked.get()), (vec![11, 12], vec![3, 4], 3));
         assert_eq!(crew.refused.unwrap().raw_os_error(), Some(11));
+    }
+
+    #[test]
+    fn whoever_applies_without_threads_tells_behind_each_chunk_and_can_be_stopped_there() {
+        let plan = Arc::new(Plan::new(Window::default(), ChunkSize::Noted(1)));
+        let stream = Stream { first: vec![0, 1, 2], then: Vec::new(), in_order: true, lane: true };
+        let mut state = State::new(&plan, &HashSet::new());
+        state.streams.push(StreamState::new(&plan, &stream, &HashSet::new()));
+        let shared = Shared { plan, state: Mutex::new(state), wake: Condvar::new() };
+        let (mut applied, mut told) = (Vec::new(), 0);
+        let mut apply = |chunk| {
+            applied.push(chunk);
+            Ok(())
+        };
+        let mut between = || {
+            told += 1;
+            assert_eq!(shared.so_far(), (0, true));
+            if told == 2 {
+                shared.stop();
+            }
+        };
+        each(&shared, &mut apply, &mut between);
+        assert_eq!((applied, told), (vec![0, 1], 2));
+        assert!(shared.lock().is_over());
     }
 
     #[test]

@@ -2,6 +2,8 @@
 //! its memory given back.
 //!
 //! The only test of its program, since memory is that of a whole process. With small windows in each run of the tests;
+//! The allocator's share goes by the processors of the machine, unless it is told otherwise where a process begins: the test runs
+//! in a process of its own.
 //! `HOLDFAST_TEST_MEMORY=1` takes those of the product and several hundred MiB of rows (totals: docs/campaigns.md).
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
@@ -52,10 +54,21 @@ fn rows(source: &TestServer, wide: u64, narrow: u64) {
 
 #[test]
 fn a_replay_takes_no_more_memory_than_its_windows_however_large_a_transaction_is() {
+    if std::env::var_os("MALLOC_ARENA_MAX").is_none() {
+        let own = std::env::current_exe().unwrap();
+        let name = "a_replay_takes_no_more_memory_than_its_windows_however_large_a_transaction_is";
+        let status = std::process::Command::new(own)
+            .args([name, "--exact", "--nocapture"])
+            .env("MALLOC_ARENA_MAX", "2")
+            .status()
+            .unwrap();
+        assert!(status.success(), "{status}: see above");
+        return;
+    }
     let long = std::env::var_os("HOLDFAST_TEST_MEMORY").is_some();
     let engines: &[Engine] = if long { &Engine::ALL } else { &[Engine::MariaDb] };
     for &engine in engines {
-        let (wide, narrow) = if long { (150_000, 3_000_000) } else { (15_000, 80_000) };
+        let (wide, narrow) = if long { (150_000, 3_000_000) } else { (7_000, 12_000) };
         let cache = if long { "--max-binlog-cache-size=4G" } else { "--sync-binlog=0" };
         let bed =
             Bed::make(engine, &["--max-binlog-size=1G", cache], SCHEMA, |source| rows(source, wide, narrow));
@@ -64,16 +77,17 @@ fn a_replay_takes_no_more_memory_than_its_windows_however_large_a_transaction_is
             mode: Mode::Net,
             connections: 2,
             chunk_bytes: 256 << 10,
-            memory_bytes: 8 << 20,
-            early_bytes: 2 << 20,
+            memory_bytes: 2 << 20,
+            early_bytes: 512 << 10,
         };
         let options = if long { Options { mode: Mode::Net, ..Options::default() } } else { small };
         // Two windows, of which one is being applied, what a window takes while it becomes a plan, and the chunks on their way.
-        let bound = if long { 512 << 20 } else { 52 << 20 };
+        let bound = if long { 512 << 20 } else { 24 << 20 };
         let mut conn = server.connect().unwrap();
         let connect = || server.connect().map_err(|e| Box::new(e) as _);
-        // The log lies in this process, too: what counts is what is added to it.
-        std::fs::write("/proc/self/clear_refs", "5").unwrap();
+        // The log lies in this process, too: what counts is what is added to it. A container may forbid to set the peak back:
+        // then it is that of the whole process, which is no less.
+        let _ = std::fs::write("/proc/self/clear_refs", "5");
         let before = own("VmRSS");
         let summary = scan(&bed.log).unwrap();
         let outcome =

@@ -5,7 +5,7 @@
 //! (`whole_file.rs`, `part_file.rs`).
 
 mod binlogs;
-mod datadir;
+pub(crate) mod datadir;
 mod part_file;
 pub mod sql;
 mod tar;

@@ -1,7 +1,7 @@
 //! What the command line and the daemon both call.
 //!
 //! Owns the user's configuration, the catalogue of servers, and jobs: backup, archive,
-//! doctor, list, status, timeline, find, show, undo, diff, restore, drill, export, import. Refuses to know terminals and HTTP.
+//! doctor, list, status, timeline, find, show, undo, diff, restore (also beside a running server's tables), drill, export, import. Refuses to know terminals and HTTP.
 //! Start reading at `lib.rs`'s modules, one per verb.
 
 pub mod archive;
@@ -23,6 +23,7 @@ pub mod key;
 pub mod list;
 pub mod login;
 pub mod measured;
+mod moment;
 pub mod policy;
 pub mod progress;
 pub mod prune;
@@ -33,6 +34,7 @@ pub mod scrub;
 pub mod server;
 pub mod settings;
 pub mod show;
+pub mod side;
 pub mod status;
 pub mod time;
 pub mod undo;

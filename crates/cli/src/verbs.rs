@@ -9,6 +9,7 @@ mod keep;
 mod key;
 mod look;
 mod setup;
+mod side;
 mod undo;
 
 use crate::args::{Cli, Common, Verb};

@@ -83,7 +83,7 @@ pub fn datadir(
 }
 
 /// The settings of the source that the backup knows, as options.
-pub(super) fn settings(catalogue: &Catalogue, name: &str, restored: &RestoredView) -> Result<Vec<String>> {
+pub(crate) fn settings(catalogue: &Catalogue, name: &str, restored: &RestoredView) -> Result<Vec<String>> {
     let plan = &restored.report.plan;
     let Some(version) = plan.version.as_deref().map(ServerVersion::parse) else { return Ok(Vec::new()) };
     let backups = catalogue.backups_of(&catalogue.server(name)?);

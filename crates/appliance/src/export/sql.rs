@@ -5,24 +5,23 @@
 //! everything before it is.
 
 mod accounts;
-mod dump;
-mod json;
+pub(crate) mod dump;
+pub(crate) mod json;
 mod script;
 mod stored;
-mod values;
+pub(crate) mod values;
 
 use super::Destination;
 use super::part_file::PartFile;
 use crate::catalogue::{Catalogue, sentence};
 use crate::error::{Code, Error, Result};
+use crate::moment;
 use crate::progress::Watcher;
-use crate::restore::{self, Options, RestoredView};
+use crate::restore::{Options, RestoredView};
 use crate::scratch::Scratch;
 use crate::time::{now, show_time};
 use dump::{Dump, Trouble};
-use holdfast_engine::{PrivateServer, Programs, StartOptions};
-use holdfast_mysql::ServerVersion;
-use holdfast_restore::marker::{Marker, State};
+use holdfast_engine::PrivateServer;
 use holdfast_restore::run::SHUTDOWN_LIMIT;
 use script::Script;
 use serde::Serialize;
@@ -107,21 +106,7 @@ pub fn sql(
         Destination::Stream(_) => None,
     };
     let scratch = Scratch::take(scratch)?;
-    let data = scratch.data();
-    let there = if data.exists() { Marker::read(&data).map_err(|e| told(&e))? } else { None };
-    if there.is_none_or(|marker| marker.state != State::UnderWay) {
-        scratch.clear_data()?;
-    }
-    let options = Options { into: data.clone(), start: false, port: None, ..options.clone() };
-    let restored = match restore::restore(catalogue, name, &options, watcher) {
-        Ok(restored) => restored,
-        // The same command goes on with it.
-        Err(error) if error.code == Code::Interrupted => return Err(error),
-        Err(error) => {
-            scratch.clear()?;
-            return Err(error);
-        }
-    };
+    let (scratch, options, restored) = moment::restore(catalogue, name, options, scratch, watcher)?;
     let read = read(catalogue, name, &options, wanted, (to, file), restored, watcher);
     // Of a script that failed nothing is worth keeping; why it failed matters more than that.
     let cleared = scratch.clear();
@@ -149,19 +134,9 @@ fn read(
         ))
         .with_next("export it as it is, with --datadir or --tar"));
     };
-    let wanted_version = ServerVersion::parse(&version);
-    let programs =
-        Programs::find(options.engine_dir.as_deref(), wanted_version.flavor, Some(&wanted_version))
-            .map_err(|e| told(&e))?;
-    let mut start = StartOptions::new(programs, &options.into);
-    start.purpose = "the server whose script is written".to_owned();
-    start.extra_args = super::datadir::settings(catalogue, name, &restored)?;
-    start.extra_args.push(format!("--max-allowed-packet={}", script::STATEMENT_BYTES_MAX));
+    let purpose = "the server whose script is written";
     let server =
-        PrivateServer::start_while(start, &|| !watcher.cancelled()).map_err(|error| match error {
-            holdfast_engine::Error::Cancelled { .. } => interrupted(),
-            other => told(&other),
-        })?;
+        moment::start(catalogue, name, options, &restored, purpose, watcher)?.ok_or_else(interrupted)?;
     let gtids = server.recovered().map_err(|e| told(&e))?.gtids;
     let mut view = SqlView {
         into: None,

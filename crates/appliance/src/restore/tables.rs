@@ -11,7 +11,7 @@ use holdfast_restore::{Base, Scope, Wanted};
 
 /// The tables that are wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tables(pub(super) Wanted);
+pub struct Tables(pub(crate) Wanted);
 
 impl Tables {
     /// Reads `DB.T`, `DB.T:NEW`, `DB.T:DB2.NEW`, and names of databases. None where none are named.

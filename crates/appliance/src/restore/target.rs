@@ -6,7 +6,7 @@ use holdfast_restore::Side;
 
 /// Where a restore is to lead.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target(pub(super) holdfast_restore::Target);
+pub struct Target(pub(crate) holdfast_restore::Target);
 
 impl Target {
     /// Reads `latest`, `fastest`, `gtid:GTID`, `pos:FILE:OFFSET` or a time.

@@ -14,6 +14,7 @@ use holdfast_appliance::restore::{
 use holdfast_appliance::time::show_time;
 use std::ffi::OsString;
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -95,19 +96,25 @@ pub(super) fn restore(
             })?;
             Ok(DONE)
         }
-        (None, Some(restore)) => restore_to(common, output, &restore),
+        (None, Some(restore)) => match (&restore.into, &restore.into_server) {
+            (Some(into), _) => restore_to(common, output, &restore, into),
+            (None, Some(to)) => super::side::side(common, output, &restore, to),
+            (None, None) => Err(Error::usage("Restore into what?")
+                .with_next("use --into DIR, or --into-server for some tables")
+                .into()),
+        },
         (None, None) => {
             Err(Error::usage("What is to be restored?").with_next("see holdfast restore --help").into())
         }
     }
 }
 
-fn restore_to(common: &Common, output: Output, wanted: &Restore) -> std::result::Result<u8, Stop> {
-    let target = target([&wanted.to, &wanted.before, &wanted.after])?;
-    let into = std::path::absolute(&wanted.into)
-        .map_err(|e| Error::usage(format!("The folder {} can't be used: {e}.", wanted.into.display())))?;
-    let options = Options {
-        target,
+/// What was asked for, into the folder `into`.
+pub(super) fn options(wanted: &Restore, into: &Path) -> Result<Options> {
+    let into = std::path::absolute(into)
+        .map_err(|e| Error::usage(format!("The folder {} can't be used: {e}.", into.display())))?;
+    Ok(Options {
+        target: target([&wanted.to, &wanted.before, &wanted.after])?,
         into,
         engine_dir: wanted.engine_dir.clone(),
         start: wanted.start,
@@ -122,7 +129,16 @@ fn restore_to(common: &Common, output: Output, wanted: &Restore) -> std::result:
             Mode::Net => ReplayMode::Net,
             Mode::Auto => ReplayMode::Auto,
         },
-    };
+    })
+}
+
+fn restore_to(
+    common: &Common,
+    output: Output,
+    wanted: &Restore,
+    into: &Path,
+) -> std::result::Result<u8, Stop> {
+    let options = options(wanted, into)?;
     let catalogue = open(common)?;
     let meter = Meter::new(stop_flag()?, common.quiet);
     if wanted.dry_run {
@@ -160,7 +176,7 @@ pub(super) fn target(wanted: [&Option<String>; 3]) -> Result<Target> {
     }
 }
 
-fn show_plan(out: &mut dyn Write, view: &PlanView) -> io::Result<()> {
+pub(super) fn show_plan(out: &mut dyn Write, view: &PlanView) -> io::Result<()> {
     let plan = &view.plan;
     writeln!(out, "Target   {}", plan.target)?;
     if let Some(kept) = &plan.last_kept {

@@ -91,34 +91,9 @@ impl<'a, 'w> Dump<'a, 'w> {
         self.conn.server().is_mariadb()
     }
 
-    /// Sets the session, and begins the one snapshot in which everything is read.
-    fn session(&mut self) -> Done<()> {
-        let mut statements = vec![
-            "SET NAMES utf8mb4",
-            "SET SESSION sql_mode = '', time_zone = '+00:00', sql_quote_show_create = 1, net_write_timeout = 86400",
-        ];
-        let version = self.conn.server().numbers();
-        if !self.mariadb() {
-            statements
-                .push("SET SESSION print_identified_with_as_hex = ON, information_schema_stats_expiry = 0");
-            if version >= (8, 0, 30) {
-                statements.push("SET SESSION show_gipk_in_create_table_and_information_schema = ON");
-            }
-        }
-        statements.extend([
-            "SET SESSION character_set_results = NULL",
-            "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ",
-            "START TRANSACTION WITH CONSISTENT SNAPSHOT",
-        ]);
-        for statement in statements {
-            self.conn.execute(statement)?;
-        }
-        Ok(())
-    }
-
     /// Writes everything between the head and the end.
     pub(super) fn run(&mut self) -> Done<()> {
-        self.session()?;
+        session(self.conn)?;
         let databases = self.databases()?;
         let mut all = Vec::new();
         for database in databases {
@@ -336,7 +311,7 @@ impl<'a, 'w> Dump<'a, 'w> {
 
     fn rows_of(&mut self, database: &str, table: &Table) -> Done<()> {
         let quoted = quoted_name(&table.name);
-        let (mut columns, mut named) = self.columns_of(database, &table.name)?;
+        let (mut columns, mut named) = Column::of(self.conn, database, &table.name)?;
         let mut history = false;
         if table.kind == "SYSTEM VERSIONED" {
             history = self.history_of(database, &table.name, &mut columns)?;
@@ -401,29 +376,6 @@ impl<'a, 'w> Dump<'a, 'w> {
         Ok(())
     }
 
-    /// The columns that are written, and whether an INSERT has to name them.
-    fn columns_of(&mut self, database: &str, table: &str) -> Done<(Vec<Column>, bool)> {
-        let found = self.conn.query(format!(
-            "SELECT COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, CHARACTER_SET_NAME, EXTRA FROM information_schema.COLUMNS \
-             WHERE TABLE_SCHEMA = {} AND TABLE_NAME = {} ORDER BY ORDINAL_POSITION",
-            text(database),
-            text(table)
-        ))?;
-        let (mut columns, mut named) = (Vec::new(), false);
-        for row in 0..found.rows.len() {
-            let text = |column| found.text(row, column).unwrap_or_default();
-            let extra = text(4).to_ascii_uppercase();
-            let generated = ["VIRTUAL GENERATED", "STORED GENERATED", "PERSISTENT GENERATED"];
-            let generated = generated.iter().any(|word| extra.contains(word));
-            named |= generated || extra.contains("INVISIBLE");
-            if !generated {
-                let kind = text(1).to_ascii_lowercase();
-                columns.push(Column::new(&text(0), &kind, &text(2), found.text(row, 3)));
-            }
-        }
-        Ok((columns, named))
-    }
-
     /// Adds the two columns that tell since when and until when a row of a system-versioned table was there. False: the
     /// server can't be given rows of the past, and the script has those of the moment only.
     fn history_of(&mut self, database: &str, table: &str, columns: &mut Vec<Column>) -> Done<bool> {
@@ -453,6 +405,29 @@ impl<'a, 'w> Dump<'a, 'w> {
         }
         Ok(true)
     }
+}
+
+/// Sets a session in which values come as they are stored, and begins the one snapshot in which everything is read.
+pub(crate) fn session(conn: &mut Conn) -> holdfast_mysql::Result<()> {
+    let mut statements = vec![
+        "SET NAMES utf8mb4",
+        "SET SESSION sql_mode = '', time_zone = '+00:00', sql_quote_show_create = 1, net_write_timeout = 86400",
+    ];
+    if !conn.server().is_mariadb() {
+        statements.push("SET SESSION print_identified_with_as_hex = ON, information_schema_stats_expiry = 0");
+        if conn.server().numbers() >= (8, 0, 30) {
+            statements.push("SET SESSION show_gipk_in_create_table_and_information_schema = ON");
+        }
+    }
+    statements.extend([
+        "SET SESSION character_set_results = NULL",
+        "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ",
+        "START TRANSACTION WITH CONSISTENT SNAPSHOT",
+    ]);
+    for statement in statements {
+        conn.execute(statement)?;
+    }
+    Ok(())
 }
 
 /// The order in which each text comes behind those whose names it holds. Where a name stands for something else, or they

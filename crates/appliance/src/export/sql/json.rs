@@ -53,7 +53,7 @@ fn reads_back(text: &[u8]) -> bool {
 }
 
 /// Behind the string that begins at `at`.
-fn end_of_string(text: &[u8], at: usize) -> Option<usize> {
+pub(crate) fn end_of_string(text: &[u8], at: usize) -> Option<usize> {
     let mut end = at + 1;
     loop {
         match text.get(end)? {
@@ -64,7 +64,7 @@ fn end_of_string(text: &[u8], at: usize) -> Option<usize> {
     }
 }
 
-fn end_of_number(text: &[u8], at: usize) -> usize {
+pub(crate) fn end_of_number(text: &[u8], at: usize) -> usize {
     let part = |byte: &&u8| matches!(byte, b'-' | b'+' | b'.' | b'e' | b'E' | b'0'..=b'9');
     at + text.get(at..).unwrap_or_default().iter().take_while(part).count()
 }

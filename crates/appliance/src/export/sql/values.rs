@@ -1,11 +1,12 @@
 //! Values of a query as SQL that gives the same values again, in the session that the script's head sets.
 
 use super::json;
+use holdfast_mysql::Conn;
 use holdfast_restore::catalog::quoted_name;
 
 /// How the values of a column are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// As it is: integers, decimals.
     Number,
     /// A floating-point number, with all of its digits.
@@ -22,7 +23,7 @@ pub(super) enum Kind {
 
 /// A column whose values are written.
 #[derive(Clone, Debug)]
-pub(super) struct Column {
+pub(crate) struct Column {
     /// Its name.
     pub name: String,
     /// How its values are written.
@@ -35,8 +36,41 @@ pub(super) struct Column {
 }
 
 impl Column {
+    /// The columns of a table whose values are written, and whether an INSERT has to name them: computed ones are left
+    /// out, invisible ones are not in a list of all.
+    pub(crate) fn of(
+        conn: &mut Conn,
+        database: &str,
+        table: &str,
+    ) -> holdfast_mysql::Result<(Vec<Self>, bool)> {
+        let literal = |text: &str| {
+            let mut out = Vec::new();
+            quote(text.as_bytes(), &mut out);
+            String::from_utf8_lossy(&out).into_owned()
+        };
+        let found = conn.query(format!(
+            "SELECT COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, CHARACTER_SET_NAME, EXTRA FROM information_schema.COLUMNS \
+             WHERE TABLE_SCHEMA = {} AND TABLE_NAME = {} ORDER BY ORDINAL_POSITION",
+            literal(database),
+            literal(table)
+        ))?;
+        let (mut columns, mut named) = (Vec::new(), false);
+        for row in 0..found.rows.len() {
+            let text = |column| found.text(row, column).unwrap_or_default();
+            let extra = text(4).to_ascii_uppercase();
+            let generated = ["VIRTUAL GENERATED", "STORED GENERATED", "PERSISTENT GENERATED"];
+            let generated = generated.iter().any(|word| extra.contains(word));
+            named |= generated || extra.contains("INVISIBLE");
+            if !generated {
+                let kind = text(1).to_ascii_lowercase();
+                columns.push(Self::new(&text(0), &kind, &text(2), found.text(row, 3)));
+            }
+        }
+        Ok((columns, named))
+    }
+
     /// By the server's words for its type.
-    pub(super) fn new(name: &str, data_type: &str, column_type: &str, charset: Option<String>) -> Self {
+    pub(crate) fn new(name: &str, data_type: &str, column_type: &str, charset: Option<String>) -> Self {
         let words = matches!(data_type, "enum" | "set");
         let by_number = words && (column_type.contains("(''") || column_type.contains(",''"));
         let kind = match data_type {
@@ -58,7 +92,7 @@ impl Column {
     }
 
     /// What is asked of the server.
-    pub(super) fn selected(&self) -> String {
+    pub(crate) fn selected(&self) -> String {
         let name = quoted_name(&self.name);
         match self.kind {
             // A FLOAT's own text is rounded, and so is one of a fixed number of decimals. A product keeps the sign of 0.
@@ -69,7 +103,7 @@ impl Column {
     }
 
     /// Writes the value behind what is in `out`.
-    pub(super) fn write(&self, value: Option<&[u8]>, out: &mut Vec<u8>) {
+    pub(crate) fn write(&self, value: Option<&[u8]>, out: &mut Vec<u8>) {
         let Some(value) = value else { return out.extend_from_slice(b"NULL") };
         match self.kind {
             Kind::Number => out.extend_from_slice(value),
@@ -114,7 +148,7 @@ fn text(value: &[u8], charset: &str, out: &mut Vec<u8>) {
 }
 
 /// Between quotes, escaped as mysqldump does it.
-pub(super) fn quote(value: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn quote(value: &[u8], out: &mut Vec<u8>) {
     out.push(b'\'');
     for byte in value {
         match byte {

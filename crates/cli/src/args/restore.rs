@@ -1,0 +1,189 @@
+//! `restore`.
+
+use clap::{Args, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// `holdfast restore …` and `holdfast restore finish DIR`.
+#[derive(Args, Debug)]
+pub struct RestoreCommand {
+    /// `finish`, or nothing.
+    #[command(subcommand)]
+    pub after: Option<RestoreVerb>,
+    /// The restore itself.
+    #[command(flatten)]
+    pub restore: Option<Restore>,
+}
+
+/// What can be done with a finished restore.
+#[derive(Debug, Subcommand)]
+pub enum RestoreVerb {
+    /// Hand a restored folder over: the next start of its server is writable, with events on
+    Finish {
+        /// The restored folder
+        dir: PathBuf,
+        /// Folder with the server programs to use
+        #[arg(long, value_name = "DIR", env = "HOLDFAST_ENGINE_DIR")]
+        engine_dir: Option<PathBuf>,
+    },
+}
+
+/// Where to restore to, and into what.
+#[derive(Args, Debug)]
+#[command(group = clap::ArgGroup::new("target").required(true).args(["to", "before", "after"]))]
+#[command(group = clap::ArgGroup::new("place").required(true).args(["into", "into_server"]))]
+#[command(group = clap::ArgGroup::new("some").multiple(true).args(["table", "database"]))]
+pub struct Restore {
+    /// The server's name
+    pub name: String,
+    /// latest, fastest, a TIME (RFC 3339 with a zone), gtid:GTID, or pos:FILE:OFFSET; with @N behind it in life N of the log,
+    /// as `find` prints it after a reset of the server
+    #[arg(long, value_name = "TARGET")]
+    pub to: Option<String>,
+    /// Everything before this transaction (an ID from find, or gtid:GTID)
+    #[arg(long, value_name = "ID")]
+    pub before: Option<String>,
+    /// Everything up to and with this transaction
+    #[arg(long, value_name = "ID")]
+    pub after: Option<String>,
+    /// Only this table (may be given again); DB.T:NEW or DB.T:DB2.NEW gives it another name at the end
+    ///
+    /// Only the files that it needs are read, and only the log events that touch it are replayed. Tables that its foreign
+    /// keys refer to come along. The result is a server that has these tables and no others, proved.
+    #[arg(long, value_name = "DB.T[:NEW]", conflicts_with = "delta")]
+    pub table: Vec<String>,
+    /// Only the tables of this database (may be given again, and beside --table)
+    #[arg(long, value_name = "DB", conflicts_with = "delta")]
+    pub database: Vec<String>,
+    /// Folder to restore into; it must be empty or absent, or hold an interrupted restore of the same (but see --delta)
+    #[arg(long, value_name = "DIR")]
+    pub into: Option<PathBuf>,
+    /// Copy the tables into a running server, beside those that it has: HOST, HOST:PORT or the path of a socket; without
+    /// it, into the protected server
+    ///
+    /// They go into a schema of their own, such as shop__at_20261121_140307, which must not exist. Then each table is
+    /// compared with what has its name now. Interrupted, the schema stays, marked as unfinished: the same command clears
+    /// it and begins anew.
+    #[arg(long, value_name = "WHERE", num_args = 0..=1, default_missing_value = "", requires = "some",
+          conflicts_with_all = ["going_on", "delta", "start"])]
+    pub into_server: Option<String>,
+    /// With --into-server: the schema's name, in place of one of database and moment
+    #[arg(long, value_name = "NAME", requires = "into_server", conflicts_with = "into")]
+    pub schema: Option<String>,
+    /// With --into-server: account to log in with
+    #[arg(long, requires = "into_server", conflicts_with = "into")]
+    pub user: Option<String>,
+    /// With --into-server: file whose first line is the account's password
+    #[arg(long, value_name = "FILE", requires = "user")]
+    pub password_file: Option<PathBuf>,
+    /// With --into-server: write a script into this new file that puts back rows that are gone or have other values
+    #[arg(long, value_name = "FILE", requires = "into_server", conflicts_with = "into")]
+    pub copy_back: Option<PathBuf>,
+    /// With --into-server: print that script on standard output, and everything else on standard error
+    #[arg(long, requires = "into_server", conflicts_with_all = ["into", "dry_run"])]
+    pub sql: bool,
+    /// The script deletes rows that are new, too
+    #[arg(long, requires = "into_server", conflicts_with = "into")]
+    pub delete_new: bool,
+    /// With --into-server: keep the copy out of the server's binary log, and so off its replicas
+    #[arg(long, requires = "into_server", conflicts_with = "into")]
+    pub no_binlog: bool,
+    /// With --into-server: folder in which the tables are restored first, empty or absent; it is removed again. One in
+    /// TMPDIR or /var/tmp without it
+    #[arg(long, value_name = "DIR", requires = "into_server", conflicts_with = "into")]
+    pub scratch: Option<PathBuf>,
+    /// Roll the restore that is in the folder forward to a later target, from where it stands; an interrupted
+    /// restore goes on by the same command without this
+    #[arg(long = "continue")]
+    pub going_on: bool,
+    /// Restore over what is in the folder: blocks that are right stay, others are rewritten, what the backup does not
+    /// have is removed
+    ///
+    /// The folder must hold a restore that was not handed over, or be confirmed, and no server may use it. With
+    /// --dry-run, says what would be kept, rewritten and removed. An interrupted one goes on by the same command.
+    #[arg(long, conflicts_with = "going_on")]
+    pub delta: bool,
+    /// The folder's own name, typed again, for a --delta over a folder that no restore made or that was handed over:
+    /// everything in it that the backup does not have is lost
+    #[arg(long, value_name = "NAME", requires = "delta")]
+    pub confirm: Option<String>,
+    /// Folder with the server programs to use
+    #[arg(long, value_name = "DIR", env = "HOLDFAST_ENGINE_DIR")]
+    pub engine_dir: Option<PathBuf>,
+    /// Leave the restored server running (read-only until `restore finish`)
+    #[arg(long)]
+    pub start: bool,
+    /// Port for --start; a free one on 127.0.0.1 otherwise
+    #[arg(long, requires = "start")]
+    pub port: Option<u16>,
+    /// How much to prove at the end
+    #[arg(long, value_enum, default_value_t = Prove::Standard)]
+    pub prove: Prove,
+    /// How to replay the log
+    #[arg(long, value_enum, default_value_t = Mode::Auto)]
+    pub mode: Mode,
+    /// Print the plan and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// `--mode`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Mode {
+    /// One transaction after the other, on one connection
+    Serial,
+    /// In order within each table, tables side by side
+    Ordered,
+    /// Only what came of each row, on many connections; in order where that would not be exact
+    Net,
+    /// net, or serial where there is little to do
+    Auto,
+}
+
+/// `--prove`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Prove {
+    /// Coordinates, identities, every table opens
+    Quick,
+    /// With row counts, a sample of rows read back, and CHECK TABLE within a time budget
+    Standard,
+    /// Everything, whatever it takes
+    Full,
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::args::Cli;
+    use clap::Parser;
+
+    #[test]
+    fn a_restore_needs_exactly_one_target() {
+        let parse = |line: &str| Cli::try_parse_from(line.split_whitespace());
+        assert!(parse("holdfast restore shop --into d").is_err());
+        assert!(parse("holdfast restore shop --to latest --before x --into d").is_err());
+        assert!(parse("holdfast restore shop --before drop:orders --into d").is_ok());
+        assert!(parse("holdfast restore finish d").is_ok());
+        assert!(parse("holdfast restore shop --continue --to latest --into d").is_ok());
+    }
+    #[test]
+    fn tables_go_into_a_folder_or_into_a_running_server() {
+        let parse = |line: &str| Cli::try_parse_from(line.split_whitespace());
+        for right in [
+            "holdfast restore shop --to latest --table a.b --into-server",
+            "holdfast restore shop --into-server db2:3307 --table a.b --to latest --user u --password-file p --copy-back f",
+            "holdfast restore shop --to latest --database a --into-server /run/s --schema x --sql --delete-new --no-binlog",
+        ] {
+            assert!(parse(right).is_ok(), "{right}");
+        }
+        for wrong in [
+            "holdfast restore shop --to latest",
+            "holdfast restore shop --to latest --into-server",
+            "holdfast restore shop --to latest --table a.b --into d --into-server",
+            "holdfast restore shop --to latest --table a.b --into d --schema x",
+            "holdfast restore shop --to latest --table a.b --into d --user u",
+            "holdfast restore shop --to latest --table a.b --into-server --start",
+            "holdfast restore shop --to latest --table a.b --into-server --continue",
+        ] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -64,16 +64,24 @@ impl Directory {
     }
 
     /// Makes the folder's own name durable, and those of the folders it lies in: who made them may have died before that.
+    /// A folder further up that can't be synced is passed over: whoever made it is not known to be us.
     pub fn settle(&self) -> Result<()> {
         let mut at = self.root.as_path();
         while let Some(above) = at.parent() {
             match self.disk.sync_dir(if above.as_os_str().is_empty() { Path::new(".") } else { above }) {
-                // Somebody else's folder, or one of a file system that knows no such thing: it was not made for this.
-                Err(Error::Io { source, .. })
-                    if matches!(source.kind(), ErrorKind::PermissionDenied | ErrorKind::InvalidInput) =>
-                {
-                    return Ok(());
+                Err(Error::Io { source, .. }) if source.kind() == ErrorKind::PermissionDenied => {
+                    if at == self.root {
+                        return Err(Error::Refused {
+                            op: "use",
+                            what: self.root.display().to_string(),
+                            why: "the folder it lies in may not be read, so its name can't be made durable; allow this \
+                                  user to read that folder",
+                        });
+                    }
                 }
+                // Where no folder can be synced, a repository can't be either; if it can, it is on another file system,
+                // and its name is that of a mount.
+                Err(Error::Io { source, .. }) if knows_no_sync(&source) => {}
                 other => other?,
             }
             at = above;
@@ -279,6 +287,12 @@ impl Directory {
         }
         Ok(())
     }
+}
+
+/// Whether a file system says that its folders are not synced, or that nothing is ever written to it.
+fn knows_no_sync(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported | ErrorKind::ReadOnlyFilesystem)
+        || error.raw_os_error() == Some(libc::EOPNOTSUPP)
 }
 
 impl Objects for Directory {

@@ -1,11 +1,15 @@
 //! The promises of `Objects`, kept by a directory on the real disk and on the simulated one.
 #![expect(clippy::unwrap_used, reason = "helpers of tests, where a panic is the report")]
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_io::sim::{Crash, Fault, OpKind};
-use holdfast_io::{Directory, Disk, Error, LockKind, ObjectName, Objects, Put, RealDisk, SimDisk};
+use holdfast_io::{
+    Directory, Disk, Entry, Error, File, FreeSpace, Lock, LockKind, Metadata, ObjectName, Objects, Open, Put,
+    RealDisk, Result, SimDisk, Wait,
+};
 
 fn name(text: &str) -> ObjectName {
     ObjectName::new(text).unwrap()
@@ -144,6 +148,77 @@ fn leftovers_of_a_crash_are_no_objects_and_are_swept_unless_alive() {
     assert_eq!(objects.list("").unwrap(), vec![name("a")]);
     assert_eq!(objects.sweep().unwrap(), 1);
     assert_eq!(objects.disk().list("/repo".as_ref()).unwrap().len(), 1);
+}
+
+/// A disk on which one folder can't be synced: the system answers with this number.
+#[derive(Debug)]
+struct NoSync(Arc<dyn Disk>, &'static str, i32);
+
+impl Disk for NoSync {
+    fn open(&self, path: &Path, how: Open) -> Result<Arc<dyn File>> {
+        self.0.open(path, how)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> Result<()> {
+        self.0.rename(from, to)
+    }
+    fn rename_noreplace(&self, from: &Path, to: &Path) -> Result<()> {
+        self.0.rename_noreplace(from, to)
+    }
+    fn remove_file(&self, path: &Path) -> Result<()> {
+        self.0.remove_file(path)
+    }
+    fn remove_dir(&self, path: &Path) -> Result<()> {
+        self.0.remove_dir(path)
+    }
+    fn create_dir(&self, path: &Path) -> Result<()> {
+        self.0.create_dir(path)
+    }
+    fn list(&self, dir: &Path) -> Result<Vec<Entry>> {
+        self.0.list(dir)
+    }
+    fn sync_dir(&self, dir: &Path) -> Result<()> {
+        if dir == Path::new(self.1) {
+            return Err(Error::from_io("sync the folder", dir, std::io::Error::from_raw_os_error(self.2)));
+        }
+        self.0.sync_dir(dir)
+    }
+    fn metadata(&self, path: &Path) -> Result<Metadata> {
+        self.0.metadata(path)
+    }
+    fn lock(&self, path: &Path, kind: LockKind, wait: Wait) -> Result<Option<Lock>> {
+        self.0.lock(path, kind, wait)
+    }
+    fn free_space(&self, path: &Path) -> Result<FreeSpace> {
+        self.0.free_space(path)
+    }
+}
+
+#[test]
+fn a_name_that_cannot_be_made_durable_is_not_settled_and_what_is_further_up_is_no_obstacle() {
+    let sim = SimDisk::new();
+    Directory::create(sim.shared(), "/a/b/repo").unwrap();
+    let settle = |folder, errno| {
+        Directory::open(Arc::new(NoSync(sim.shared(), folder, errno)), "/a/b/repo").unwrap().settle()
+    };
+    let unread = settle("/a/b", libc::EACCES).unwrap_err().to_string();
+    assert!(unread.contains("/a/b/repo") && unread.contains("allow this user to read"), "{unread}");
+    assert!(settle("/a/b", libc::EIO).is_err());
+    let further_up = [libc::EACCES, libc::EINVAL, libc::ENOSYS, libc::EOPNOTSUPP, libc::EROFS];
+    for errno in further_up {
+        for folder in ["/a", "/"] {
+            settle(folder, errno).unwrap_or_else(|e| panic!("{folder}: {e}"));
+        }
+    }
+    assert!(settle("/a", libc::EIO).is_err());
+    // Somebody's folder on the way hides nothing: the names above it are synced all the same.
+    let above = SimDisk::new();
+    for dir in ["/a", "/a/b", "/a/b/repo"] {
+        above.shared().create_dir(Path::new(dir)).unwrap();
+    }
+    above.shared().sync_dir(Path::new("/a")).unwrap();
+    let disk = Arc::new(NoSync(above.shared(), "/a", libc::EACCES));
+    Directory::open(disk, "/a/b/repo").unwrap().settle().unwrap();
+    assert!(above.crash(Crash::Nothing).shared().exists(Path::new("/a/b/repo")).unwrap());
 }
 
 /// What the store will do a thousand times: each acknowledged put survives each crash, and nothing else is ever half there.

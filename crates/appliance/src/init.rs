@@ -49,7 +49,8 @@ fn restrict(place: &Path) -> std::io::Result<()> {
     std::fs::set_permissions(place, std::fs::Permissions::from_mode(0o700))
 }
 
-/// A new file for the kit, made before the repository so that a kit is never without a place.
+/// A new file for the kit, made before the repository so that a kit is never without a place; locked, so that no other
+/// `init` takes it while it is empty.
 #[derive(Debug)]
 pub struct KitFile {
     path: PathBuf,
@@ -64,8 +65,11 @@ impl KitFile {
     pub fn reserve(path: &Path) -> Result<Self> {
         use std::os::unix::fs::OpenOptionsExt;
         let file = match std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => left_empty(path).ok_or(error),
-            made => made,
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => match left_empty(path) {
+                Some(left) => locked(left, false),
+                None => Err(error),
+            },
+            made => made.and_then(|made| locked(made, true)),
         };
         let file = file.map_err(|error| {
             Error::usage(format!("The recovery kit can't be written to {}: {error}.", path.display()))
@@ -91,8 +95,10 @@ impl KitFile {
 
     /// Removes the file: no repository was made.
     pub fn discard(self) {
-        // The file is empty; leaving it behind would only be untidy.
-        let _ = std::fs::remove_file(&self.path);
+        // Leaving an empty file behind would only be untidy; one that holds something is somebody's.
+        if self.file.metadata().is_ok_and(|found| found.len() == 0) {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -108,12 +114,59 @@ fn left_empty(path: &Path) -> Option<std::fs::File> {
     (ours && found.len() == 0).then_some(file)
 }
 
+/// The file, locked for as long as it is open, and still empty. `made`: this call made it.
+fn locked(file: std::fs::File, made: bool) -> std::io::Result<std::fs::File> {
+    use rustix::fs::FlockOperation;
+    use rustix::io::Errno;
+    use std::os::unix::fs::MetadataExt;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Err(Errno::WOULDBLOCK) => {
+            return Err(std::io::Error::other("another init is about to write its kit there"));
+        }
+        // No locks here: then who made the file has it, and nobody takes what another one left.
+        Err(error) if !made => return Err(error.into()),
+        Ok(()) | Err(_) => {}
+    }
+    // Whoever had it until now may have written a kit, or removed the file.
+    let found = file.metadata()?;
+    if found.len() != 0 || found.nlink() != 1 {
+        return Err(std::io::Error::other("another init had it a moment ago"));
+    }
+    Ok(file)
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::KitFile;
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn two_at_once_do_not_share_a_kit() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("kit");
+        let first = KitFile::reserve(&path).unwrap();
+        let refused = KitFile::reserve(&path).unwrap_err().to_string();
+        assert!(refused.contains("another init") && refused.contains("kit"), "{refused}");
+        assert!(path.exists());
+        first.write("words").unwrap();
+        assert!(KitFile::reserve(&path).is_err(), "it holds a kit");
+
+        // What somebody wrote meanwhile is left alone.
+        let other = dir.path().join("other");
+        let reserved = KitFile::reserve(&other).unwrap();
+        fs::write(&other, "words").unwrap();
+        reserved.discard();
+        assert_eq!(fs::read_to_string(&other).unwrap(), "words");
+
+        // One that was opened before its holder removed it is no place for a kit.
+        let gone = dir.path().join("gone");
+        let holder = KitFile::reserve(&gone).unwrap();
+        let opened = super::left_empty(&gone).unwrap();
+        holder.discard();
+        assert!(super::locked(opened, false).is_err());
+    }
 
     #[test]
     fn an_empty_kit_that_a_killed_init_left_is_taken_and_nobody_elses_file() {

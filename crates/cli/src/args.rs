@@ -165,7 +165,7 @@ pub enum Verb {
 
     /// Restore a server to any moment into a new folder, and prove it
     #[command(args_conflicts_with_subcommands = true)]
-    Restore(RestoreCommand),
+    Restore(Box<RestoreCommand>),
 
     /// Give out what the repository holds in a form that needs nothing of ours
     ///

@@ -82,7 +82,7 @@ pub fn run(cli: Cli) -> std::result::Result<ExitCode, Stop> {
         Verb::Show { name, id, limit } => look::show(&common, output, &name, &id, limit),
         Verb::Diff(wanted) => undo::diff(&common, output, &wanted),
         Verb::Undo(wanted) => undo::undo(&common, output, &wanted),
-        Verb::Restore(command) => jobs::restore(&common, output, command),
+        Verb::Restore(command) => jobs::restore(&common, output, *command),
         Verb::Export(wanted) => export::export(&common, output, &wanted),
         Verb::Import(wanted) => import::import(&common, output, &wanted),
         Verb::Forget { backup, reason, dry_run } => keep::forget(&common, output, &backup, &reason, dry_run),

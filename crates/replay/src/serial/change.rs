@@ -88,7 +88,10 @@ impl Lead<'_> {
     pub(super) fn change(&mut self, event: &Event<'_>, query: &Query<'_>, text: &[u8]) -> Result<(), Error> {
         self.prepare_change(event, query, text)?;
         match self.conn.execute(text) {
-            Ok(_) => Ok(()),
+            Ok(done) => {
+                self.current_ref().has_effect |= done.affected > 0;
+                Ok(())
+            }
             Err(source) => Err(self.change_failed(text, source)),
         }
     }

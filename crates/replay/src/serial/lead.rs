@@ -3,7 +3,7 @@
 //! In a serial replay it applies everything itself. With net change, rows go to the window
 //! (`window.rs` applies it), and what is no change of rows, or not safe to merge, is done here.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -74,6 +74,8 @@ pub(super) struct Current {
     pub(super) changes: bool,
     /// Rows are in it: what it changes on the source, it changes here.
     pub(super) has_rows: bool,
+    /// Its statements changed rows here.
+    pub(super) has_effect: bool,
     /// Values that the source gave to the next statement.
     pub(super) given: Given,
     /// Files for LOAD DATA.
@@ -136,8 +138,9 @@ pub(crate) struct Lead<'a> {
     pub(super) prepared: BTreeSet<String>,
     /// XA transactions that were prepared without a change: no server keeps them over a restart.
     pub(super) prepared_empty: BTreeSet<String>,
-    /// XA transactions that were prepared with statements alone, which may have changed nothing.
-    pub(super) prepared_by_text: BTreeSet<String>,
+    /// XA transactions that were prepared with statements alone, which changed nothing, as far as is known.
+    /// Of each: did the server list it when this call began?
+    pub(super) prepared_by_text: BTreeMap<String, bool>,
     /// Temporary tables of the source's connections.
     pub(super) temporaries: Temporaries,
 }
@@ -195,7 +198,7 @@ impl<'a> Lead<'a> {
             cascades: Cascades::default(),
             prepared,
             prepared_empty: BTreeSet::new(),
-            prepared_by_text: BTreeSet::new(),
+            prepared_by_text: BTreeMap::new(),
             temporaries: Temporaries::default(),
         })
     }

@@ -75,7 +75,8 @@ impl Lead<'_> {
         if let Err(holdfast_mysql::Error::Server(_)) | Ok(_) = &loaded {
             self.local_infile(false)?;
         }
-        let (_, skipped) = loaded.map_err(|source| self.change_failed(text, source))?;
+        let (done, skipped) = loaded.map_err(|source| self.change_failed(text, source))?;
+        self.current_ref().has_effect |= done.affected > 0;
         if duplicates == Duplicates::Error && skipped != Some(0) {
             let got = skipped
                 .map_or("no word of that".to_owned(), |rows| format!("{rows} rows that were left out"));

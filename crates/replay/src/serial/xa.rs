@@ -15,10 +15,12 @@ use crate::checkpoint::{self, Intent};
 use crate::error::Error;
 use crate::sql;
 
-/// What a server answers that is asked to decide a transaction in which its statements changed no row: the source logs
-/// it as one that does something, to a server without a log it is one that only reads. MariaDB takes it for rolled back,
-/// and neither family has it any more when the session that prepared it, or the server, is gone.
-const WITHOUT_EFFECT: [u16; 2] = [1402, 1397];
+/// What MariaDB answers that is asked to decide a transaction in which its statements changed no row: the source logs it as
+/// one that does something, to a server without a log it is one that only reads, and is taken for rolled back.
+const ROLLED_BACK: u16 = 1402;
+
+/// No such transaction: one without an effect is gone with the session that prepared it, or with the server.
+const UNKNOWN: u16 = 1397;
 
 /// The name of an XA transaction as SQL has it.
 pub(super) fn name(id: &XaId) -> String {
@@ -46,6 +48,13 @@ fn named(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(text).to_lowercase();
     let name: Vec<&str> = text.split_whitespace().skip(2).collect();
     name.concat()
+}
+
+/// Does this error say that an XA transaction of which no change is known had none? `listed`: the server had it when this
+/// call began, so it was there to be decided, whatever its statements did. MariaDB marks what only read as rolled back when
+/// the session ends that prepared it.
+fn without_effect(listed: bool, code: u16) -> bool {
+    code == ROLLED_BACK || code == UNKNOWN && !listed
 }
 
 impl Lead<'_> {
@@ -92,9 +101,11 @@ impl Lead<'_> {
             self.prepared_empty.insert(name);
             return Ok(());
         }
-        let (skip, has_rows) = (current.skip, current.has_rows);
-        if !one_phase && !has_rows {
-            self.prepared_by_text.insert(name.clone());
+        let skip = current.skip;
+        let kept = current.has_rows || current.has_effect;
+        // Of one that an earlier call prepared, nobody knows what its statements did.
+        if !one_phase && !kept {
+            self.prepared_by_text.insert(name.clone(), self.prepared.contains(&name));
         }
         if skip || !self.open {
             return Ok(());
@@ -128,7 +139,7 @@ impl Lead<'_> {
             match self.conn.execute(text) {
                 Ok(_) => {}
                 Err(holdfast_mysql::Error::Server(error))
-                    if by_text && WITHOUT_EFFECT.contains(&error.code) => {}
+                    if by_text.is_some_and(|listed| without_effect(listed, error.code)) => {}
                 Err(source @ holdfast_mysql::Error::Server(_)) => {
                     return Err(Error::Diverged {
                         what: format!("`{}`", String::from_utf8_lossy(text)),
@@ -147,6 +158,14 @@ impl Lead<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_changed_nothing_and_is_not_kept_by_the_server_may_be_gone() {
+        assert!(without_effect(false, UNKNOWN) && without_effect(false, ROLLED_BACK));
+        assert!(without_effect(true, ROLLED_BACK), "it only read, says the server");
+        assert!(!without_effect(true, UNKNOWN), "an earlier call prepared it, and the server had it");
+        assert!(!without_effect(false, 1399));
+    }
 
     #[test]
     fn names_of_statement_event_and_server_are_the_same() {

@@ -247,19 +247,20 @@ pub(crate) fn run(daemon: &Arc<Daemon>) {
             said = error.message;
         }
     };
-    let mut writer = match Writer::open(&daemon.config().state) {
-        Ok(writer) => Some(writer),
-        Err(error) => {
-            once(error);
-            None
-        }
-    };
+    let mut writer = None;
     let mut rates = Rates::default();
     let mut last = None;
     while daemon.sleep(LOOK_EVERY) {
         let (at, board) = (now(), daemon.look());
         let stale = board.at == 0 || at.saturating_sub(board.at) > BOARD_AGE_MAX;
-        let Some(writer) = writer.as_mut().filter(|_| last != Some(minute(at)) && !stale) else { continue };
+        if last == Some(minute(at)) || stale {
+            continue;
+        }
+        if writer.is_none() {
+            // Its folder could not be made, on a full disk say; each minute may be another matter.
+            writer = Writer::open(&daemon.config().state).map_err(&mut once).ok();
+        }
+        let Some(writer) = writer.as_mut() else { continue };
         if last.is_none_or(|last| last / MINUTES != minute(at) / MINUTES) {
             writer.sweep();
         }

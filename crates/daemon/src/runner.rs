@@ -6,7 +6,6 @@ use crate::state::Checked;
 use crate::{drills, expiry, http, prune};
 use holdfast_appliance::backup;
 use holdfast_appliance::error::{Code, Error, Result};
-use holdfast_appliance::policy::DAY;
 use holdfast_appliance::progress::Watcher;
 use holdfast_appliance::restore::{self, Delta, Options, ProveLevel, ReplayMode, Tables, Target};
 use holdfast_appliance::time::now;
@@ -218,7 +217,7 @@ fn scrub(daemon: &Daemon, live: &Live) -> Result<Value> {
 enum Reach {
     /// Every byte.
     Whole,
-    /// The structure, and the blocks whose turn it is: in 32 days every one.
+    /// The structure, and the blocks whose turn it is: in 32 checks that come to a verdict every one.
     OfTheDay,
 }
 
@@ -229,7 +228,8 @@ fn check(daemon: &Daemon, live: &Live, reach: Reach) -> Result<Value> {
     let (name, how) = match reach {
         Reach::Whole => ("fsck.json", vec!["--full".to_owned()]),
         Reach::OfTheDay => {
-            ("canary.json", vec!["--seed".to_owned(), now().div_euclid(DAY.0).max(0).to_string()])
+            let turn = daemon.state.read(|content| content.canaries);
+            ("canary.json", vec!["--seed".to_owned(), turn.to_string()])
         }
     };
     let report = daemon.config().state.join(name);
@@ -277,7 +277,10 @@ fn check(daemon: &Daemon, live: &Live, reach: Reach) -> Result<Value> {
     let checked = Checked { at: now(), clean, summary: summary.clone() };
     daemon.state.change(|content| match reach {
         Reach::Whole => content.fsck = Some(checked),
-        Reach::OfTheDay => content.canary = Some(checked),
+        Reach::OfTheDay => {
+            content.canary = Some(checked);
+            content.canaries += 1;
+        }
     })?;
     if !clean {
         return Err(Error::new(Code::Corruption, format!("The check found {summary} in the repository."))

@@ -35,6 +35,8 @@ pub struct Content {
     pub fsck: Option<Checked>,
     /// The last check of one block of 32.
     pub canary: Option<Checked>,
+    /// How many of those came to a verdict: the next one's turn.
+    pub canaries: u64,
     /// The last prune that went through.
     pub prune: Option<Pruned>,
     /// Alerts that were told and are not over.

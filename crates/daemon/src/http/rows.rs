@@ -1,4 +1,5 @@
-//! `diff` and one transaction: the only answers with rows of the protected servers' tables in them.
+//! `diff` and one transaction: the only answers with rows of the protected servers' tables in them. Who asked
+//! is on record before they are given.
 
 use super::answer::{Outcome, json};
 use super::api::{Request, known};
@@ -13,6 +14,7 @@ const ROWS: (usize, usize) = (100, 1000);
 
 pub(super) fn diff(daemon: &Daemon, asked: &Request) -> Outcome {
     known(daemon, asked.part())?;
+    daemon.audit.note(&asked.caller.name, &asked.what, "asked")?;
     let needed = |name: &str| -> Result<String> {
         asked.param(name)?.filter(|text| !text.is_empty()).ok_or_else(|| {
             Error::usage(format!("'{name}' is missing."))
@@ -31,6 +33,7 @@ pub(super) fn diff(daemon: &Daemon, asked: &Request) -> Outcome {
 
 pub(super) fn transaction(daemon: &Daemon, asked: &Request) -> Outcome {
     known(daemon, asked.part())?;
+    daemon.audit.note(&asked.caller.name, &asked.what, "asked")?;
     let id = asked.parts.get(1).map_or("", String::as_str);
     json(StatusCode::OK, &show(&daemon.catalogue, asked.part(), id, limit(asked)?)?)
 }

@@ -15,6 +15,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::cipher::{Cipher, Engine};
 use crate::error::{Error, Result};
+use crate::lanes;
 use crate::random;
 pub(crate) use copies::{Copies, agree, read_keyring};
 
@@ -448,7 +449,10 @@ pub(crate) fn slot_key(kind: &SlotKind, secret: &Secret) -> Result<Option<Zeroiz
             let params = argon2::Params::new(*memory_kib, *passes, *lanes, Some(32)).map_err(refused)?;
             let argon = argon2::Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params);
             let mut key = Zeroizing::new([0; 32]);
-            argon.hash_password_into(text.as_bytes(), salt, key.as_mut_slice()).map_err(refused)?;
+            lanes::side_by_side(*lanes, || {
+                argon.hash_password_into(text.as_bytes(), salt, key.as_mut_slice())
+            })
+            .map_err(refused)?;
             Ok(Some(key))
         }
         (SlotKind::KeyFile, Secret::KeyFile(content)) => {

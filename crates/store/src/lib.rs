@@ -16,6 +16,7 @@ mod error;
 mod gc;
 pub mod index;
 mod keys;
+mod lanes;
 mod logs;
 mod manifest;
 mod map;

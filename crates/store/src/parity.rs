@@ -159,18 +159,24 @@ fn encode(
 }
 
 /// The parity shards of an image, and the checksums of its data shards. Whoever commits a backup waits for its last
-/// segment, with nothing else to do: so a second thread helps where there is much.
-fn encode_all(image: &Image, geometry: &Geometry) -> Result<(Vec<u8>, Checksums)> {
+/// segment, with nothing else to do: so a second thread of `builder` helps where there is much, unless the system
+/// refuses it.
+fn encode_all(image: &Image, geometry: &Geometry, builder: thread::Builder) -> Result<(Vec<u8>, Checksums)> {
     let (shard_bytes, shards) = (geometry.shard_bytes as usize, geometry.data_shards);
     if image.len < HALVES_BYTES_MIN {
         return encode(image, geometry, 0..shard_bytes, 0..shards);
     }
     let (column, shard) = ((shard_bytes / 2).next_multiple_of(COLUMN_BYTES), shards / 2);
     let ((left, mut checksums), (right, more)) = thread::scope(|scope| {
-        let right = scope.spawn(|| encode(image, geometry, column..shard_bytes, shard..shards));
+        let right = || encode(image, geometry, column..shard_bytes, shard..shards);
+        let helper = builder.spawn_scoped(scope, right);
         let left = encode(image, geometry, 0..column, 0..shard);
         let died = Error::SelfCheck { what: "a thread that computes parity" };
-        Ok::<_, Error>((left?, right.join().unwrap_or(Err(died))?))
+        let right = match helper {
+            Ok(helper) => helper.join().unwrap_or(Err(died)),
+            Err(_refused) => right(),
+        };
+        Ok::<_, Error>((left?, right?))
     })?;
     checksums.extend(more);
     let rows = left.chunks(column).zip(right.chunks(shard_bytes - column));
@@ -180,7 +186,7 @@ fn encode_all(image: &Image, geometry: &Geometry) -> Result<(Vec<u8>, Checksums)
 /// The parity of everything written so far: copy of the trailer, table, shards, table.
 pub(crate) fn make(image: &Image, repo: RepoId, segment: SegmentId, trailer: &Trailer) -> Result<Vec<u8>> {
     let geometry = Geometry::of(image.len);
-    let (shards, mut checksums) = encode_all(image, &geometry)?;
+    let (shards, mut checksums) = encode_all(image, &geometry, thread::Builder::new())?;
     checksums.extend(shards.chunks(geometry.shard_bytes as usize).map(checksum));
     let table = ParityTable { repo, segment, geometry, checksums }.encode();
     Ok([trailer.encode(), table.clone(), shards, table].concat())
@@ -358,6 +364,20 @@ mod tests {
     }
 
     #[test]
+    fn parity_is_the_same_where_the_system_refuses_a_thread() {
+        let mut bytes = vec![0; usize::try_from(HALVES_BYTES_MIN).unwrap() + 5 * PAGE_BYTES];
+        blake3::Hasher::new().finalize_xof().fill(&mut bytes);
+        let mut image = Image::default();
+        image.push(&bytes);
+        let geometry = Geometry::of(image.len);
+        // No address space is left for such a stack.
+        let refused = || thread::Builder::new().stack_size(1 << 60);
+        assert!(refused().spawn(|| ()).is_err());
+        let alone = encode_all(&image, &geometry, refused()).unwrap();
+        assert_eq!(alone, encode_all(&image, &geometry, thread::Builder::new()).unwrap());
+    }
+
+    #[test]
     fn any_single_page_that_rots_comes_back() {
         for pages in [3, 40] {
             let (repo, id, bytes) = segment(pages);
@@ -387,7 +407,10 @@ mod tests {
             let geometry = Geometry::of(image.len);
             let whole = 0..geometry.shard_bytes as usize;
             let wanted = encode(&image, &geometry, whole, 0..geometry.data_shards).unwrap();
-            assert!(encode_all(&image, &geometry).unwrap() == wanted, "{bytes} bytes");
+            assert!(
+                encode_all(&image, &geometry, thread::Builder::new()).unwrap() == wanted,
+                "{bytes} bytes"
+            );
         }
     }
 

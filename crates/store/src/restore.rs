@@ -131,18 +131,22 @@ impl BackupReader {
         progress: &(dyn Fn(RestoreProgress) + Sync),
         options: &RestoreOptions,
     ) -> Result<RestoreSummary> {
-        let mut summary = RestoreSummary::default();
         if let Existing::Rewritten { keep } = &options.existing {
             existing::clear(self, disk, dir, options, keep)?;
         }
         // Buffers are made ready for the kernel while files are made: neither needs the other.
+        let make = || self.make_files(disk, dir, options);
         let (made, bulk) = std::thread::scope(|scope| {
-            let making = scope.spawn(|| self.make_files(disk, dir, options, &mut summary));
+            let making = std::thread::Builder::new().spawn_scoped(scope, make);
             let bulk = Bulk::open(self.inner.options.io, self.inner.options.workers);
             let died = |_| Err(Error::SelfCheck { what: "a thread of the restore" });
-            (making.join().unwrap_or_else(died), bulk)
+            let made = match making {
+                Ok(making) => making.join().unwrap_or_else(died),
+                Err(_refused) => make(),
+            };
+            (made, bulk)
         });
-        let (MadeFiles { paths, there }, mut bulk) = (made?, bulk?);
+        let ((MadeFiles { paths, there }, mut summary), mut bulk) = (made?, bulk?);
         let mut work = Work::new(self, disk, paths, options);
         work.same = existing::compare(&work, &there, self.inner.options.workers)?;
         work.bytes_total = self.stored_bytes(&work);
@@ -178,14 +182,14 @@ impl BackupReader {
         Ok(summary)
     }
 
-    /// Makes folders and files of the right lengths, empty unless they were there.
+    /// Makes folders and files of the right lengths, empty unless they were there; and begins the summary with them.
     fn make_files(
         &self,
         disk: &dyn Disk,
         dir: &Path,
         options: &RestoreOptions,
-        summary: &mut RestoreSummary,
-    ) -> Result<MadeFiles> {
+    ) -> Result<(MadeFiles, RestoreSummary)> {
+        let mut summary = RestoreSummary::default();
         let how = if options.existing == Existing::Refused { Open::CreateNew } else { Open::CreateOrOpen };
         let mut made_files = MadeFiles::default();
         for (number, file) in self.map.files.iter().enumerate() {
@@ -218,7 +222,7 @@ impl BackupReader {
                 }
             }
         }
-        Ok(made_files)
+        Ok((made_files, summary))
     }
 
     /// Makes the links, after every file: nothing is written through them. Gives how many the disk could not take.
@@ -384,10 +388,18 @@ impl<'a> Work<'a> {
             }
             Ok(())
         };
-        std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..SYNCS.min(files.len())).map(|_| scope.spawn(sync_some)).collect();
-            let died = || Err(Error::SelfCheck { what: "a thread of the restore" });
-            threads.into_iter().map(|t| t.join().unwrap_or_else(|_| died())).fold(Ok(()), Result::and)
-        })
+        on_threads(SYNCS.min(files.len()), &sync_some)
     }
+}
+
+/// Runs `work`, which takes its share until nothing is left, on so many threads, this one among them; on fewer if the
+/// system refuses some.
+fn on_threads(threads: usize, work: &(dyn Fn() -> Result<()> + Sync)) -> Result<()> {
+    std::thread::scope(|scope| {
+        let helper = |_| std::thread::Builder::new().spawn_scoped(scope, work).ok();
+        let helpers: Vec<_> = (1..threads).map_while(helper).collect();
+        let here = work();
+        let died = |_| Err(Error::SelfCheck { what: "a thread of the restore" });
+        helpers.into_iter().map(|helper| helper.join().unwrap_or_else(died)).fold(here, Result::and)
+    })
 }

@@ -104,10 +104,20 @@ impl Bulk {
         let (jobs, todo) = bounded::<Job>(READ_BUFFERS as usize);
         let (out, done) = bounded::<Out>((READ_BUFFERS + WRITE_BUFFERS) as usize);
         std::thread::scope(|scope| {
-            for _ in 0..self.workers {
+            for number in 0..self.workers {
                 let worker = Worker { work, slab: &slab, stop: &stop, out: out.clone() };
                 let todo = todo.clone();
-                scope.spawn(move || worker.run(&todo));
+                match std::thread::Builder::new().spawn_scoped(scope, move || worker.run(&todo)) {
+                    Ok(_runs) => {}
+                    Err(refused) if number == 0 => {
+                        let why = format!(
+                            "the system refuses it a thread ({refused}); raise the limit of processes"
+                        );
+                        return Err(Error::Refused { op: "restore", why });
+                    }
+                    // The others do it.
+                    Err(_refused) => break,
+                }
             }
             // Only the workers keep their ends of these.
             drop((out, todo));

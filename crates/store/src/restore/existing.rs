@@ -284,11 +284,7 @@ pub(super) fn compare(work: &Work<'_>, there: &[(u32, u64)], threads: usize) -> 
         }
         Ok(())
     };
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..threads.clamp(1, 64)).map(|_| scope.spawn(compare_some)).collect();
-        let died = || Err(Error::SelfCheck { what: "a thread of the restore" });
-        threads.into_iter().map(|t| t.join().unwrap_or_else(|_| died())).fold(Ok(()), Result::and)
-    })?;
+    super::on_threads(threads.clamp(1, 64), &compare_some)?;
     Ok(same.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 

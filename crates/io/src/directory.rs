@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::disk::{Disk, EntryKind, File, FreeSpace, Lock, LockKind, Open, Wait};
-use crate::durable::{TEMPORARY_PREFIX, folder_of, is_temporary_name, temporary_name};
+use crate::durable::{folder_of, is_temporary_name, temporary_name};
 use crate::error::{Error, Result};
 use crate::objects::{ObjectName, ObjectWriter, Objects, Put};
 
@@ -148,11 +148,12 @@ impl Directory {
         verdict
     }
 
-    /// Removes temporary files that no live process holds: each is locked while it is written.
+    /// Removes temporary files that no live process holds: each is locked while it is written. Only what has a name that
+    /// writers give is one.
     pub fn sweep(&self) -> Result<u64> {
         let mut removed = 0_u64;
         self.walk(&self.root, 0, &mut |path, name| {
-            if name.starts_with(TEMPORARY_PREFIX) {
+            if is_temporary_name(name) {
                 match self.disk.lock(path, LockKind::Exclusive, Wait::Try) {
                     Ok(Some(_dead)) => {
                         self.disk.remove_file(path)?;

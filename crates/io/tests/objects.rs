@@ -221,6 +221,17 @@ fn a_name_that_cannot_be_made_durable_is_not_settled_and_what_is_further_up_is_n
     assert!(above.crash(Crash::Nothing).shared().exists(Path::new("/a/b/repo")).unwrap());
 }
 
+#[test]
+fn a_sweep_leaves_what_no_writer_names_so() {
+    let disk = SimDisk::new();
+    let objects = Directory::create(disk.shared(), "/repo").unwrap();
+    for left in ["/repo/.tmp-mine", "/repo/.tmp-1-2-f"] {
+        disk.shared().open(Path::new(left), Open::CreateNew).unwrap();
+    }
+    assert_eq!(objects.sweep().unwrap(), 1);
+    assert!(disk.shared().exists(Path::new("/repo/.tmp-mine")).unwrap());
+}
+
 /// What the store will do a thousand times: each acknowledged put survives each crash, and nothing else is ever half there.
 #[test]
 fn every_acknowledged_put_survives_every_crash_and_no_object_is_ever_half_there() {

@@ -549,13 +549,13 @@ fn what_died_writers_left_goes_first_and_takes_no_space() {
     // A re-encryption that was killed leaves a temporary file, and there is no space for another one.
     let largest = objects(&image).list("segments/").unwrap();
     let largest = largest.iter().map(|n| objects(&image).len(n).unwrap()).max().unwrap();
-    let left = image.shared().open(Path::new("/repo/segments/.tmp-left"), Open::CreateNew).unwrap();
+    let left = image.shared().open(Path::new("/repo/segments/.tmp-1-2-3"), Open::CreateNew).unwrap();
     left.write_all_at(0, &vec![7; 4 * largest as usize]).unwrap();
     drop(left);
     image.set_capacity(Some(image.used() + largest / 2));
     let report = rekey(&image).unwrap_or_else(|e| panic!("{e}"));
     assert!(report.finished, "{report:?}");
-    assert!(!image.shared().exists(Path::new("/repo/segments/.tmp-left")).unwrap());
+    assert!(!image.shared().exists(Path::new("/repo/segments/.tmp-1-2-3")).unwrap());
     assert_eq!(count(&image), count(&disk));
     settled(&image, &before, &mut thief, "after a killed backup");
 }

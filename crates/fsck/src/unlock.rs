@@ -10,6 +10,7 @@ use holdfast_format::keys;
 use holdfast_format::limits::KEYRING_BYTES_MAX;
 use holdfast_format::names::{KEYRINGS, REKEY_LOCK};
 use holdfast_io::{Lock, LockKind, ObjectName, Objects};
+use rayon::ThreadPoolBuilder;
 
 use crate::crypt::Opener;
 use crate::error::{Error, Result};
@@ -203,8 +204,39 @@ fn open_slot(keyring: &Keyring, secret: &Secret) -> Result<[u8; 32]> {
 fn argon2id(passphrase: &[u8], salt: &[u8], memory_kib: u32, passes: u32, lanes: u32) -> Option<[u8; 32]> {
     let params = argon2::Params::new(memory_kib, passes, lanes, Some(32)).ok()?;
     let mut key = [0; 32];
-    argon2::Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params)
-        .hash_password_into(passphrase, salt, &mut key)
-        .ok()?;
+    let argon = argon2::Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params);
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let threads = ThreadPoolBuilder::new().num_threads(cores.min(lanes.max(1) as usize));
+    in_pool(threads, || argon.hash_password_into(passphrase, salt, &mut key)).ok()?;
     Some(key)
+}
+
+/// Runs `work` in this pool. Where the system refuses its threads, this one does it alone; without a pool, the hash
+/// would ask for the one of the whole process, which panics then.
+fn in_pool<T: Send>(pool: ThreadPoolBuilder, work: impl FnOnce() -> T + Send) -> T {
+    if let Ok(pool) = pool.build() {
+        return pool.install(work);
+    }
+    // This thread stays in this pool: so what is checked later is checked here, too.
+    let _alone = ThreadPoolBuilder::new().num_threads(1).use_current_thread().build();
+    work()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hash_is_the_same_where_the_system_refuses_threads() {
+        let right = argon2id(b"words", &[7; 16], 64, 1, 4);
+        assert!(right.is_some());
+        // No address space is left for such a stack.
+        let refused = || ThreadPoolBuilder::new().num_threads(2).stack_size(1 << 60);
+        assert!(refused().build().is_err());
+        let alone = || (argon2id(b"words", &[7; 16], 64, 1, 4), rayon::current_num_threads());
+        // The second time, this thread is in a pool of its own already.
+        for _ in 0..2 {
+            assert_eq!(in_pool(refused(), alone), (right, 1));
+        }
+    }
 }

@@ -139,26 +139,23 @@ fn what_rows_were_is_kept_while_net_change_alone_is_applied() {
         };
         // Neither behind the definition nor behind the statement.
         assert_eq!(held(Mode::Net), [true, true, false, true, false, true], "{engine:?}");
-        assert!(!held(Mode::Ordered).contains(&true), "{engine:?}");
+        // What is left is the same on both families.
+        if engine == Engine::MySql {
+            continue;
+        }
+        assert!(!held(Mode::Ordered).contains(&true));
+        // The view takes the second of all connections, behind the one that asks.
+        let server = bed.start(&bed.copy("no_view"));
+        let mut told = Vec::new();
+        let mut watch = |p: &Progress| {
+            told.extend_from_slice(&p.notes);
+            ControlFlow::Continue(())
+        };
+        let options = Options { memory_bytes: 1, ..net(Mode::Net) };
+        attempt_with(&bed, &server, &options, 1, &mut watch).unwrap();
+        bed.compare(&server, "no view");
+        assert_eq!(told.iter().filter(|note| note.contains("without a view")).count(), 1, "{told:?}");
     }
-}
-
-/// The view takes the second of all connections, behind the one that asks.
-#[test]
-fn a_replay_goes_on_without_a_connection_for_the_view() {
-    let bed = Bed::make(Engine::MariaDb, &[], SCHEMA, |source| {
-        source.run(&["INSERT INTO app.pair VALUES ('a', 1, 1)", "UPDATE app.pair SET v = 2 WHERE b = 1"]);
-    });
-    let server = bed.start(&bed.copy("no_view"));
-    let mut told = Vec::new();
-    let mut watch = |p: &Progress| {
-        told.extend_from_slice(&p.notes);
-        ControlFlow::Continue(())
-    };
-    let options = Options { memory_bytes: 1, ..net(Mode::Net) };
-    attempt_with(&bed, &server, &options, 1, &mut watch).unwrap();
-    bed.compare(&server, "no view");
-    assert_eq!(told.iter().filter(|note| note.contains("without a view")).count(), 1, "{told:?}");
 }
 
 /// Unique values go round, parents give their unique values away while children follow them by

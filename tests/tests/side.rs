@@ -61,8 +61,15 @@ fn source(engine: Engine) -> (Bed, String) {
         "INSERT INTO shop.parts VALUES (1, 'one'), (2, 'two')",
     ]);
     bed.backup();
+    // JSON has dates on one of them, which come back as strings; and a date that IS NULL takes for none.
+    let date = match engine {
+        Engine::MySql => "CAST('2026-01-01' AS DATE)",
+        Engine::MariaDb => "'2026-01-01'",
+    };
     bed.server.run(&[
         "SET NAMES utf8mb4, sql_mode = 'ALLOW_INVALID_DATES'",
+        "CREATE TABLE shop.days (d DATE PRIMARY KEY, j JSON)",
+        &format!("INSERT INTO shop.days VALUES ('0000-00-00', JSON_OBJECT('d', {date})), ('2026-01-01', '{{}}')"),
         &made,
         &filled,
         "INSERT INTO shop.parts VALUES (3, 'three')",
@@ -81,6 +88,7 @@ fn damage(bed: &Bed) {
         "DELETE FROM shop.customers WHERE id = 2",
         "UPDATE shop.customers SET name = 'ANN' WHERE id = 1",
         "INSERT INTO shop.customers (name, mail) VALUES ('Eve', 'b@x')",
+        "ALTER TABLE shop.customers MODIFY mail VARCHAR(40) CHARACTER SET latin1 COLLATE latin1_german1_ci",
         "ALTER TABLE shop.orders ADD COLUMN added TIMESTAMP DEFAULT '2020-01-01' ON UPDATE CURRENT_TIMESTAMP",
         "UPDATE shop.orders SET note = 'other', added = '2021-01-01' WHERE id = 30",
         "DELETE FROM shop.kinds WHERE id = 0",
@@ -147,7 +155,7 @@ fn killed_at_the_comparison(bed: &Bed, command: &[String]) {
         let all = bed.server.root().query("SHOW PROCESSLIST").unwrap();
         let text = |row, name: &str| all.text_by_name(row, name).unwrap_or_default();
         (0..all.rows.len()).any(|row| {
-            text(row, "State").starts_with("Waiting for table") && text(row, "Info").contains("__at_")
+            text(row, "State").starts_with("Waiting for table") && text(row, "Info").contains("`orders`")
         })
     };
     while !waits() {
@@ -166,7 +174,8 @@ fn rows_come_back_out_of_a_side_schema(engine: Engine) {
     let then = state(&bed);
     damage(&bed);
     let file = bed.text("back.sql");
-    let tables = ["orders", "customers", "kinds", "parts:pieces", "log"].map(|name| format!("shop.{name}"));
+    let tables =
+        ["orders", "customers", "kinds", "days", "parts:pieces", "log"].map(|name| format!("shop.{name}"));
     let mut wanted: Vec<&str> = tables.iter().flat_map(|table| ["--table", table]).collect();
     wanted.extend(["--after", &last, "--copy-back", &file, "--json"]);
     let command = command(&bed, &wanted);
@@ -199,6 +208,7 @@ fn rows_come_back_out_of_a_side_schema(engine: Engine) {
         ("orders", "orders"),
         ("customers", "customers"),
         ("kinds", "kinds"),
+        ("days", "days"),
         ("parts", "pieces"),
         ("log", "log"),
     ] {
@@ -223,6 +233,7 @@ fn rows_come_back_out_of_a_side_schema(engine: Engine) {
     assert_eq!(counts(&done, "shop.orders"), [Some(4), Some(0), Some(1)], "one went with its customer");
     assert_eq!(counts(&done, "shop.customers"), [Some(1), Some(1), Some(1)]);
     assert_eq!(counts(&done, "shop.kinds"), [Some(1), Some(0), Some(1)]);
+    assert_eq!(counts(&done, "shop.days"), [Some(0), Some(0), Some(0)]);
     assert_eq!(counts(&done, "shop.parts"), [Some(3), Some(0), Some(0)]);
     assert_eq!(counts(&done, "shop.log"), [None; 3], "it has no key");
     let told = done.to_string();
@@ -240,6 +251,14 @@ fn rows_come_back_out_of_a_side_schema(engine: Engine) {
             .contains("1 rows (id 2) would come back with a value of the unique key mail")
     );
 
+    // A row that is changed again since the preview is not overwritten, though as many rows differ.
+    bed.server.run(&["UPDATE shop.customers SET name = 'Anna' WHERE id = 1"]);
+    let later = state(&bed);
+    let failed = client(&bed, "back.sql").unwrap_err();
+    assert!(failed.contains("ERROR 1242"), "{failed}");
+    assert_eq!(state(&bed).tables, later.tables);
+    bed.server.run(&["UPDATE shop.customers SET name = 'ANN' WHERE id = 1"]);
+
     // What was told happens, and nothing else does.
     let failed = client(&bed, "back.sql").unwrap_err();
     assert!(failed.contains("Duplicate entry 'b@x'"), "{failed}");
@@ -247,8 +266,28 @@ fn rows_come_back_out_of_a_side_schema(engine: Engine) {
     for name in ["shop.orders", "shop.customers", "shop.kinds"] {
         assert_eq!(untouched.tables[name], now.tables[name], "{name}");
     }
-    bed.server.run(&["DELETE FROM shop.customers WHERE name = 'Eve'"]);
+    // What is there already is not filled; what is new since is no reason to stop.
+    bed.server.run(&[
+        "DELETE FROM shop.customers WHERE name = 'Eve'",
+        "INSERT INTO shop.orders (id, note) VALUES (999, 'new')",
+    ]);
+    let failed = client(&bed, "back.sql").unwrap_err();
+    assert!(failed.contains("ERROR 1050"), "{failed}");
+    bed.server.run(&["DROP TABLE shop.parts", "FLUSH BINARY LOGS", "SET GLOBAL binlog_format = 'MIXED'"]);
     client(&bed, "back.sql").unwrap();
+    bed.server.run(&["SET GLOBAL binlog_format = 'ROW'"]);
+    // A server without the copy can apply what was logged.
+    let mut root = bed.server.root();
+    let logs = root.query("SHOW BINARY LOGS").unwrap();
+    let log = logs.text(logs.rows.len() - 1, 0).unwrap();
+    let events = root.query(format!("SHOW BINLOG EVENTS IN '{log}'")).unwrap();
+    let text = |row, name: &str| events.text_by_name(row, name).unwrap_or_default();
+    let statements: Vec<String> = (0..events.rows.len())
+        .filter(|row| text(*row, "Event_type") == "Query")
+        .map(|row| text(row, "Info"))
+        .collect();
+    assert!(statements.iter().any(|text| text.contains("CREATE TABLE `shop`.`parts`")), "{statements:?}");
+    assert!(statements.iter().all(|text| !text.contains(&side)), "{statements:?}");
     let back = state(&bed);
     for name in ["shop.customers", "shop.kinds", "shop.parts"] {
         assert_eq!(back.tables[name].rows, then.tables[name].rows, "{name}");
@@ -274,9 +313,17 @@ fn what_a_cut_left_is_told_from_what_is_somebodys(engine: Engine) {
         "CREATE TABLE marked.holdfast_unfinished (name VARCHAR(64) NOT NULL PRIMARY KEY) COMMENT = 'an unfinished copy of x [y]'",
         "DELETE FROM shop.orders WHERE id = 10",
         "INSERT INTO shop.orders VALUES (9, 1, 'new')",
+        // It does not see all that is there.
+        "CREATE USER copier@localhost",
+        "GRANT ALL ON mine.* TO copier@localhost",
+        "GRANT SELECT ON shop.orders TO copier@localhost",
+        match engine {
+            Engine::MySql => "GRANT SYSTEM_VARIABLES_ADMIN ON *.* TO copier@localhost",
+            Engine::MariaDb => "GRANT BINLOG ADMIN ON *.* TO copier@localhost",
+        },
     ]);
-    let into = |schema: &str, more: &[&str]| {
-        run(
+    let as_user = |user: &str, schema: &str, more: &[&str]| {
+        let words = command(
             &bed,
             &[
                 &[
@@ -292,8 +339,11 @@ fn what_a_cut_left_is_told_from_what_is_somebodys(engine: Engine) {
                 more,
             ]
             .concat(),
-        )
+        );
+        let words: Vec<&str> = words.iter().map(|word| if word == "root" { user } else { word }).collect();
+        bed.user.run(&words)
     };
+    let into = |schema: &str, more: &[&str]| as_user("root", schema, more);
     let before = state(&bed);
     refused(into("theirs", &[]), 2, &["theirs", "it is there already, with 1 tables"]);
     refused(into("marked", &[]), 2, &["marked", "an unfinished copy of x [y]"]);
@@ -301,6 +351,8 @@ fn what_a_cut_left_is_told_from_what_is_somebodys(engine: Engine) {
     refused(into(&"x".repeat(65), &[]), 2, &["longer than a server takes"]);
     std::fs::write(bed.path("there"), "a letter").unwrap();
     refused(into("mine", &["--copy-back", &bed.text("there")]), 2, &["there already"]);
+    std::fs::write(bed.path("new.part"), "a letter").unwrap();
+    refused(into("mine", &["--copy-back", &bed.text("new")]), 2, &["new.part", "not ours"]);
     let account = bed.user.run(&[
         "restore",
         "shop",
@@ -317,9 +369,18 @@ fn what_a_cut_left_is_told_from_what_is_somebodys(engine: Engine) {
     refused(account, 1, &["denied", "--user"]);
     assert_eq!(state(&bed).tables, before.tables);
 
-    let done = into("mine", &["--sql", "--delete-new", "--no-binlog"]).expect_code(3);
+    let done = as_user("copier", "mine", &["--sql", "--delete-new", "--no-binlog"]).expect_code(3);
+    assert!(done.stderr.contains("shop.customers was not compared: it can't be read"), "{}", done.stderr);
+    assert!(done.stderr.contains("SET SESSION sql_log_bin = 0 before you drop it"), "{}", done.stderr);
+    assert!(!done.stdout.contains("CREATE TABLE"), "{}", done.stdout);
     std::fs::write(bed.path("back.sql"), &done.stdout).unwrap();
     assert!(done.stderr.contains("shop.orders     mine.orders"), "{}", done.stderr);
+    // What is new since the preview was not previewed, so it does not go.
+    bed.server.run(&["INSERT INTO shop.orders VALUES (8, 1, 'newer')"]);
+    let failed = client(&bed, "back.sql").unwrap_err();
+    assert!(failed.contains("ERROR 1242"), "{failed}");
+    assert_eq!(bed.server.value("SELECT COUNT(*) FROM shop.orders WHERE id IN (8, 9)").unwrap(), "2");
+    bed.server.run(&["DELETE FROM shop.orders WHERE id = 8"]);
     client(&bed, "back.sql").unwrap();
     assert_eq!(
         bed.server.value("SELECT GROUP_CONCAT(id, note ORDER BY id) FROM shop.orders").unwrap(),

@@ -9,6 +9,7 @@ mod compare;
 mod copy;
 mod schema;
 mod script;
+mod session;
 mod then;
 
 use crate::catalogue::{Catalogue, sentence};
@@ -33,6 +34,7 @@ use holdfast_restore::catalog::quoted_table;
 use holdfast_restore::run::SHUTDOWN_LIMIT;
 use jiff::Timestamp;
 use schema::Purpose;
+pub use script::plain;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -95,6 +97,8 @@ pub struct SideView {
     pub schemas: Vec<String>,
     /// The tables.
     pub tables: Vec<TableView>,
+    /// What to know of the copy.
+    pub notes: Vec<String>,
     /// What would stop the script, or leave rows without their parents.
     pub conflicts: Vec<String>,
     /// What to know before the script is run.
@@ -159,7 +163,7 @@ fn refused(conn: &Conn, error: &holdfast_mysql::Error) -> Error {
     match error.code() {
         Some(code) if DENIED.contains(&code) => said.with_next(
             "name an account (--user) that may CREATE, ALTER, DROP, INDEX, INSERT, DELETE and SELECT in the new schema, \
-             REFERENCES for foreign keys, SELECT on the tables that it is compared with; and, for --no-binlog, set sql_log_bin",
+             REFERENCES for foreign keys, SELECT on the tables that it is compared with; and, for --no-binlog, set sql_log_bin, or else binlog_format where that is not ROW",
         ),
         _ => said.with_next("the same command clears what there is of the copy, and begins anew"),
     }
@@ -189,7 +193,11 @@ pub fn side(
         return Err(Error::usage("--schema takes the tables of one database.")
             .with_next("leave --schema away, or give one command for each database"));
     }
-    let schema_words = wanted.schema.as_ref().map_or_else(String::new, |schema| format!(" in {schema}"));
+    let mut schema_words = wanted.schema.as_ref().map_or_else(String::new, |schema| format!(" in {schema}"));
+    if wanted.no_binlog {
+        // What one that is logged would drop is not on the replicas.
+        schema_words.push_str(", not in the binary log");
+    }
     let mut conn = connection(catalogue, &server, wanted.on.as_ref())?;
     let id: String = server.id.0.iter().map(|byte| format!("{byte:02x}")).collect();
     let purpose = Purpose::new(
@@ -281,6 +289,7 @@ impl Job<'_> {
             at: conn.endpoint().to_owned(),
             schemas: Vec::new(),
             tables: Vec::new(),
+            notes: Vec::new(),
             conflicts: Vec::new(),
             warnings: Vec::new(),
             copy_back: None,
@@ -288,59 +297,25 @@ impl Job<'_> {
             restored,
         };
         let copied = self.copy(&private, &mut conn, &places, &mut view)?;
+        if self.wanted.no_binlog {
+            view.notes.push(
+                "the copy is not in the binary log: SET SESSION sql_log_bin = 0 before you drop it, or its replicas stop at \
+                 a schema that they do not have"
+                    .to_owned(),
+            );
+        }
         private.stop(SHUTDOWN_LIMIT).map_err(|e| told(&e))?;
         let said = |conn: &Conn, e: holdfast_mysql::Error| refused(conn, &e);
         self.watcher.reading(crate::progress::Reading { phase: "compare", ..Default::default() });
         let lines = self.compare(&mut conn, &copied, &mut view).map_err(|e| said(&conn, e))?;
         view.script = script::text(&lines, &view, self.purpose);
         if let Some(file) = &self.wanted.copy_back {
-            script::write_whole(file, &view.script)?;
+            script::write_whole(file, &view.script, self.purpose)?;
             view.copy_back = Some(file.display().to_string());
         }
         // The last step: before it, all of this is done again by the same command.
-        for schema in &view.schemas {
-            schema::finish(&mut conn, schema).map_err(|e| said(&conn, e))?;
-        }
+        schema::finish(&mut conn, &view.schemas).map_err(|e| said(&conn, e))?;
         Ok(view)
-    }
-
-    /// The session that writes and compares.
-    fn session(&self, conn: &mut Conn) -> Refused<()> {
-        for statement in [
-            "SET NAMES utf8mb4",
-            "SET SESSION character_set_results = NULL, time_zone = '+00:00', unique_checks = 0, foreign_key_checks = 0",
-            "SET SESSION sql_mode = 'NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES,NO_DIR_IN_CREATE', net_write_timeout = 86400",
-            "SET SESSION wait_timeout = 86400",
-            "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ",
-        ] {
-            conn.execute(statement)?;
-        }
-        if self.wanted.no_binlog {
-            conn.execute("SET SESSION sql_log_bin = 0")?;
-        }
-        // Each asks for a right of its own on some versions; without them, a table that needs one is refused by name.
-        let more: &[&str] = match conn.server().is_mariadb() {
-            true => &[
-                "check_constraint_checks = 0",
-                "innodb_strict_mode = OFF",
-                "idle_transaction_timeout = 0",
-                "max_statement_time = 0",
-            ],
-            false => &[
-                "sql_generate_invisible_primary_key = OFF",
-                "innodb_strict_mode = OFF",
-                "max_execution_time = 0",
-                "information_schema_stats_expiry = 0",
-                "show_gipk_in_create_table_and_information_schema = ON",
-            ],
-        };
-        for setting in more {
-            match conn.execute(format!("SET SESSION {setting}")) {
-                Err(error @ holdfast_mysql::Error::Server(_)) => drop(error),
-                other => other.map(drop)?,
-            }
-        }
-        Ok(())
     }
 
     /// Copies all tables and proves the copies. Gives each with its copy's name.
@@ -377,7 +352,7 @@ impl Job<'_> {
             copies.push((table, into, defaults));
         }
         let said = |conn: &Conn, e: holdfast_mysql::Error| refused(conn, &e);
-        self.session(conn).map_err(|e| said(conn, e))?;
+        session::set_up(conn, self.wanted.no_binlog).map_err(|e| said(conn, e))?;
         let schemas: BTreeMap<&str, &str> =
             copies.iter().map(|(_, into, defaults)| (into.database.as_str(), defaults.as_str())).collect();
         view.schemas = schemas.keys().map(|schema| (*schema).to_owned()).collect();
@@ -494,9 +469,17 @@ impl Job<'_> {
         for (at, (table, into, _)) in copies.iter().enumerate() {
             let Some(shown) = view.tables.get_mut(at) else { continue };
             let looked = compare::look(conn, table, into, &table.key, &mut shown.notes)?;
+            let looked = match looked {
+                Looked::Pair(mut pair) => match pair.count(conn) {
+                    Err(error @ holdfast_mysql::Error::Server(_)) => {
+                        Looked::Not(format!("the server can't compare it: {error}"))
+                    }
+                    other => other.map(|()| Looked::Pair(pair))?,
+                },
+                other => other,
+            };
             pairs.push(match looked {
-                Looked::Pair(mut pair) => {
-                    pair.count(conn)?;
+                Looked::Pair(pair) => {
                     shown.only_then = Some(pair.counts.only_then);
                     shown.only_now = Some(pair.counts.only_now);
                     shown.changed = Some(pair.counts.changed);
@@ -552,8 +535,19 @@ impl Job<'_> {
         let writes = pair.counts.only_then + pair.counts.changed;
         let deletes = if self.wanted.deletes { pair.counts.only_now } else { 0 };
         if writes > 0 {
-            view.conflicts.extend(pair.doubles(conn, self.wanted.deletes)?);
-            view.conflicts.extend(pair.orphans(conn, named)?);
+            let looks = [
+                ("unique keys", pair.doubles(conn, self.wanted.deletes)),
+                ("foreign keys", pair.orphans(conn, named)),
+            ];
+            for (of, found) in looks {
+                match found {
+                    Err(error @ holdfast_mysql::Error::Server(_)) => view.conflicts.push(format!(
+                        "{}: whether rows that come back fit its {of} was not looked at: {error}",
+                        pair.now
+                    )),
+                    other => view.conflicts.extend(other?),
+                }
+            }
         }
         if writes + deletes == 0 {
             return Ok(());

@@ -5,11 +5,17 @@ use super::then::{ForeignKey, Then};
 use holdfast_binlog::tables::TableKey;
 use holdfast_restore::catalog::{quoted_name, quoted_table};
 
-/// What the session of the script needs: nothing is cut to fit, and what stood in a table fits into it again.
-const SESSION: [&str; 3] = [
+/// What the session of the script needs: nothing is cut to fit, what stood in a table fits into it again, and the binary
+/// log gets rows, since a statement as text would name the copy's schema to servers that have none. Where the format is
+/// another one and may not be set, the script stops there. What is read stays locked until the end.
+const SESSION: [&str; 7] = [
     "SET NAMES utf8mb4",
     "SET SESSION time_zone = '+00:00'",
     "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES'",
+    "SET @holdfast = IF(@@SESSION.binlog_format = 'ROW', 'DO 0', 'SET SESSION binlog_format = ''ROW''')",
+    "PREPARE holdfast FROM @holdfast",
+    "EXECUTE holdfast",
+    "SET SESSION TRANSACTION ISOLATION LEVEL SERIALIZABLE",
 ];
 
 /// What is done about a table.
@@ -59,6 +65,7 @@ pub(super) fn script(deeds: &[Deed<'_>], deletes: bool) -> Vec<Line> {
     let (order, circle) = parents_first(deeds);
     let mut before = Vec::new();
     let mut lines = Vec::new();
+    let mut guards = Vec::new();
     let say = |lines: &mut Vec<Line>, words: String, statement: String| {
         lines.push(Line::Remark(words));
         lines.push(Line::Statement(statement));
@@ -78,6 +85,7 @@ pub(super) fn script(deeds: &[Deed<'_>], deletes: bool) -> Vec<Line> {
     for deed in order.iter().filter_map(|at| deeds.get(*at)) {
         match deed {
             Deed::Rows(pair) => {
+                guards.extend(pair.guards(deletes).into_iter().map(Line::Statement));
                 // Changed rows first: they may hold what a unique key of a row that comes back asks for.
                 if pair.counts.changed > 0 {
                     say(
@@ -102,11 +110,7 @@ pub(super) fn script(deeds: &[Deed<'_>], deletes: bool) -> Vec<Line> {
                 say(
                     &mut before,
                     format!("{now} is gone"),
-                    format!(
-                        "CREATE TABLE IF NOT EXISTS {}{}",
-                        quoted_table(now),
-                        String::from_utf8_lossy(&table.whole)
-                    ),
+                    format!("CREATE TABLE {}{}", quoted_table(now), String::from_utf8_lossy(&table.whole)),
                 );
                 let names: Vec<String> =
                     table.columns.iter().map(|column| quoted_name(&column.name)).collect();
@@ -133,8 +137,20 @@ pub(super) fn script(deeds: &[Deed<'_>], deletes: bool) -> Vec<Line> {
         ));
         script.push(Line::Statement("SET SESSION foreign_key_checks = 0".to_owned()));
     }
+    let guarded = Line::Remark(
+        "Error 1242 in one of these: the table is not as it was previewed; make a new script.".to_owned(),
+    );
+    // What is made again is not rolled back: so they stand before it, and again where their locks are kept.
+    if !before.is_empty() && !guards.is_empty() {
+        script.push(guarded.clone());
+        script.extend(guards.iter().cloned());
+    }
     script.append(&mut before);
     script.push(Line::Statement("START TRANSACTION".to_owned()));
+    if !guards.is_empty() {
+        script.push(guarded);
+        script.append(&mut guards);
+    }
     script.append(&mut lines);
     script.push(Line::Statement("COMMIT".to_owned()));
     script

@@ -21,6 +21,8 @@ pub(super) struct Common {
     /// Its name now: another one in letters' case only.
     pub now: String,
     how: How,
+    /// Character set and collation now, where they are not those of then.
+    other: Option<(String, String)>,
 }
 
 /// How two values are compared.
@@ -34,6 +36,8 @@ enum How {
     Text,
     /// By bytes, of types that are cast to nothing else.
     Hex,
+    /// As the server compares JSON, or as its text: what is a date in JSON came back as a string.
+    Json,
 }
 
 impl Common {
@@ -43,11 +47,32 @@ impl Common {
         };
         let how = match (&then.charset, &now.charset) {
             _ if shape(&then.data_type) && shape(&now.data_type) => How::Hex,
+            _ if then.data_type == "json" && now.data_type == "json" && now.charset.is_none() => How::Json,
             (Some(a), Some(b)) if a == b => How::Bytes,
             (None, None) => How::Plain,
             _ => How::Text,
         };
-        Self { then: then.name.clone(), now: now.name.clone(), how }
+        let other = now.charset.clone().zip(now.collation.clone());
+        let other = other.filter(|_| then.collation != now.collation);
+        Self { then: then.name.clone(), now: now.name.clone(), how, other }
+    }
+
+    /// The value of `alias` (then) as the server can compare it with one of now.
+    fn beside(&self, alias: &str) -> String {
+        let value = format!("{alias}.{}", quoted_name(&self.then));
+        match &self.other {
+            Some((charset, collation)) => format!("CONVERT({value} USING {charset}) COLLATE {collation}"),
+            None => value,
+        }
+    }
+
+    /// A short text that stands for a value.
+    fn digest(&self, value: &str) -> String {
+        let bytes = match self.how {
+            How::Hex => format!("HEX({value})"),
+            _ => format!("CAST({value} AS BINARY)"),
+        };
+        format!("IFNULL(SHA2({bytes}, 256), '-')")
     }
 
     /// Is the value of `a` (then) that of `b` (now)?
@@ -59,8 +84,11 @@ impl Common {
             How::Bytes => format!("CAST({value} AS BINARY)"),
             How::Text => format!("CAST(CONVERT({value} USING utf8mb4) AS BINARY)"),
             How::Hex => format!("HEX({value})"),
+            // Not as texts, which a collation would take for equal.
+            How::Json => format!("CAST(CAST({value} AS CHAR) AS BINARY)"),
         };
-        format!("{} <=> {}", wrap(&a), wrap(&b))
+        let same = format!("{} <=> {}", wrap(&a), wrap(&b));
+        if self.how == How::Json { format!("({a} <=> {b} OR {same})") } else { same }
     }
 }
 
@@ -73,6 +101,16 @@ pub(super) struct Counts {
     pub only_now: u64,
     /// Rows that are there with other values.
     pub changed: u64,
+}
+
+/// Number and digest of rows, as the server tells them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Seen(String);
+
+impl Seen {
+    fn rows(&self) -> u64 {
+        self.0.split('-').next().and_then(|count| count.parse().ok()).unwrap_or_default()
+    }
 }
 
 /// A table and its copy.
@@ -94,7 +132,21 @@ pub(super) struct Pair {
     pub foreign: Vec<ForeignKey>,
     /// How many rows differ.
     pub counts: Counts,
+    /// Which these are: gone, new and changed ones.
+    seen: [Seen; 3],
 }
+
+/// Engines whose tables are doors to rows that are kept elsewhere.
+const ELSEWHERE: [&str; 4] = ["MRG_MYISAM", "FEDERATED", "CONNECT", "SPIDER"];
+
+/// Does this engine keep its rows elsewhere: in other tables, in files of the host, on other servers?
+pub(super) fn elsewhere(engine: &str) -> bool {
+    ELSEWHERE.iter().any(|name| engine.eq_ignore_ascii_case(name))
+}
+
+/// What a server says of a name that it does not know.
+const NO_SUCH_TABLE: u16 = 1146;
+const NO_SUCH_DATABASE: u16 = 1049;
 
 /// What came of looking at a table.
 pub(super) enum Looked {
@@ -117,12 +169,29 @@ pub(super) fn look(
     let (Some(was), is) = (Definition::read(conn, then)?, Definition::read(conn, now)?) else {
         return Ok(Looked::Not("the copy can't be seen".to_owned()));
     };
-    let Some(is) = is else { return Ok(Looked::Gone) };
-    let kind = conn.query_text(format!(
-        "SELECT TABLE_TYPE FROM information_schema.TABLES WHERE TABLE_SCHEMA = {} AND TABLE_NAME = {}",
+    // The dictionary shows an account what it may see: only who reads the table knows that it is not there.
+    match conn.query(format!("SELECT * FROM {} LIMIT 0", quoted_table(now))) {
+        Err(error @ holdfast_mysql::Error::Server(_)) => {
+            return Ok(match error.code() {
+                Some(NO_SUCH_TABLE | NO_SUCH_DATABASE) => Looked::Gone,
+                _ => Looked::Not(format!("it can't be read: {error}")),
+            });
+        }
+        other => drop(other?),
+    }
+    let Some(is) = is else {
+        return Ok(Looked::Not("this account does not see its columns".to_owned()));
+    };
+    let of = format!(
+        "FROM information_schema.TABLES WHERE TABLE_SCHEMA = {} AND TABLE_NAME = {}",
         quoted(&now.database),
         quoted(&now.table)
-    ))?;
+    );
+    let kind = conn.query_text(format!("SELECT TABLE_TYPE {of}"))?;
+    let engine = conn.query_text(format!("SELECT ENGINE {of}"))?.unwrap_or_default();
+    if elsewhere(&engine) {
+        return Ok(Looked::Not(format!("it is of the engine {engine} now, which keeps its rows elsewhere")));
+    }
     if kind.is_some_and(|kind| kind.contains("VIEW")) {
         return Ok(Looked::Not("what has this name now is a view".to_owned()));
     }
@@ -199,6 +268,7 @@ pub(super) fn look(
         is,
         foreign,
         counts: Counts::default(),
+        seen: Default::default(),
     })))
 }
 
@@ -226,7 +296,8 @@ impl Pair {
     /// Is there no row beside the one of the other table? `a` is the alias of the table that is the copy or not.
     pub(super) fn absent(&self, alias: &str, of_copy: bool) -> String {
         let name = self.key.first().map(|key| if of_copy { &key.then } else { &key.now });
-        format!("{alias}.{} IS NULL", quoted_name(name.map_or("", String::as_str)))
+        // IS NULL is true of '0000-00-00' as well.
+        format!("{alias}.{} <=> NULL", quoted_name(name.map_or("", String::as_str)))
     }
 
     /// The copy `s` with the table's rows `l` beside it, where there are any.
@@ -261,16 +332,58 @@ impl Pair {
 
     /// Counts what differs.
     pub(super) fn count(&mut self, conn: &mut Conn) -> Refused<()> {
-        let mut count = |from: String, filter: String| -> Refused<u64> {
-            let text = conn.query_text(format!("SELECT COUNT(*) FROM {from} WHERE {filter}"))?;
-            Ok(text.and_then(|text| text.parse().ok()).unwrap_or_default())
-        };
-        self.counts = Counts {
-            only_then: count(self.then_beside_now(), self.absent("l", false))?,
-            only_now: count(self.now_beside_then(), self.absent("s", true))?,
-            changed: count(self.both(), self.changed())?,
-        };
+        let mut seen: [Seen; 3] = Default::default();
+        for (seen, query) in seen.iter_mut().zip(self.differences()) {
+            *seen = Seen(conn.query_text(query)?.unwrap_or_default());
+        }
+        let [only_then, only_now, changed] = seen.each_ref().map(Seen::rows);
+        self.counts = Counts { only_then, only_now, changed };
+        self.seen = seen;
         Ok(())
+    }
+
+    /// Queries for rows that are gone, new and changed: how many, and a digest of their values.
+    fn differences(&self) -> [String; 3] {
+        let query = |of_copy: bool, from: String, filter: String| {
+            let value = |column: &Common| match of_copy {
+                true => column.digest(&format!("s.{}", quoted_name(&column.then))),
+                false => column.digest(&format!("l.{}", quoted_name(&column.now))),
+            };
+            let values: Vec<String> = self.columns.iter().map(value).collect();
+            format!(
+                "SELECT CONCAT(COUNT(*), '-', COALESCE(BIT_XOR(CAST(CONV(LEFT(SHA2(CONCAT_WS(',', {}), 256), 16), 16, 10) \
+                 AS UNSIGNED)), 0)) FROM {from} WHERE {filter}",
+                values.join(", ")
+            )
+        };
+        [
+            query(true, self.then_beside_now(), self.absent("l", false)),
+            query(false, self.now_beside_then(), self.absent("s", true)),
+            query(false, self.both(), self.changed()),
+        ]
+    }
+
+    /// Statements that fail where the rows that differ are not those that were counted; none where nothing is to be
+    /// done. Rows that are new matter where they are deleted: else every order that comes in would stop the script.
+    pub(super) fn guards(&self, deletes: bool) -> Vec<String> {
+        let Counts { only_then, only_now, changed } = self.counts;
+        if only_then + changed == 0 && !(deletes && only_now > 0) {
+            return Vec::new();
+        }
+        let guard = |(query, seen): (String, &Seen)| {
+            format!(
+                "SELECT IF(({query}) = {}, {}, (SELECT 1 UNION SELECT 2)) AS preview",
+                quoted(&seen.0),
+                quoted(&format!("{} is as it was", self.now))
+            )
+        };
+        let [gone, new, changed] = self.differences();
+        let [seen_gone, seen_new, seen_changed] = &self.seen;
+        let mut all = vec![guard((gone, seen_gone)), guard((changed, seen_changed))];
+        if deletes {
+            all.push(guard((new, seen_new)));
+        }
+        all
     }
 
     /// The name of a column then, by its name now.
@@ -299,9 +412,8 @@ impl Pair {
                 continue;
             }
             let equal = |a: &str, b: &str| -> String {
-                let part = |column: &&Common| {
-                    format!("{a}.{} = {b}.{}", quoted_name(&column.then), quoted_name(&column.now))
-                };
+                let part =
+                    |column: &&Common| format!("{} = {b}.{}", column.beside(a), quoted_name(&column.now));
                 columns.iter().map(part).collect::<Vec<_>>().join(" AND ")
             };
             // A row that is in the way and is set back itself, or goes, is not.
@@ -332,7 +444,6 @@ impl Pair {
         for foreign in &self.foreign {
             let columns: Option<Vec<&Common>> = foreign.columns.iter().map(|name| self.was(name)).collect();
             let Some(columns) = columns else { continue };
-            let columns: Vec<String> = columns.iter().map(|column| column.then.clone()).collect();
             let filter = format!("{} AND {}", self.coming(), parentless(&columns, foreign, copies));
             if let Some(rows) = self.examples(conn, &filter)? {
                 said.push(format!(
@@ -371,15 +482,21 @@ impl Pair {
 }
 
 /// Has a row `s` of a copy, with these columns, no parent: neither in the table, nor in its copy if that is there?
-fn parentless(columns: &[String], foreign: &ForeignKey, copies: &[(TableKey, TableKey)]) -> String {
+fn parentless(columns: &[&Common], foreign: &ForeignKey, copies: &[(TableKey, TableKey)]) -> String {
     let mut parts: Vec<String> =
-        columns.iter().map(|column| format!("s.{} IS NOT NULL", quoted_name(column))).collect();
+        columns.iter().map(|column| format!("NOT (s.{} <=> NULL)", quoted_name(&column.then))).collect();
     let copy = copies.iter().find(|(now, _)| *now == foreign.parent).map(|(_, copy)| copy);
-    for parent in [Some(&foreign.parent), copy].into_iter().flatten() {
+    // A key's columns have the collation of those that it refers to: those of now the one of now, those of then the old.
+    let own = |column: &Common| format!("s.{}", quoted_name(&column.then));
+    let now = Some((&foreign.parent, true));
+    for (parent, is_now) in [now, copy.map(|copy| (copy, false))].into_iter().flatten() {
         let equal: Vec<String> = columns
             .iter()
             .zip(&foreign.parent_columns)
-            .map(|(child, parent)| format!("s.{} = p.{}", quoted_name(child), quoted_name(parent)))
+            .map(|(child, parent)| {
+                let value = if is_now { child.beside("s") } else { own(child) };
+                format!("{value} = p.{}", quoted_name(parent))
+            })
             .collect();
         parts.push(format!(
             "NOT EXISTS (SELECT 1 FROM {} p WHERE {})",
@@ -402,7 +519,7 @@ pub(super) fn lost_parents(
         let comes = copies.iter().any(|(now, _)| *now == foreign.parent);
         if !comes && Definition::read(conn, &foreign.parent)?.is_none() {
             said.push(format!(
-                "{now}: it can't be made again as it was: its foreign key {} refers to {}, which is not there",
+                "{now}: it can't be made again as it was: its foreign key {} refers to {}, which is not there, or not to be seen",
                 foreign.name, foreign.parent
             ));
         }

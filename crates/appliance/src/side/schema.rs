@@ -183,9 +183,15 @@ pub(super) fn note(conn: &mut Conn, schema: &str, table: &str) -> Refused<()> {
     conn.execute(format!("INSERT INTO {mark} VALUES ({})", quoted(table))).map(drop)
 }
 
-/// Takes the mark away: everything is there.
-pub(super) fn finish(conn: &mut Conn, schema: &str) -> Refused<()> {
-    conn.execute(format!("DROP TABLE {}.{}", quoted_name(schema), quoted_name(MARK))).map(drop)
+/// Takes the marks away: everything is there. One statement, so that no cut of ours leaves one of them. (MySQL drops all
+/// or none also when the server itself dies in it; MariaDB does so for each table.)
+pub(super) fn finish(conn: &mut Conn, schemas: &[String]) -> Refused<()> {
+    let marks: Vec<String> =
+        schemas.iter().map(|schema| format!("{}.{}", quoted_name(schema), quoted_name(MARK))).collect();
+    if marks.is_empty() {
+        return Ok(());
+    }
+    conn.execute(format!("DROP TABLE {}", marks.join(", "))).map(drop)
 }
 
 /// Drops schemas of other names that the same command left: with `--to latest` the name goes with the moment. One that
@@ -205,8 +211,11 @@ pub(super) fn drop_left(conn: &mut Conn, but: &[String], purpose: &Purpose) -> R
         }
         if let Found::Ours(tables) = look(conn, &schema, purpose)? {
             clear(conn, &schema, &tables)?;
-            // With the mark in it, so that a cut before this leaves one that is ours.
-            conn.execute(format!("DROP DATABASE {}", quoted_name(&schema)))?;
+            finish(conn, std::slice::from_ref(&schema))?;
+            // Somebody may have put something there meanwhile.
+            if self::tables(conn, &schema)?.is_empty() && others(conn, &schema)?.is_empty() {
+                conn.execute(format!("DROP DATABASE {}", quoted_name(&schema)))?;
+            }
             dropped.push(schema);
         }
     }

@@ -131,7 +131,7 @@ pub(super) fn read(conn: &mut Conn, wanted: &Wanted<'_>, notes: &mut Vec<String>
         format!("(TABLE_SCHEMA = {} AND TABLE_NAME = {})", quoted(&key.database), quoted(&key.table))
     }));
     let found = conn.query(format!(
-        "SELECT TABLE_SCHEMA, TABLE_NAME, TABLE_TYPE, COALESCE(DATA_LENGTH, 0) FROM information_schema.TABLES \
+        "SELECT TABLE_SCHEMA, TABLE_NAME, TABLE_TYPE, COALESCE(DATA_LENGTH, 0), ENGINE FROM information_schema.TABLES \
          WHERE {} ORDER BY TABLE_SCHEMA, TABLE_NAME",
         list.join(" OR ")
     ))?;
@@ -145,6 +145,10 @@ pub(super) fn read(conn: &mut Conn, wanted: &Wanted<'_>, notes: &mut Vec<String>
                 notes.push(format!("{key} is not copied: it is no table ({})", other.to_lowercase()));
                 continue;
             }
+        }
+        if super::compare::elsewhere(&text(4)) {
+            notes.push(format!("{key} is not copied: its engine, {}, keeps its rows elsewhere", text(4)));
+            continue;
         }
         let triggers = conn.query_text(format!(
             "SELECT COUNT(*) FROM information_schema.TRIGGERS WHERE EVENT_OBJECT_SCHEMA = {} AND EVENT_OBJECT_TABLE = {}",

@@ -9,7 +9,7 @@ use crate::progress::Meter;
 use crate::signals::stop_flag;
 use holdfast_appliance::error::{Error, Result};
 use holdfast_appliance::restore;
-use holdfast_appliance::side::{self, SideView, TableView, Wanted};
+use holdfast_appliance::side::{self, SideView, TableView, Wanted, plain};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -107,7 +107,7 @@ fn show(out: &mut dyn Write, view: &SideView) -> io::Result<()> {
         out,
         "Copied tables of '{}' as of {} into {} at {}.",
         restored.server,
-        restored.reached,
+        plain(&restored.reached),
         view.schemas.join(", "),
         view.at
     )?;
@@ -115,18 +115,19 @@ fn show(out: &mut dyn Write, view: &SideView) -> io::Result<()> {
     let count = |count: Option<u64>| count.map_or_else(|| "-".to_owned(), |count| count.to_string());
     let row = |of: &TableView| {
         let counts = [of.only_then, of.only_now, of.changed].map(count);
-        [vec![of.table.clone(), of.copy.clone(), of.rows.to_string()], counts.to_vec()].concat()
+        [vec![plain(&of.table), plain(&of.copy), of.rows.to_string()], counts.to_vec()].concat()
     };
     let rows: Vec<Vec<String>> = view.tables.iter().map(row).collect();
     table(out, &["TABLE", "COPY", "ROWS", "GONE SINCE", "NEW SINCE", "CHANGED"], &rows)?;
     for of in &view.tables {
         if let Some(why) = &of.not_compared {
-            writeln!(out, "warning: {} was not compared: {why}", of.table)?;
+            writeln!(out, "warning: {} was not compared: {}", plain(&of.table), plain(why))?;
         }
-        of.notes.iter().try_for_each(|note| writeln!(out, "note: {}: {note}", of.table))?;
+        of.notes.iter().try_for_each(|note| writeln!(out, "note: {}: {}", plain(&of.table), plain(note)))?;
     }
-    view.warnings.iter().try_for_each(|warning| writeln!(out, "warning: {warning}"))?;
-    view.conflicts.iter().try_for_each(|conflict| writeln!(out, "CONFLICT {conflict}"))?;
+    view.notes.iter().try_for_each(|note| writeln!(out, "note: {}", plain(note)))?;
+    view.warnings.iter().try_for_each(|warning| writeln!(out, "warning: {}", plain(warning)))?;
+    view.conflicts.iter().try_for_each(|conflict| writeln!(out, "CONFLICT {}", plain(conflict)))?;
     match &view.copy_back {
         Some(file) => writeln!(out, "The script that puts rows back is {file}: read it before you run it."),
         None => Ok(()),

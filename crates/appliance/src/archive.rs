@@ -9,12 +9,13 @@ use crate::progress::{Reading, Watcher};
 use crate::time::show_time;
 use holdfast_archive::join::{self, Standing};
 use holdfast_archive::{
-    FollowOptions, Followed, Join, Note, ReceiverEngine, ServerLog, Until, follow, plan, probe, tail,
+    FollowOptions, Followed, Join, Note, ReceiverEngine, ServerLog, Start, Until, follow, plan, probe, tail,
 };
 use holdfast_format::gtid::{Flavor, GtidSet};
-use holdfast_format::record::{Position, Record, ServerRecord, StreamKey};
+use holdfast_format::record::{Position, Record, ServerRecord};
 use holdfast_mysql::{Conn, ConnectOptions};
 use serde::Serialize;
+use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -50,7 +51,6 @@ pub fn archive(
     watcher: &dyn Watcher,
 ) -> Result<ArchivedView> {
     loop {
-        let since = Instant::now();
         let server = catalogue.server(name)?;
         let connect = connection(catalogue, &server)?;
         let mut options = FollowOptions::new(connect, server_id(catalogue, &server, Role::Archive));
@@ -60,10 +60,12 @@ pub fn archive(
             options.give_up_after = Some(members.after);
             options.backoff.1 = BACKOFF_MAX;
         }
-        let ended = run(catalogue, &server, &options, &Until::Stopped, watcher);
+        let gone_since = Cell::new(None);
+        let ended = run(catalogue, &server, &options, &Until::Stopped, watcher, &gone_since);
         let Some(members) = members.filter(|_| ended.is_err() && is_gone(&options.connect)) else {
             return ended;
         };
+        let since = gone_since.get().unwrap_or_else(Instant::now);
         match fail_over(catalogue, &server, &members, since, watcher)? {
             Ended::Again => catalogue.repository.refresh().map_err(|e| catalogue.store_error(e))?,
             Ended::Cancelled => return ended,
@@ -87,7 +89,7 @@ pub(crate) fn drain(
     let mut options = FollowOptions::new(connect, server_id(catalogue, server, Role::Drain));
     options.give_up_after = Some(REACH_MAX);
     options.dump.until_end = true;
-    run(catalogue, server, &options, &Until::EndOfLog, &Silent(watcher))
+    run(catalogue, server, &options, &Until::EndOfLog, &Silent(watcher), &Cell::new(None))
 }
 
 /// Whether a process follows the log of this server.
@@ -167,19 +169,21 @@ pub(crate) fn server_id(catalogue: &Catalogue, server: &ServerRecord, role: Role
     id | 0x8000_0000
 }
 
+/// Follows the log of one host. `gone_since`: when the connection was lost, while it is.
 fn run(
     catalogue: &Catalogue,
     server: &ServerRecord,
     options: &FollowOptions,
     until: &Until,
     watcher: &dyn Watcher,
+    gone_since: &Cell<Option<Instant>>,
 ) -> Result<ArchivedView> {
     let _only_follower = catalogue.repository.follow_log(server.id).map_err(|e| catalogue.store_error(e))?;
     let uuid = source_uuid(catalogue, server, &options.connect)?;
     let start =
         plan(&catalogue.repository, server.id, uuid).map_err(|e| archive_error(catalogue, server, e))?;
     let mut options = options.clone();
-    options.join = joint(catalogue, server, &start.stream, &options)?;
+    options.join = joint(catalogue, server, &start, &options)?;
     if catalogue.environment.force_pool {
         options.engine = ReceiverEngine::Plain;
     }
@@ -197,7 +201,14 @@ fn run(
                 std::thread::sleep(STOP_TICK);
             }
         });
-        let mut note = |note: Note<'_>| tell(watcher, &note);
+        let mut note = |note: Note<'_>| {
+            match note {
+                Note::Retrying { .. } => gone_since.set(gone_since.get().or_else(|| Some(Instant::now()))),
+                Note::Connected { .. } => gone_since.set(None),
+                _ => {}
+            }
+            tell(watcher, &note);
+        };
         let followed =
             follow(&catalogue.repository, &start.stream, &start.origins, &options, until, &stop, &mut note);
         done.store(true, Ordering::Relaxed);
@@ -213,19 +224,22 @@ fn run(
 fn joint(
     catalogue: &Catalogue,
     server: &ServerRecord,
-    stream: &StreamKey,
+    start: &Start,
     options: &FollowOptions,
 ) -> Result<Option<Join>> {
     let told = |e| archive_error(catalogue, server, e);
     let store = &catalogue.repository;
-    let Some((before, executed)) = join::executed_before(store, stream).map_err(told)? else {
+    let Some((before, executed)) = join::executed_before(store, &start.stream).map_err(told)? else {
         return Ok(None);
     };
-    match join::look(&options.connect, options.dump.server_id, &executed).map_err(told)? {
+    let standing = join::look(&options.connect, options.dump.server_id, store, server.id, &executed);
+    match standing.map_err(told)? {
         Standing::GoesOn(join) => {
             tail::close(store, &before).map_err(told)?;
             Ok(Some(*join))
         }
+        // It was set back, or loaded anew: what it lacks never comes. A backup of it leads into its log.
+        Standing::Behind { .. } if !start.origins.is_empty() => Ok(None),
         Standing::Behind { lacks } => Err(Error::failed(format!(
             "The server '{}' at {} lacks {lacks}, which is archived.",
             server.name, options.connect.endpoint

@@ -25,6 +25,9 @@ pub const AFTER: Duration = Duration::from_secs(30);
 /// Between two rounds of questions.
 const ROUND: Duration = Duration::from_secs(1);
 
+/// Longest time between two looks at the other hosts.
+const LOOK_MAX: Duration = Duration::from_secs(60);
+
 /// How often the watcher is asked whether to stop.
 const STOP_TICK: Duration = Duration::from_millis(50);
 
@@ -106,12 +109,15 @@ pub(crate) fn fail_over(
             said = text;
         }
     };
+    let mut next = since;
     loop {
         let own = options_of(catalogue, server)?;
         if !is_gone(&own) {
             return Ok(Ended::Again);
         }
-        if since.elapsed() >= members.after {
+        let asked = Instant::now();
+        if since.elapsed() >= members.after && asked >= next {
+            let mut forks = Vec::new();
             for (host, port) in members.others(server) {
                 let kind = ServerKind::Network { host: host.clone(), port: *port, socket: None };
                 let other = ServerRecord { kind, ..server.clone() };
@@ -128,13 +134,17 @@ pub(crate) fn fail_over(
                         ));
                         return Ok(Ended::Again);
                     }
-                    Found::Apart(why) => {
-                        return Err(forked(catalogue, server, &own.endpoint, host, *port, &why)?);
-                    }
+                    // Another one may have been promoted.
+                    Found::Apart(why) => forks.push((host, *port, why)),
                     Found::NotYet(why) => {
                         say(format!("connection lost: {} is gone, and {why}", own.endpoint))
                     }
                 }
+            }
+            // A log that was read to be compared is read again after a while only.
+            next = Instant::now() + (asked.elapsed() * 10).min(LOOK_MAX);
+            if let Some((host, port, why)) = forks.first() {
+                return Err(forked(catalogue, server, &own.endpoint, host, *port, why)?);
             }
         }
         let wake = Instant::now() + ROUND;
@@ -189,17 +199,34 @@ fn consider(catalogue: &Catalogue, server: &ServerRecord, mut other: ServerRecor
         Ok(_) => return not_yet("is read-only: it was not promoted yet".to_owned()),
         Err(error) => return not_yet(format!("can't be used: {error}")),
     }
+    let replicates = replicates(&mut conn);
     drop(conn);
     let Some((_, executed)) = archived(catalogue, server)?.filter(|(_, set)| !set.is_empty()) else {
         return not_yet("can't be compared with the archive, in which there are no GTIDs".to_owned());
     };
-    match join::look(&options, server_id(catalogue, server, Role::Mark), &executed) {
+    let role = server_id(catalogue, server, Role::Mark);
+    match join::look(&options, role, &catalogue.repository, server.id, &executed) {
         Ok(Standing::GoesOn(_)) => Ok(Found::Promoted(Box::new(other))),
         Ok(Standing::Behind { lacks }) => not_yet(format!("lacks {lacks}, which is archived")),
+        Ok(Standing::Apart { why }) if replicates => {
+            not_yet(format!("is a replica still, with a history of its own: {why}"))
+        }
         Ok(Standing::Apart { why }) => Ok(Found::Apart(why)),
         Err(error) if error.is_network() => not_yet(format!("can't be used: {error}")),
         Err(error) => Err(told(error)),
     }
+}
+
+/// Whether the server has another one that it replicates from, running or not. An account that may not ask is told no:
+/// a fork is better told than waited for.
+fn replicates(conn: &mut Conn) -> bool {
+    let questions: &[&str] = if conn.server().is_mariadb() {
+        &["SHOW ALL SLAVES STATUS"]
+    } else {
+        &["SHOW REPLICA STATUS", "SHOW SLAVE STATUS"]
+    };
+    let mut answers = questions.iter().filter_map(|question| conn.query(question).ok());
+    answers.next().is_some_and(|sources| !sources.rows.is_empty())
 }
 
 /// The newest stream of a server, and what is executed at its end.

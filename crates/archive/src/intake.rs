@@ -10,7 +10,7 @@ use holdfast_binlog::kind::EventType;
 use holdfast_binlog::transaction::{Assembler, Oddity, Pushed, Transaction};
 use holdfast_binlog::walker::{MAGIC, Walker};
 use holdfast_binlog::{Body, FormatDescription, Header};
-use holdfast_format::gtid::{Flavor, GtidSet};
+use holdfast_format::gtid::{Flavor, GtidSet, MariaDbGtid};
 use holdfast_format::record::Position;
 
 use crate::error::Error;
@@ -110,6 +110,8 @@ pub struct Intake {
     format_event: Vec<u8>,
     assembler: Assembler,
     executed: Option<GtidSet>,
+    /// What the first file's own list names, if it is a MariaDB's: the last transaction of each writer.
+    history: Vec<MariaDbGtid>,
     rotated_to: Option<String>,
     anchor: Option<Anchor>,
     /// What this connection has shown of the anchor so far.
@@ -130,6 +132,7 @@ impl Intake {
             format_event: Vec::new(),
             assembler: Assembler::new(),
             executed,
+            history: Vec::new(),
             rotated_to: None,
             anchor: None,
             shown: None,
@@ -165,6 +168,12 @@ impl Intake {
     #[must_use]
     pub fn offset(&self) -> u64 {
         self.offset
+    }
+
+    /// What the list at the head of the file names with which it began: the last transaction of each writer in each
+    /// domain (MariaDB).
+    pub(crate) fn history(&self) -> &[MariaDbGtid] {
+        &self.history
     }
 
     /// What was executed up to the last transaction that ended. `None` before the first file's own list was read.
@@ -373,7 +382,12 @@ impl Intake {
                 Ok(())
             }
             Body::PreviousGtids(set) => self.check_history(GtidSet::MySql(set)),
-            Body::GtidList(state) => self.check_history(GtidSet::MariaDb(state.position())),
+            Body::GtidList(state) => {
+                if self.executed.is_none() {
+                    self.history = state.iter().collect();
+                }
+                self.check_history(GtidSet::MariaDb(state.position()))
+            }
             Body::StartEncryption { .. } => {
                 Err(Flaw::Gap(format!("{} is encrypted in a way that replicas can't read", self.file)))
             }

@@ -6,7 +6,8 @@
 
 use std::time::{Duration, Instant};
 
-use holdfast_format::gtid::{Flavor, GtidSet};
+use holdfast_format::gtid::{Flavor, Gtid, GtidSet};
+use holdfast_format::ids::ServerId;
 use holdfast_format::record::{Position, StreamKey};
 use holdfast_mysql::{Conn, ConnectOptions, DumpFrom, DumpOptions, Next};
 
@@ -15,6 +16,7 @@ use crate::intake::{Anchor, FIRST_OFFSET, Flaw, Intake, Taken, flaw_to_error};
 use crate::receiver::binlog_files;
 use crate::storage::LogStore;
 use crate::tail;
+use crate::written::Written;
 
 /// Longest wait for the next event of a log that is read to its present end.
 const EVENT_WAIT_MAX: Duration = Duration::from_secs(30);
@@ -67,8 +69,14 @@ pub fn executed(store: &dyn LogStore, stream: &StreamKey) -> Result<Option<GtidS
     Ok(tail::find(store, stream)?.at.map(|at| at.gtid))
 }
 
-/// Asks a server how its log stands to an archive that ends with `executed`.
-pub fn look(connect: &ConnectOptions, server_id: u32, executed: &GtidSet) -> Result<Standing> {
+/// Asks a server how its log stands to the archive of `server`, which ends with `executed`.
+pub fn look(
+    connect: &ConnectOptions,
+    server_id: u32,
+    store: &dyn LogStore,
+    server: ServerId,
+    executed: &GtidSet,
+) -> Result<Standing> {
     let mut conn = Conn::connect(connect)?;
     let flavor = if conn.server().is_mariadb() { Flavor::MariaDb } else { Flavor::MySql };
     if flavor != executed.flavor() {
@@ -79,6 +87,7 @@ pub fn look(connect: &ConnectOptions, server_id: u32, executed: &GtidSet) -> Res
     }
     let files = binlog_files(&mut conn)?;
     drop(conn);
+    let written = if flavor == Flavor::MariaDb { Some(Written::of(store, server)?) } else { None };
     let mut oldest = None;
     for file in files.iter().rev() {
         let mut walk = Walk::begin(connect, server_id, flavor, file)?;
@@ -91,7 +100,7 @@ pub fn look(connect: &ConnectOptions, server_id: u32, executed: &GtidSet) -> Res
             oldest = Some(before);
             continue;
         }
-        return match walk.go_to_join(executed) {
+        return match walk.go_to_join(executed, written.as_ref()) {
             Ok(standing) => Ok(standing),
             Err(Stop::Flaw(why)) => Ok(apart(why)),
             Err(Stop::Failed(error)) => Err(error),
@@ -173,7 +182,17 @@ impl Walk {
     }
 
     /// Goes to the first transaction that is not in `executed`, or to the end.
-    fn go_to_join(&mut self, executed: &GtidSet) -> std::result::Result<Standing, Stop> {
+    fn go_to_join(
+        &mut self,
+        executed: &GtidSet,
+        written: Option<&Written>,
+    ) -> std::result::Result<Standing, Stop> {
+        // One of each writer is enough of what comes before the file: the last one.
+        let strange = |gtid: &Gtid| written.is_some_and(|written| !written.has(gtid));
+        let mut before = self.intake.history().iter().map(|gtid| Gtid::MariaDb(*gtid));
+        if let Some(gtid) = before.find(strange) {
+            return Ok(apart(format!("its log has {gtid}, which is not archived, before what is")));
+        }
         let mut boundary = self.boundary();
         let met = loop {
             match self.step()? {
@@ -181,7 +200,13 @@ impl Walk {
                 Some(Taken::Keep(kept)) => {
                     let gtid = kept.transaction.map(|transaction| transaction.gtid);
                     match gtid {
-                        Some(Some(gtid)) if executed.contains(&gtid) => {}
+                        Some(Some(gtid)) if executed.contains(&gtid) => {
+                            if strange(&gtid) {
+                                return Ok(apart(format!(
+                                    "its log has {gtid}, which is not archived, before what is"
+                                )));
+                            }
+                        }
                         Some(Some(gtid)) => break Some(gtid.to_string()),
                         Some(None) => break Some("a transaction without a GTID".to_owned()),
                         None => {}

@@ -21,6 +21,7 @@ pub mod start;
 pub mod storage;
 pub mod stretch;
 pub mod tail;
+mod written;
 
 pub use error::{Error, Result};
 pub use index::Indexed;

@@ -236,6 +236,12 @@ impl<'s> ServerLog<'s> {
         self.streams.iter().map(|stream| stream.key).collect()
     }
 
+    /// The streams of the newest part of the log, in which there is no hole.
+    pub(crate) fn newest_part(&self) -> Vec<StreamKey> {
+        let head = self.streams.iter().rposition(|stream| !stream.joined).unwrap_or(0);
+        self.streams.iter().skip(head).map(|stream| stream.key).collect()
+    }
+
     /// Hands every transaction in order to `each`, with its place and the place behind it, to be looked at in place.
     pub fn each(&self, each: &mut dyn FnMut(&Seen<'_>) -> Result<()>) -> Result<()> {
         self.each_frame(&mut |frame| {
@@ -354,14 +360,17 @@ impl<'s> ServerLog<'s> {
                 key.incarnation <= last && copy.source.is_none_or(|source| source == key.source_uuid)
             });
         };
-        let mut lives = Vec::new();
+        let (mut lives, mut heads) = (Vec::new(), Vec::new());
         for stream in self.streams.iter().filter(|s| s.files.iter().any(|span| span.name == mark.file)) {
             let archived = FileMark::of_archive(self.store, &stream.key, &mark.file)?;
-            let same = match archived {
-                Some(archived) => archived == *mark,
-                None => stream.begins_before(position, copy),
-            };
-            lives.extend(same.then_some(stream.key));
+            match archived {
+                Some(archived) => lives.extend((archived == *mark).then_some(stream.key)),
+                None => heads.extend(stream.begins_before(position, copy).then_some(stream.key)),
+            }
+        }
+        // A mark proves it. What had executed enough may as well be the end of the log before, in a file of that name.
+        if lives.is_empty() {
+            lives = heads;
         }
         self.place_in(position, &|key| lives.contains(key))
     }

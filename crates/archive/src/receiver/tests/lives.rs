@@ -92,6 +92,28 @@ fn a_copy_stands_in_the_life_whose_file_has_its_mark_whatever_numbers_and_times_
     assert_eq!(place(200, FileMark::of_events(&after.file, [b"head".as_slice()].into_iter())), None);
 }
 
+/// Its file comes again in the log of the server that was promoted, in the middle of which that begins here.
+#[test]
+fn a_copy_at_the_end_of_a_log_stands_there_and_not_in_the_one_that_goes_on_behind_it() {
+    let (source, memory) = (Source::mysql(), Memory::default());
+    follow_some(&memory, &source, usize::MAX, 3, true).unwrap();
+    let end = tail::find(&memory, &STREAM).unwrap().at.unwrap();
+    let first = ServerLog::open(&memory, STREAM.server).unwrap().place_of(&end).unwrap();
+    let stream = StreamKey { incarnation: 1, source_uuid: Uuid([9; 16]), ..STREAM };
+    let at = |offset| Position { offset, ..end.clone() };
+    let (start, last, segment) = (at(FIRST_OFFSET + 1), at(end.offset + 1000), SegmentId([9; 16]));
+    let record = crate::stretch::Counts::default().record(&stream, 0, segment, &start, &last);
+    let stretch = Stretch { segment, stream, number: 0, start, opened_us: 0, sealed: Some(record) };
+    let segment = Segment { stretch, frames: Vec::new(), synced: 0, rotten: None };
+    memory.0.lock().unwrap().segments.push(segment);
+    let log = ServerLog::open(&memory, STREAM.server).unwrap();
+    let place =
+        |mark| log.place_of_copy(&end, &CopyFacts { taken_us: 1, source: None, mark: Some(mark) }).unwrap();
+    assert_eq!(place(source.mark()), first);
+    let unknown = place(FileMark::of_events(&end.file, [b"head".as_slice()].into_iter()));
+    assert!(unknown > first, "of which the head is not archived: it had executed what was at the joint");
+}
+
 #[test]
 fn of_a_file_of_which_only_the_head_came_nothing_is_archived_and_the_proof_is_asked_in_the_file_before() {
     let source = Source::mysql();

@@ -62,6 +62,7 @@ pub struct Common {
 
 /// The verbs.
 #[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "there is one of it, for as long as the program runs")]
 pub enum Verb {
     /// Make a repository and its keys
     ///

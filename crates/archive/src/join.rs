@@ -200,16 +200,14 @@ impl Walk {
                 Some(Taken::Keep(kept)) => {
                     let gtid = kept.transaction.map(|transaction| transaction.gtid);
                     match gtid {
-                        Some(Some(gtid)) if executed.contains(&gtid) => {
-                            if strange(&gtid) {
-                                return Ok(apart(format!(
-                                    "its log has {gtid}, which is not archived, before what is"
-                                )));
-                            }
+                        Some(Some(gtid)) if !executed.contains(&gtid) => break Some(gtid.to_string()),
+                        Some(Some(gtid)) if strange(&gtid) => {
+                            return Ok(apart(format!(
+                                "its log has {gtid}, which is not archived, before what is"
+                            )));
                         }
-                        Some(Some(gtid)) => break Some(gtid.to_string()),
                         Some(None) => break Some("a transaction without a GTID".to_owned()),
-                        None => {}
+                        Some(Some(_)) | None => {}
                     }
                     if kept.boundary {
                         boundary = self.boundary();

@@ -90,7 +90,7 @@ pub struct SqlView {
 /// Restores into a folder below `scratch`, proves it, writes the script, and removes the folder. `options.into` is not used.
 ///
 /// # Errors
-/// As [`restore::restore`]; `Usage` when the file exists or a name is not there, `Locked` when another export writes it.
+/// As [`crate::restore::restore`]; `Usage` when the file exists or a name is not there, `Locked` when another export writes it.
 pub fn sql(
     catalogue: &Catalogue,
     name: &str,

@@ -324,8 +324,13 @@ fn restored(bed: &Bed, name: &str, source: &TestServer, seed: u64) -> holdfast_t
 
 /// Neither the logs nor the state hold the servers' password or the passphrase.
 fn nothing_secret_is_written(dir: &Path) {
-    let mut files: Vec<PathBuf> =
-        std::fs::read_dir(dir.join("state")).unwrap().map(|e| e.unwrap().path()).collect();
+    let (mut files, mut folders) = (Vec::new(), vec![dir.join("state")]);
+    while let Some(folder) = folders.pop() {
+        let found = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path());
+        let (more, plain): (Vec<PathBuf>, Vec<PathBuf>) = found.partition(|path| path.is_dir());
+        folders.extend(more);
+        files.extend(plain);
+    }
     let logs = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().path());
     files.extend(logs.filter(|p| p.file_name().unwrap().to_string_lossy().starts_with("log-")));
     assert!(files.len() > 4);

@@ -47,7 +47,7 @@ pub struct Common {
     #[arg(long, global = true, value_name = "FILE")]
     pub recovery_kit: Option<PathBuf>,
 
-    /// The socket of holdfastd: status, backup, jobs and check ask it in place of the repository.
+    /// The socket of holdfastd: status, backup, jobs, alerts and check ask it in place of the repository.
     #[arg(long, global = true, env = "HOLDFAST_SOCKET", value_name = "SOCKET")]
     pub daemon: Option<PathBuf>,
 
@@ -237,6 +237,13 @@ pub enum Verb {
         /// Stop it, or take it out of the queue
         #[arg(long, requires = "id")]
         cancel: bool,
+    },
+
+    /// Show the daemon's open alerts, or send everybody who is told of them a test message
+    Alerts {
+        /// Send a test message to each webhook and each recipient of mail, and say how it fared
+        #[arg(long)]
+        test: bool,
     },
 
     /// Say whether every server is protected, one line each

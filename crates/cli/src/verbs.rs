@@ -1,5 +1,6 @@
 //! One function a verb: call the appliance, print the answer.
 
+mod alerts;
 mod check;
 mod daemon;
 mod export;
@@ -93,6 +94,7 @@ pub fn run(cli: Cli) -> std::result::Result<ExitCode, Stop> {
         Verb::Fsck(args) => return jobs::fsck(&common, &args, output),
         Verb::Scrub { rate, time_max } => jobs::scrub(&common, output, rate, time_max),
         Verb::Jobs { id, cancel } => daemon::jobs(&client(&common)?, output, id, cancel),
+        Verb::Alerts { test } => alerts::alerts(&client(&common)?, output, test),
         Verb::Check { name, nagios } => check::check(&common, output, name.as_deref(), nagios),
         Verb::Completion { .. } => Ok(DONE),
         Verb::Man { folder } => man(&folder),

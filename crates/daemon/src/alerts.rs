@@ -1,11 +1,12 @@
-//! Alerts: what the board worries about, told to webhooks when it begins and when it is over; and the ping of a dead-man
-//! switch, which is heard from for as long as everything is well.
+//! Alerts: what the board worries about, told to webhooks and by mail when it begins and when it is over; and the ping of a
+//! dead-man switch, which is heard from for as long as everything is well.
 //!
 //! An alert and its messages are durable before the first is sent, in one change of the state: a daemon that is killed in
 //! between sends it after its start, with the same id. So a receiver may hear a message twice, and never misses one that
 //! can be delivered within three days.
 
 mod conditions;
+mod mail;
 mod outbox;
 mod sender;
 
@@ -15,12 +16,15 @@ pub use sender::signature;
 
 use crate::daemon::Daemon;
 use conditions::{Told, now_open};
-use holdfast_appliance::time::{Micros, now};
+use holdfast_appliance::error::Result;
+use holdfast_appliance::time::{Micros, now, show_time};
+use outbox::Receiver;
 use sender::Sender;
+use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How often conditions are compared and messages looked for.
 const EVERY: Duration = Duration::from_secs(1);
@@ -30,7 +34,7 @@ const BOARD_AGE_MAX: Micros = 15 * 60 * 1_000_000;
 /// What is counted of alerts.
 #[derive(Debug, Default)]
 pub struct Counts {
-    /// Messages that a webhook took.
+    /// Messages that a webhook or a mail server took.
     pub delivered: AtomicU64,
     /// Tries that failed.
     pub failed: AtomicU64,
@@ -93,6 +97,59 @@ pub(crate) fn run(daemon: &Arc<Daemon>) {
             Err(error) => once(&mut said, &format!("the ping was not taken: {error}")),
         }
     }
+}
+
+/// So long a test goes on before receivers are left out: whoever asked still waits.
+const TEST_MAX: Duration = Duration::from_secs(40);
+
+/// How a test message fared with one receiver.
+#[derive(Clone, Debug, Serialize)]
+pub struct Tested {
+    /// `webhook` or `mail`.
+    pub kind: &'static str,
+    /// The webhook's host, or the person's address.
+    pub receiver: String,
+    /// Whether it was taken.
+    pub taken: bool,
+    /// Why it was not.
+    pub trouble: Option<String>,
+}
+
+/// Sends a test message to every receiver, once: what is not taken is told, and not tried again.
+///
+/// # Errors
+/// When nothing can be sent at all.
+pub(crate) fn test(daemon: &Daemon) -> Result<Vec<Tested>> {
+    let config = daemon.config();
+    let sender = Sender::new(&config.alerts)?;
+    let at = now();
+    let id = format!("{}-test-{at}", daemon.state.read(|content| content.id.clone()));
+    let body = serde_json::json!({
+        "id": id,
+        "event": "test",
+        "at": show_time(at),
+        "since": show_time(at),
+        "server": null,
+        "code": "test",
+        "level": "green",
+        "text": "This is a test: alerts of holdfastd reach you this way.",
+    })
+    .to_string();
+    let begun = Instant::now();
+    let stop = || daemon.is_stopping() || begun.elapsed() >= TEST_MAX;
+    let tested = |receiver: &Receiver<'_>| {
+        let message =
+            Message { id: id.clone(), to: receiver.mark(), body: body.clone(), at, tries: 0, next: at };
+        let (kind, name, sent) = match receiver {
+            Receiver::Webhook(webhook) => ("webhook", webhook.host(), sender.post(webhook, &message, &stop)),
+            Receiver::Person(to) => {
+                let sent = sender.mail(to, &message, &stop).map_err(|refused| refused.why);
+                ("mail", (*to).to_owned(), sent)
+            }
+        };
+        Tested { kind, receiver: name, taken: sent.is_ok(), trouble: sent.err() }
+    };
+    Ok(outbox::receivers(&config.alerts).iter().map(tested).collect())
 }
 
 /// Says a sentence unless it was the last one said.

@@ -1,12 +1,16 @@
 //! `/etc/holdfast/holdfast.toml`: what a person writes. The daemon never writes it.
 
+mod alerts;
+
+pub(crate) use alerts::address as mail_address;
+pub use alerts::{Alerts, Mail, MailTls, Webhook};
+
 use holdfast_appliance::error::{Error, Result};
 use holdfast_appliance::policy::{Bandwidth, Bytes, Policy, Span, is_timezone};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use zeroize::Zeroizing;
 
 /// Name of the policy of a server that names none.
 pub const DEFAULT_POLICY: &str = "default";
@@ -213,77 +217,6 @@ impl Default for Drills {
     }
 }
 
-/// Who is told what.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Alerts {
-    /// Something must have been wrong, or right again, for so long.
-    pub after: Span,
-    /// Asked for while everything is well: a dead-man switch, which raises an alarm when it hears nothing.
-    pub ping: Option<String>,
-    /// How often.
-    pub ping_every: Span,
-    /// Asked for instead while a server is red.
-    pub ping_fail: Option<String>,
-    /// PEM file with certificates that are trusted besides the system's.
-    pub ca: Option<PathBuf>,
-    /// Addresses that each alert is posted to.
-    #[serde(rename = "webhook")]
-    pub webhooks: Vec<Webhook>,
-}
-
-impl Default for Alerts {
-    fn default() -> Self {
-        Self {
-            after: Span::minutes(1),
-            ping: None,
-            ping_every: Span::minutes(5),
-            ping_fail: None,
-            ca: None,
-            webhooks: Vec::new(),
-        }
-    }
-}
-
-/// An address that alerts are posted to.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Webhook {
-    /// The address: https, or http to this host.
-    pub url: String,
-    /// File whose first line is the secret that messages are signed with.
-    pub secret_file: PathBuf,
-}
-
-impl Webhook {
-    /// What it is called where its address must not be written.
-    #[must_use]
-    pub fn mark(&self) -> String {
-        blake3::hash(self.url.as_bytes()).to_hex().as_str().chars().take(16).collect()
-    }
-
-    /// The secret.
-    ///
-    /// # Errors
-    /// `Usage` when the file can't be read or is empty.
-    pub fn secret(&self) -> Result<Zeroizing<String>> {
-        first_line(&self.secret_file, "webhook's secret")
-    }
-}
-
-/// The first line of a file with a secret in it.
-fn first_line(path: &Path, what: &str) -> Result<Zeroizing<String>> {
-    let file = path.display();
-    let text = std::fs::read_to_string(path)
-        .map(Zeroizing::new)
-        .map_err(|error| Error::usage(format!("The {what} {file} can't be read: {error}.")))?;
-    match text.lines().next().map(str::trim) {
-        Some(line) if !line.is_empty() => Ok(Zeroizing::new(line.to_owned())),
-        _ => Err(Error::usage(format!("The {what} {file} is empty."))
-            .with_next("write the secret that the receiver knows into its first line")),
-    }
-}
-
 /// What differs for one server.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -408,7 +341,7 @@ impl Config {
         if self.jobs == 0 || self.connections == 0 || self.connections > 32 {
             return Err(Error::usage("jobs must be 1 or more, and connections 1 to 32."));
         }
-        self.check_alerts()?;
+        self.alerts.check()?;
         if !is_timezone(&self.limits.timezone) {
             return Err(Error::usage(format!(
                 "The time zone '{}' of limits is not known on this host.",
@@ -427,36 +360,6 @@ impl Config {
         if !["error", "warn", "info", "debug"].contains(&self.log.level.as_str()) {
             return Err(Error::usage(format!("'{}' is not a level of the log.", self.log.level))
                 .with_next("use error, warn, info or debug"));
-        }
-        Ok(())
-    }
-
-    /// Refuses addresses that would carry alerts in plain text to somebody else.
-    fn check_alerts(&self) -> Result<()> {
-        let alerts = &self.alerts;
-        let all = alerts.webhooks.iter().map(|w| &w.url).chain(&alerts.ping).chain(&alerts.ping_fail);
-        for url in all {
-            let uri: Option<hyper::Uri> = url.parse().ok();
-            let (scheme, host) = uri.as_ref().map_or((None, None), |uri| (uri.scheme_str(), uri.host()));
-            let here = matches!(host, Some("127.0.0.1" | "localhost" | "[::1]"));
-            match (scheme, host) {
-                (Some("https"), Some(_)) => {}
-                (Some("http"), Some(_)) if here => {}
-                // The address may be a secret: only its host is named.
-                _ => {
-                    return Err(Error::usage(format!(
-                        "Alerts can't be sent to the address at {}.",
-                        host.unwrap_or("no host")
-                    ))
-                    .with_next("write https://HOST/…; http only to this host itself"));
-                }
-            }
-        }
-        if !alerts.webhooks.is_empty() {
-            alerts.webhooks.iter().try_for_each(|w| w.secret().map(drop))?;
-        }
-        if alerts.ping_every < Span::seconds(1) {
-            return Err(Error::usage("alerts.ping_every must be 1s or more."));
         }
         Ok(())
     }
@@ -542,6 +445,7 @@ mod tests {
             ("[alerts]\nping = 'hc-ping'\n", "hc-ping"),
             ("[alerts]\nping = '/ping'\n", "no host"),
             ("[[alerts.webhook]]\nurl = 'https://example.org/'\nsecret_file = '/no/secret'\n", "/no/secret"),
+            ("[alerts.mail]\nhost = 'mail.example.org'\nfrom = 'nobody'\nto = ['a@b.org']\n", "'nobody'"),
             ("[limits]\nbandwidth = ['fast']\n", "'fast'"),
             ("[limits]\ntimezone = 'Mars'\n", "Mars"),
             ("[drills]\nprove = 'much'\n", "much"),
@@ -563,7 +467,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let secret = dir.path().join("secret");
         std::fs::write(&secret, "s\n").unwrap();
-        let text = all.join("\n").replace("/etc/holdfast/webhook-secret", secret.to_str().unwrap());
+        let secret = secret.to_str().unwrap();
+        let text = all.join("\n").replace("/etc/holdfast/webhook-secret", secret);
+        let text = text.replace("/etc/holdfast/mail-password", secret);
         let config = load(&text).unwrap();
         assert_eq!(config.policies["default"], Policy::default());
         assert_eq!((config.prune, config.checks), (Prune::default(), Checks::default()));

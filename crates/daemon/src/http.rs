@@ -2,6 +2,7 @@
 //!
 //! One thread with a small runtime answers; whatever reads the repository goes to its pool of blocking threads.
 
+mod alerts;
 mod answer;
 mod api;
 mod assets;

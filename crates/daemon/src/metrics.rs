@@ -231,7 +231,7 @@ fn alerts(page: &mut Page, daemon: &Daemon) {
     for (level, count) in crate::alerts::by_level(daemon) {
         page.sample("alerts", &[("level", level)], count as f64);
     }
-    page.family("alert_outbox", "gauge", "Messages about alerts that webhooks have not taken yet.");
+    page.family("alert_outbox", "gauge", "Messages about alerts that nobody has taken yet.");
     page.sample("alert_outbox", &[], daemon.state.read(|c| c.outbox.len()) as f64);
     let counts = &daemon.counters.alerts;
     page.family("alert_deliveries_total", "counter", "Tries to deliver messages about alerts.");

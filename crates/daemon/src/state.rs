@@ -43,7 +43,7 @@ pub struct Content {
     pub alerts: BTreeMap<String, OpenAlert>,
     /// Alerts told since this state was begun, ends included.
     pub alerts_told: u64,
-    /// Messages about them that webhooks have not taken yet, oldest first.
+    /// Messages about them that were not taken yet, oldest first.
     pub outbox: Vec<Message>,
     /// When this state was begun.
     pub begun: Micros,

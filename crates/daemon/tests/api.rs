@@ -7,151 +7,22 @@
     reason = "a panic is how a test fails"
 )]
 
-use holdfast_appliance::catalogue::Key;
-use holdfast_appliance::init::init;
-use holdfast_appliance::settings::Environment;
+mod bed;
+
+use bed::{Bed, CERTIFICATE, KEY, converse};
 use holdfast_daemon::config::Config;
-use holdfast_daemon::daemon::{Daemon, run};
-use holdfast_daemon::tokens::{Role, fresh};
+use holdfast_daemon::daemon::Daemon;
+use holdfast_daemon::tokens::Role;
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
-
-const CERTIFICATE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/certificate.pem");
-const KEY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/key.pem");
-
-/// A daemon on a fresh repository with one folder in it.
-struct Bed {
-    dir: tempfile::TempDir,
-    port: u16,
-    tokens: Vec<(Role, String)>,
-    daemon: Arc<Daemon>,
-    stop: Arc<AtomicBool>,
-    thread: Option<std::thread::JoinHandle<()>>,
-}
-
-impl Bed {
-    fn start(allow: &str) -> Self {
-        Self::start_with(allow, "")
-    }
-
-    /// With more sections behind the configuration.
-    fn start_with(allow: &str, more: &str) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let at = |name: &str| dir.path().join(name);
-        std::fs::write(at("passphrase"), "only for tests\n").unwrap();
-        let environment = Environment::of_daemon(at("servers.toml"), Some(at("spool"))).unwrap();
-        let key = Key::PassphraseFile(at("passphrase"));
-        init(&environment, &at("repository"), &key, "test").unwrap();
-        let catalogue =
-            holdfast_appliance::catalogue::Catalogue::open(environment, &at("repository"), &key).unwrap();
-        std::fs::create_dir_all(at("data")).unwrap();
-        std::fs::create_dir_all(at("restored")).unwrap();
-        std::fs::write(at("data/file"), vec![7; 100_000]).unwrap();
-        let folder = holdfast_appliance::server::Added {
-            name: "files".into(),
-            kind: holdfast_appliance::ServerKind::Folder { path: at("data").to_str().unwrap().into() },
-            login: Default::default(),
-            rebuilt: false,
-        };
-        holdfast_appliance::server::add(&catalogue, folder).unwrap();
-        drop(catalogue);
-
-        let roles = [Role::Viewer, Role::Operator, Role::Restorer, Role::Admin];
-        let mut lines = String::new();
-        let tokens = roles.map(|role| {
-            let (token, line) = fresh(&format!("{role:?}"), role).unwrap();
-            lines.push_str(&line);
-            (role, token.to_string())
-        });
-        std::fs::write(at("tokens.toml"), lines).unwrap();
-        let port = free_port();
-        let text = format!(
-            "repository = {:?}\npassphrase_file = {:?}\nstate = {:?}\nsocket = {:?}\nrestore_into = [{:?}]\n\
-             [drills]\ninto = {:?}\n[listen]\naddress = '127.0.0.1:{port}'\ncertificate = '{CERTIFICATE}'\nkey = '{KEY}'\ntokens = {:?}\n\
-             allow = [{allow}]\n{more}",
-            at("repository"),
-            at("passphrase"),
-            at("state"),
-            at("socket"),
-            at("restored"),
-            at("drills"),
-            at("tokens.toml"),
-        );
-        std::fs::write(at("holdfast.toml"), text).unwrap();
-        let config = Config::load(&at("holdfast.toml")).unwrap();
-        let daemon = Arc::new(Daemon::open(config).unwrap());
-        let stop = Arc::new(AtomicBool::new(false));
-        let (flag, shared) = (Arc::clone(&stop), Arc::clone(&daemon));
-        let thread = std::thread::spawn(move || run(&shared, &flag).unwrap());
-        let bed = Self { dir, port, tokens: tokens.into(), daemon, stop, thread: Some(thread) };
-        bed.until("the board", || bed.local("GET", "/api/v1/status", None).0 == 200);
-        bed
-    }
-
-    fn at(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn until(&self, what: &str, holds: impl Fn() -> bool) {
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while !holds() {
-            assert!(Instant::now() < deadline, "not within a minute: {what}");
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    }
-
-    fn local(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
-        match UnixStream::connect(self.at("socket")) {
-            Ok(stream) => converse(stream, method, path, "", body),
-            Err(_) => (0, Value::Null),
-        }
-    }
-
-    fn network(&self, method: &str, path: &str, token: Option<&str>, body: Option<Value>) -> (u16, Value) {
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_file(CERTIFICATE).unwrap()).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let name = ServerName::try_from("127.0.0.1").unwrap();
-        let connection = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
-        let stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
-        let header = token.map(|t| format!("Authorization: Bearer {t}\r\n")).unwrap_or_default();
-        converse(rustls::StreamOwned::new(connection, stream), method, path, &header, body)
-    }
-
-    fn token(&self, role: Role) -> &str {
-        &self.tokens.iter().find(|(r, _)| *r == role).unwrap().1
-    }
-
-    fn ended(&self, answer: &Value) -> Value {
-        let path = format!("/api/v1/jobs/{}", answer["id"]);
-        self.until("the job's end", || {
-            let job = self.local("GET", &path, None).1;
-            ["done", "failed", "cancelled"].contains(&job["standing"].as_str().unwrap())
-        });
-        self.local("GET", &path, None).1
-    }
-}
-
-impl Drop for Bed {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        let ended = self.thread.take().unwrap().join();
-        assert!(ended.is_ok() || std::thread::panicking());
-    }
-}
+use std::time::Duration;
 
 /// Somebody outside, over TLS: takes every request but the first POST, which it answers with 500.
 struct Receiver {
@@ -313,43 +184,6 @@ fn an_alert_is_signed_tried_again_and_over_in_the_end_and_the_ping_is_heard() {
     assert!(
         !state.contains("secret-part") && !state.contains("/hook") && !state.contains("only for this test")
     );
-}
-
-/// One request; status 0 when the door is shut.
-/// A port that no outgoing connection is given (those begin at 32768) and no other test takes meanwhile.
-fn free_port() -> u16 {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    loop {
-        let at = std::process::id().wrapping_mul(64).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
-        let port = 10_000 + (at % 20_000) as u16;
-        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
-}
-
-fn converse(
-    mut stream: impl Read + Write,
-    method: &str,
-    path: &str,
-    header: &str,
-    body: Option<Value>,
-) -> (u16, Value) {
-    let body = body.map(|b| b.to_string()).unwrap_or_default();
-    let request = format!(
-        "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{header}Content-Length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    let mut bytes = Vec::new();
-    if stream.write_all(request.as_bytes()).is_err() {
-        return (0, Value::Null);
-    }
-    // A TLS end without its farewell is an end all the same.
-    let _ = stream.read_to_end(&mut bytes);
-    let text = String::from_utf8_lossy(&bytes).into_owned();
-    let Some((head, body)) = text.split_once("\r\n\r\n") else { return (0, Value::Null) };
-    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    (status, serde_json::from_str(body).unwrap_or_else(|_| Value::String(body.to_owned())))
 }
 
 #[test]
@@ -650,7 +484,7 @@ fn a_drill_without_room_is_refused_by_name() {
     let text = std::fs::read_to_string(bed.at("holdfast.toml")).unwrap();
     let drill = || bed.local("POST", "/api/v1/servers/files/drills", None);
     std::fs::write(bed.at("holdfast.toml"), text.replace("[drills]", "[drills]\nspace = '1KiB'")).unwrap();
-    assert!(bed.daemon.reload().unwrap().is_empty());
+    assert!(bed.daemon().reload().unwrap().is_empty());
     let job = bed.ended(&drill().1);
     assert_eq!((&job["standing"], &job["failure"]["code"]), (&json!("failed"), &json!("usage")), "{job}");
     let message = job["failure"]["message"].as_str().unwrap();
@@ -665,14 +499,14 @@ fn a_drill_without_room_is_refused_by_name() {
 
     // A file that can't be used changes nothing, and shows; one without drills takes them away.
     std::fs::write(bed.at("holdfast.toml"), "nonsense").unwrap();
-    assert!(bed.daemon.reload().unwrap_err().message.contains("holdfast.toml"));
+    assert!(bed.daemon().reload().unwrap_err().message.contains("holdfast.toml"));
     let metrics = || bed.local("GET", "/metrics", None).1.as_str().unwrap().to_owned();
     assert!(metrics().contains("holdfast_config_last_reload_successful 0\n"));
     assert_eq!(bed.ended(&drill().1)["failure"]["code"], "usage");
     let (head, tail) = text.split_once("[drills]").unwrap();
     let (_, tail) = tail.split_once("[listen]").unwrap();
     std::fs::write(bed.at("holdfast.toml"), format!("jobs = 7\n{head}[listen]{tail}")).unwrap();
-    assert_eq!(bed.daemon.reload().unwrap(), ["jobs"]);
+    assert_eq!(bed.daemon().reload().unwrap(), ["jobs"]);
     assert!(metrics().contains("holdfast_config_last_reload_successful 1\n"));
     let (status, refused) = drill();
     assert_eq!(status, 400, "{refused}");

@@ -15,20 +15,20 @@ use std::time::Duration;
 /// How often a running job is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(300);
 
-fn text<'v>(value: &'v Value, path: &str) -> &'v str {
+pub(super) fn text<'v>(value: &'v Value, path: &str) -> &'v str {
     value.pointer(path).and_then(Value::as_str).unwrap_or("-")
 }
 
-fn number(value: &Value, path: &str) -> u64 {
+pub(super) fn number(value: &Value, path: &str) -> u64 {
     value.pointer(path).and_then(Value::as_u64).unwrap_or(0)
 }
 
-fn rows<'v>(value: &'v Value, path: &str) -> &'v [Value] {
+pub(super) fn rows<'v>(value: &'v Value, path: &str) -> &'v [Value] {
     value.pointer(path).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
 /// `3m05s ago`, or `in 2h14m`.
-fn when(value: &Value, path: &str) -> String {
+pub(super) fn when(value: &Value, path: &str) -> String {
     match value.pointer(path).and_then(Value::as_str).and_then(|t| parse_time(t).ok()) {
         None => "-".to_owned(),
         Some(at) if at > now() => format!("in {}", duration(at - now())),

@@ -1,14 +1,15 @@
-//! Messages on their way to webhooks: kept until they are taken, tried again with growing pauses, given up after three days.
+//! Messages on their way to webhooks and people: kept until they are taken, tried again with growing pauses, given up after three days.
 
 use super::conditions::{Change, OpenAlert};
 use super::sender::Sender;
-use crate::config::Alerts;
+use crate::config::{Alerts, Mail, Webhook};
 use crate::daemon::Daemon;
 use crate::state::Content;
 use holdfast_appliance::error::Result;
 use holdfast_appliance::time::{Micros, now, show_time};
 use serde::{Deserialize, Serialize};
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 /// Messages that are kept at most; the oldest go.
 const MESSAGES_MAX: usize = 1000;
@@ -17,14 +18,42 @@ const PAUSE: (Micros, Micros) = (2_000_000, 15 * 60 * 1_000_000);
 /// After so long it is given up.
 const GIVEN_UP_AFTER: Micros = 3 * 86_400 * 1_000_000;
 
-/// A message to one webhook.
+/// So long it goes on sending before other things are looked at again: the ping must not wait for slow receivers.
+const ROUND_MAX: Duration = Duration::from_secs(30);
+
+/// Somebody who is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Receiver<'a> {
+    /// A program.
+    Webhook(&'a Webhook),
+    /// A person's address.
+    Person(&'a str),
+}
+
+impl Receiver<'_> {
+    /// What messages to him are marked with.
+    pub(super) fn mark(&self) -> String {
+        match self {
+            Self::Webhook(webhook) => webhook.mark(),
+            Self::Person(to) => Mail::mark(to),
+        }
+    }
+}
+
+/// All who are told.
+pub(super) fn receivers(alerts: &Alerts) -> Vec<Receiver<'_>> {
+    let people = alerts.mail.iter().flat_map(|mail| mail.to.iter().map(|to| Receiver::Person(to)));
+    alerts.webhooks.iter().map(Receiver::Webhook).chain(people).collect()
+}
+
+/// A message to one receiver.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
-    /// The same for every webhook and every try.
+    /// The same for every receiver and every try.
     pub id: String,
-    /// Which webhook: [`crate::config::Webhook::mark`]. Addresses may be secrets, and are in the configuration only.
+    /// Which receiver: [`Webhook::mark`], [`Mail::mark`]. Addresses may be secrets, and are in the configuration only.
     pub to: String,
-    /// JSON, as it is signed and sent.
+    /// JSON, as it is signed and sent to a webhook; a mail is made of it.
     pub body: String,
     /// When it was put here.
     pub at: Micros,
@@ -34,7 +63,7 @@ pub struct Message {
     pub next: Micros,
 }
 
-/// Notes what is news, with a message for each webhook.
+/// Notes what is news, with a message for each receiver.
 pub(super) fn put(content: &mut Content, change: &Change, alerts: &Alerts, now: Micros) {
     for (key, alert) in &change.raised {
         message(content, "raised", alert, alerts, now);
@@ -63,9 +92,9 @@ fn message(content: &mut Content, event: &str, alert: &OpenAlert, alerts: &Alert
         "text": alert.condition.text,
     })
     .to_string();
-    content.outbox.extend(alerts.webhooks.iter().map(|webhook| Message {
+    content.outbox.extend(receivers(alerts).iter().map(|receiver| Message {
         id: id.clone(),
-        to: webhook.mark(),
+        to: receiver.mark(),
         body: body.clone(),
         at: now,
         tries: 0,
@@ -86,19 +115,33 @@ pub(super) fn deliver(daemon: &Daemon, sender: &Sender, alerts: &Alerts) -> Resu
     let due: Vec<Message> =
         daemon.state.read(|content| content.outbox.iter().filter(|m| m.next <= now()).cloned().collect());
     let counts = &daemon.counters.alerts;
+    let receivers = receivers(alerts);
+    let begun = Instant::now();
+    // One server takes all mail: when it can't be reached, the others' messages wait with the first.
+    let mut unreached: Option<String> = None;
     for message in due {
-        if daemon.is_stopping() {
+        if daemon.is_stopping() || begun.elapsed() >= ROUND_MAX {
             return Ok(());
         }
-        let webhook = alerts.webhooks.iter().find(|w| w.mark() == message.to);
-        let sent = webhook.map(|webhook| sender.post(webhook, &message, &|| daemon.is_stopping()));
+        let stop = || daemon.is_stopping();
+        let receiver = receivers.iter().find(|r| r.mark() == message.to);
+        let sent = receiver.map(|receiver| match (receiver, &unreached) {
+            (Receiver::Webhook(webhook), _) => sender.post(webhook, &message, &stop),
+            (Receiver::Person(_), Some(why)) => Err(why.clone()),
+            (Receiver::Person(to), None) => sender.mail(to, &message, &stop).map_err(|refused| {
+                if refused.unreached {
+                    unreached = Some(refused.why.clone());
+                }
+                refused.why
+            }),
+        });
         let at = now();
         let is_this = |m: &Message| m.id == message.id && m.to == message.to;
         match sent {
             Some(Err(_)) if daemon.is_stopping() => return Ok(()),
             Some(Err(error)) if at < message.at.saturating_add(GIVEN_UP_AFTER) => {
                 counts.failed.fetch_add(1, Ordering::Relaxed);
-                tracing::warn!(id = %message.id, tries = message.tries + 1, "a webhook did not take an alert: {error}");
+                tracing::warn!(id = %message.id, tries = message.tries + 1, "an alert was not taken: {error}");
                 daemon.state.change(|content| {
                     for m in content.outbox.iter_mut().filter(|m| is_this(m)) {
                         m.next = at.saturating_add(pause(m.tries));
@@ -109,7 +152,7 @@ pub(super) fn deliver(daemon: &Daemon, sender: &Sender, alerts: &Alerts) -> Resu
             other => {
                 match other {
                     Some(Ok(())) => counts.delivered.fetch_add(1, Ordering::Relaxed),
-                    // Given up, or the webhook is in the configuration no more.
+                    // Given up, or the receiver is in the configuration no more.
                     _ => counts.dropped.fetch_add(1, Ordering::Relaxed),
                 };
                 daemon.state.change(|content| content.outbox.retain(|m| !is_this(m)))?;
@@ -133,6 +176,10 @@ mod tests {
         let webhook = |url: &str| Webhook { url: url.into(), secret_file: "/secret".into() };
         let alerts = Alerts {
             webhooks: vec![webhook("https://a/token-1"), webhook("https://b/")],
+            mail: Some(
+                toml::from_str("host = 'mail.example.org'\nfrom = 'h@example.org'\nto = ['ops@example.org']")
+                    .unwrap(),
+            ),
             ..Alerts::default()
         };
         let condition = Condition {
@@ -148,17 +195,18 @@ mod tests {
         drop(state);
         let state = State::open(dir.path(), 0).unwrap();
         state.read(|content| {
-            assert_eq!((content.alerts.len(), content.outbox.len()), (1, 2));
+            assert_eq!((content.alerts.len(), content.outbox.len()), (1, 3));
             assert_eq!(content.outbox[0].id, content.outbox[1].id);
             assert!(content.outbox[0].body.contains("\"event\":\"raised\""), "{:?}", content.outbox);
         });
         let text = std::fs::read_to_string(dir.path().join("state.json")).unwrap();
-        assert!(!text.contains("token-1"), "an address may be a secret");
+        assert!(!text.contains("token-1") && !text.contains("ops@"), "an address may be a secret");
         let resolved = Change { resolved: vec!["shop/hole".into()], ..Change::default() };
         state.change(|content| put(content, &resolved, &alerts, 9)).unwrap();
         state.read(|content| {
-            assert_eq!((content.alerts.len(), content.outbox.len()), (0, 4));
+            assert_eq!((content.alerts.len(), content.outbox.len()), (0, 6));
             assert_ne!(content.outbox[0].id, content.outbox[3].id);
+            assert_eq!(content.outbox[2].to, Mail::mark("ops@example.org"));
         });
         let mut content = Content::default();
         for _ in 0..MESSAGES_MAX {

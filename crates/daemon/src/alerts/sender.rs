@@ -1,5 +1,7 @@
-//! One request to somebody outside: HTTPS (plain HTTP on this host only), one deadline over all of it, no redirects.
+//! One request to somebody outside: HTTPS (plain HTTP on this host only), one deadline over all of it, no redirects; or
+//! one mail.
 
+use super::mail::{MAIL_MAX, Mailer, Refused};
 use super::outbox::Message;
 use crate::config::{Alerts, Webhook};
 use aws_lc_rs::hmac;
@@ -29,6 +31,7 @@ pub(super) struct Sender {
     made_for: Alerts,
     runtime: tokio::runtime::Runtime,
     tls: TlsConnector,
+    mailer: Option<Mailer>,
 }
 
 impl Sender {
@@ -57,7 +60,8 @@ impl Sender {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(2).build();
         let runtime = runtime.map_err(|e| failed(&e))?;
-        Ok(Self { made_for: alerts.clone(), runtime, tls: TlsConnector::from(Arc::new(config)) })
+        let mailer = alerts.mail.as_ref().map(|mail| Mailer::new(mail, alerts)).transpose()?;
+        Ok(Self { made_for: alerts.clone(), runtime, tls: TlsConnector::from(Arc::new(config)), mailer })
     }
 
     /// Whether it was made for this configuration.
@@ -88,6 +92,40 @@ impl Sender {
         self.send(&webhook.url, Method::POST, &headers, message.body.clone(), stop)
     }
 
+    /// Mails a message to one of the recipients.
+    pub(super) fn mail(
+        &self,
+        to: &str,
+        message: &Message,
+        stop: &dyn Fn() -> bool,
+    ) -> std::result::Result<(), Refused> {
+        let ours = |why: &str| Refused { why: why.to_owned(), unreached: true };
+        let Some(mailer) = &self.mailer else { return Err(ours("no mail server is configured")) };
+        self.within(MAIL_MAX, mailer.send(to, message), stop).unwrap_or_else(|why| Err(ours(&why)))
+    }
+
+    /// Waits for something outside, but neither for ever nor into the end of the daemon.
+    fn within<T>(
+        &self,
+        limit: Duration,
+        work: impl Future<Output = T>,
+        stop: &dyn Fn() -> bool,
+    ) -> std::result::Result<T, String> {
+        self.runtime.block_on(async {
+            let stopped = async {
+                while !stop() {
+                    tokio::time::sleep(LOOK_EVERY).await;
+                }
+            };
+            tokio::select! {
+                done = tokio::time::timeout(limit, work) => {
+                    done.map_err(|_| format!("no answer within {} s", limit.as_secs()))
+                }
+                () = stopped => Err("it was broken off".to_owned()),
+            }
+        })
+    }
+
     fn send(
         &self,
         url: &str,
@@ -112,20 +150,8 @@ impl Sender {
             .map_err(|error| error.to_string())?;
         // The host is named, and never the rest of the address: that may be a secret.
         let told = |why: String| format!("{host}: {why}");
-        self.runtime.block_on(async {
-            let stopped = async {
-                while !stop() {
-                    tokio::time::sleep(LOOK_EVERY).await;
-                }
-            };
-            tokio::select! {
-                done = tokio::time::timeout(REQUEST_MAX, self.asked(&uri, &host, request)) => match done {
-                    Ok(done) => done.map_err(told),
-                    Err(_) => Err(told(format!("no answer within {} s", REQUEST_MAX.as_secs()))),
-                },
-                () = stopped => Err(told("the daemon ends".to_owned())),
-            }
-        })
+        let done = self.within(REQUEST_MAX, self.asked(&uri, &host, request), stop);
+        done.and_then(|done| done).map_err(told)
     }
 
     async fn asked(

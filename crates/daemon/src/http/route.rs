@@ -2,7 +2,7 @@
 
 use super::answer::{Answer, Outcome, Refusal, problem};
 use super::api::{self, Request as Asked};
-use super::{Peer, assets, history, rows};
+use super::{Peer, alerts, assets, history, rows};
 use crate::daemon::Daemon;
 use crate::tokens::{Caller, Role};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -65,6 +65,8 @@ pub(super) const ROUTES: &[Route] = &[
     route("GET", "/jobs/{job}", Role::Viewer, api::job),
     // Who may begin it may end it: the handler looks at the job.
     route("DELETE", "/jobs/{job}", Role::Viewer, api::cancel),
+    route("GET", "/alerts", Role::Viewer, alerts::open),
+    route("POST", "/alerts/test", Role::Operator, alerts::test),
     route("GET", "/audit", Role::Admin, api::audit),
     route("GET", "/report", Role::Admin, api::report),
     route("GET", "/me", Role::Viewer, api::me),

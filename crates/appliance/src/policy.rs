@@ -18,7 +18,7 @@ pub use blackout::{Blackout, TimeOfDay};
 pub use expiry::{ExpiryView, KeptView, expire, expiry};
 pub use facts::{points_of, schedule_facts};
 pub use retention::{Interval, Kept, LogNeed, Point, Reason, Retained, kept_until, retain, retain_all};
-pub use schedule::{Next, ScheduleFacts, Taken, Why, next_base};
+pub use schedule::{Next, RestoreTakes, ScheduleFacts, Taken, Why, next_base};
 pub use units::{Bytes, Span};
 
 use crate::error::{Error, Result};
@@ -41,7 +41,11 @@ pub struct Policy {
     pub timezone: String,
     /// A base is due when the log since the last one has reached this; 0: never for this reason.
     pub trigger_binlog: Bytes,
-    /// Most bases in 24 hours that the log may ask for; 0: as many as it asks for.
+    /// A restore to the last moment is to take no longer than this; 0: nothing is said of that.
+    pub rto: Span,
+    /// A base is due when a restore would take longer than `rto`, and would not behind a new base.
+    pub trigger_rto: bool,
+    /// Most bases in 24 hours that the log or `rto` may ask for; 0: as many as they ask for.
     pub max_per_day: u32,
     /// What follows a base that failed.
     pub retry: Retry,
@@ -96,6 +100,8 @@ impl Default for Policy {
             at: Vec::new(),
             timezone: "UTC".to_owned(),
             trigger_binlog: Bytes(50 << 30),
+            rto: Span(0),
+            trigger_rto: true,
             max_per_day: 6,
             retry: Retry::default(),
             blackout: Vec::new(),
@@ -148,6 +154,9 @@ impl Policy {
                 format!("retry.interval is {}", self.retry.interval),
                 "use at least 1s and at most max_age",
             );
+        }
+        if self.rto.0 != 0 && self.rto < Span::minutes(1) {
+            return wrong(format!("rto is {}", self.rto), "use at least 1m, or 0 for none");
         }
         if self.window.0 != 0 && self.window < DAY {
             return wrong(format!("window is {}", self.window), "use at least 1d, or 0 to keep everything");

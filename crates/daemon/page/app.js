@@ -82,7 +82,7 @@ function serverCard(server) {
     server.last_backup ? `last backup ${show(server.last_backup.completed)}` : "no backup",
     server.next_base.at ? `next ${show(server.next_base.at)}` : "none due",
     drillWords(server.drill),
-    ...(server.estimate ? [`a restore takes ${estimateWords(server.estimate)}`] : []),
+    ...(server.estimate ? [`a restore takes ${estimateWords(server.estimate)}${server.rto_seconds ? `, and may take ${span(server.rto_seconds)}` : ""}`] : []),
   ];
   return el("li", { class: `card ${server.level}` },
     el("h2", {}, el("a", { href: `#/server/${encodeURIComponent(server.server)}`, text: server.server }), el("span", { class: "word", text: word[server.level] })),

@@ -10,7 +10,7 @@ use crate::streams::StreamView;
 use holdfast_appliance::error::Result;
 use holdfast_appliance::find::{Wanted, find};
 use holdfast_appliance::measured::{EstimateView, estimate, measured};
-use holdfast_appliance::policy::{Next, Why};
+use holdfast_appliance::policy::{Next, Span, Why};
 use holdfast_appliance::server::has_log;
 use holdfast_appliance::status::{status_of, timeline};
 use holdfast_appliance::time::{Micros, now, show_time};
@@ -122,6 +122,10 @@ pub struct ServerBoard {
     pub drill: DrillBoard,
     /// How long a restore to the last moment would take; no restore was proved yet: `null`.
     pub estimate: Option<EstimateView>,
+    /// The same right behind a new base: without any log.
+    pub estimate_fresh: Option<EstimateView>,
+    /// Seconds that it is to take at most; the policy says nothing of that: `null`.
+    pub rto_seconds: Option<f64>,
     /// Its history.
     #[serde(skip)]
     pub timeline: Arc<TimelineView>,
@@ -212,7 +216,8 @@ fn look_at(daemon: &Daemon, name: &str, has_log: bool) -> Result<ServerBoard> {
     let stream = daemon.streams.view(name, has_log, facts.paused);
     let reports = measured(&daemon.catalogue, &daemon.catalogue.server(name)?);
     let last = status.last_backup.as_ref();
-    let estimate = last.and_then(|b| estimate(&reports, b.data_bytes, facts.log_bytes));
+    let takes = |log_bytes| last.and_then(|b| estimate(&reports, b.data_bytes, log_bytes));
+    let (estimate, estimate_fresh) = (takes(facts.log_bytes), takes(0));
     let drill = drills::board(daemon, name, &terms, &reports);
     let mut board = ServerBoard {
         level: Level::Green,
@@ -228,6 +233,8 @@ fn look_at(daemon: &Daemon, name: &str, has_log: bool) -> Result<ServerBoard> {
         stream,
         drill,
         estimate,
+        estimate_fresh,
+        rto_seconds: (terms.rto.0 > 0).then_some(terms.rto.0 as f64 / 1e6),
         timeline: Arc::new(timeline),
         flags: Arc::new(flags),
         status,
@@ -256,6 +263,8 @@ fn unseen(daemon: &Daemon, name: &str, why: &str) -> ServerBoard {
         stream: StreamView::default(),
         drill: DrillBoard::default(),
         estimate: None,
+        estimate_fresh: None,
+        rto_seconds: None,
         timeline: Arc::new(TimelineView {
             fail_overs: Vec::new(),
             server: name.to_owned(),
@@ -316,6 +325,9 @@ fn judge(board: &mut ServerBoard, window: Micros, max_age: Micros, now: Micros) 
         }
         _ => {}
     }
+    if let Some(text) = too_slow(board) {
+        worry("rto", Level::Amber, text);
+    }
     for gap in status.gaps.iter().filter(|gap| gap.noticed.is_none_or(|at| at >= window)) {
         worry("hole", Level::Amber, format!("a hole after {}: {}", gap.after, gap.reason));
     }
@@ -341,6 +353,24 @@ fn judge(board: &mut ServerBoard, window: Micros, max_age: Micros, now: Micros) 
         _ => status.sentence.clone(),
     };
     (board.level, board.worries, board.conditions) = (level, worries, conditions);
+}
+
+/// What is to be said of a restore that would take longer than the policy allows.
+fn too_slow(board: &ServerBoard) -> Option<String> {
+    let (most, now) = (board.rto_seconds?, board.estimate.as_ref()?.seconds);
+    if now <= most {
+        return None;
+    }
+    // Minutes, where there are some: a figure that changes with every look is read by nobody.
+    let unit = if most >= 120.0 { 60.0 } else { 1.0 };
+    let span = |seconds: f64| Span(((seconds / unit).ceil() * unit * 1e6) as Micros);
+    let hope = match &board.estimate_fresh {
+        Some(fresh) if fresh.seconds <= most => {
+            format!("behind a new base it would take {}", span(fresh.seconds))
+        }
+        _ => "a new base would not be enough: faster storage, or less data, would".to_owned(),
+    };
+    Some(format!("a restore would take about {}, and may take {}: {hope}", span(now), span(most)))
 }
 
 fn repository(daemon: &Daemon) -> RepositoryBoard {

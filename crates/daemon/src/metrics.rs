@@ -289,6 +289,7 @@ fn drills(page: &mut Page, board: &crate::board::Board) {
         "The same by the slowest of them in each part.",
         each(&|s| s.estimate.as_ref().map(|e| e.seconds_max)),
     );
+    gauge("rto_seconds", "How long a restore may take, by the policy.", each(&|s| s.rto_seconds));
 }
 
 fn repository(page: &mut Page, daemon: &Daemon, board: &crate::board::Board) {

@@ -7,7 +7,8 @@ use crate::daemon::Daemon;
 use crate::jobs::{Work, code_word};
 use crate::{drills, expiry, prune};
 use holdfast_appliance::error::{Code, Result};
-use holdfast_appliance::policy::{Next, ScheduleFacts, next_base, schedule_facts};
+use holdfast_appliance::measured::EstimateView;
+use holdfast_appliance::policy::{Next, RestoreTakes, ScheduleFacts, next_base, schedule_facts};
 use holdfast_appliance::time::{Micros, now};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -120,9 +121,22 @@ pub(crate) fn asked(daemon: &Daemon, name: &str) -> Result<(ScheduleFacts, Next)
     let (failed, paused) = daemon.state.read(|content| {
         content.servers.get(name).map_or((Vec::new(), false), |s| (s.failed.clone(), s.paused))
     });
-    let facts = schedule_facts(&daemon.catalogue, &server, &failed, paused)?;
+    let mut facts = schedule_facts(&daemon.catalogue, &server, &failed, paused)?;
+    facts.restore = restore_takes(daemon, name, &facts);
     let next = next_base(&daemon.config().policy_of(name).1, &facts, now());
     Ok((facts, next))
+}
+
+/// How long a restore would take, as the board says. It may be a moment old; of another last base it says nothing: a base
+/// that is done is not asked for again.
+fn restore_takes(daemon: &Daemon, name: &str, facts: &ScheduleFacts) -> Option<RestoreTakes> {
+    let board = daemon.look();
+    let seen = board.servers.iter().find(|s| s.status.server == name)?;
+    if seen.status.last_backup.as_ref()?.started != facts.bases.last()?.started {
+        return None;
+    }
+    let micros = |view: &EstimateView| (view.seconds * 1e6) as Micros;
+    Some(RestoreTakes { now: micros(seen.estimate.as_ref()?), fresh: micros(seen.estimate_fresh.as_ref()?) })
 }
 
 /// When a job of this work last ended; before the first one, when the daemon's state was begun.

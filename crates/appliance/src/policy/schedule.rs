@@ -13,6 +13,15 @@ pub struct Taken {
     pub finished: Micros,
 }
 
+/// How long restores are expected to take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RestoreTakes {
+    /// One to the last moment, as things stand.
+    pub now: Micros,
+    /// The same right behind a new base: without any log.
+    pub fresh: Micros,
+}
+
 /// What is known of a server.
 #[derive(Clone, Debug, Default)]
 pub struct ScheduleFacts {
@@ -26,6 +35,8 @@ pub struct ScheduleFacts {
     pub failed: Vec<Micros>,
     /// Bytes of log since the last base.
     pub log_bytes: u64,
+    /// How long a restore would take; `None`: none was measured.
+    pub restore: Option<RestoreTakes>,
     /// When a hole was noticed that no base was begun after: the log goes on behind a new base only.
     pub hole: Option<Micros>,
     /// Nothing is to be begun.
@@ -46,6 +57,8 @@ pub enum Why {
     Log,
     /// The log has a hole.
     Hole,
+    /// A restore would take too long, and would not behind a new base.
+    Rto,
 }
 
 /// The next base.
@@ -58,7 +71,7 @@ pub struct Next {
     pub why: Why,
     /// It is the next try after one that failed.
     pub retry: bool,
-    /// The log asks for more bases than a day may have: replay grows.
+    /// The log, or the time of a restore, asks for more bases than a day may have: replay grows.
     pub capped: bool,
     /// A blackout moved it.
     pub moved: bool,
@@ -73,12 +86,12 @@ pub fn next_base(policy: &Policy, facts: &ScheduleFacts, now: Micros) -> Next {
         None => return Next { at: None, why: Why::Age, retry: false, capped: false, moved: false },
     };
     let mut at = wanted;
-    if next.why == Why::Log
+    if matches!(next.why, Why::Log | Why::Rto)
         && let Some(free) = cap_ends(policy, &facts.bases, now)
     {
         // Age and calendar still hold.
         let (other, why) = unprompted(policy, facts);
-        (at, next.why) = if other <= free { (other, why) } else { (free, Why::Log) };
+        (at, next.why) = if other <= free { (other, why) } else { (free, next.why) };
         next.capped = true;
     }
     if let Some(retry) = next_try(policy, facts) {
@@ -106,6 +119,13 @@ fn wanted(policy: &Policy, facts: &ScheduleFacts, now: Micros) -> Option<(Micros
     if policy.trigger_binlog.0 > 0 && facts.log_bytes >= policy.trigger_binlog.0 {
         wanted.push((now, Why::Log));
     }
+    if let Some(takes) = facts.restore
+        && policy.trigger_rto
+        && (takes.fresh..takes.now).contains(&policy.rto.0)
+        && policy.rto.0 > 0
+    {
+        wanted.push((now.max(last.finished.saturating_add(policy.retry.interval.0)), Why::Rto));
+    }
     if let Some(noticed) = facts.hole {
         // A server that tears its log again and again is not copied without end.
         wanted.push((noticed.max(last.finished.saturating_add(policy.retry.interval.0)), Why::Hole));
@@ -125,7 +145,7 @@ fn unprompted(policy: &Policy, facts: &ScheduleFacts) -> (Micros, Why) {
     }
 }
 
-/// When the log may ask again, if a day has as many bases as it may have.
+/// When the log or `rto` may ask again, if a day has as many bases as it may have.
 fn cap_ends(policy: &Policy, bases: &[Taken], now: Micros) -> Option<Micros> {
     let most = policy.max_per_day as usize;
     if most == 0 {

@@ -50,6 +50,11 @@ struct Life {
     away: Option<(Micros, bool)>,
     torn: bool,
     last_try: Option<Micros>,
+    began: Micros,
+    /// What the replay of a MiB of log takes.
+    replay: Micros,
+    /// Bases that were taken because a restore would have been too long.
+    hurried: u32,
 }
 
 impl Life {
@@ -70,6 +75,9 @@ impl Life {
             away: None,
             torn: true,
             last_try: None,
+            began: now,
+            replay: [20_000, 150_000, 1_000_000][(seed % 3) as usize],
+            hurried: 0,
         }
     }
 
@@ -88,7 +96,9 @@ impl Life {
         let mut expire_at = self.now;
         while self.now < end {
             self.weather();
+            self.restore_takes();
             let next = next_base(&self.policy, &self.facts, self.now);
+            self.no_restore_is_too_long(next);
             let at = next.at.unwrap_or(end);
             if at <= self.now {
                 self.take_base(next);
@@ -131,8 +141,34 @@ impl Life {
         }
     }
 
+    /// Data grows: 8 minutes of restore at first, and in the end so many that no base helps.
+    fn restore_takes(&mut self) {
+        let fresh = 8 * MINUTE + (self.now - self.began) / A_DAY * 5_000_000;
+        let log = (self.facts.log_bytes >> 20) as Micros * self.replay;
+        self.facts.restore = self.facts.bases.last().map(|_| RestoreTakes { now: fresh + log, fresh });
+    }
+
+    /// Where a base would bring a restore back under its time, one is begun, or what keeps it from that is named.
+    fn no_restore_is_too_long(&self, next: Next) {
+        let (Some(takes), Some(last)) = (self.facts.restore, self.facts.bases.last()) else { return };
+        let rto = self.policy.rto.0;
+        let helps = rto > 0 && takes.now > rto && takes.fresh <= rto;
+        let begun = next.at.is_some_and(|at| at <= self.now);
+        let rests = self.now < last.finished + self.policy.retry.interval.0;
+        self.claim(
+            !helps || begun || next.capped || next.retry || next.moved || rests,
+            &format!("a restore takes {takes:?} and no base is begun: {next:?}"),
+        );
+        self.claim(helps || next.why != Why::Rto, "a base is asked for that does not help");
+    }
+
     fn take_base(&mut self, next: Next) {
         let started = self.now;
+        if matches!(next.why, Why::Log | Why::Rto) {
+            let day = self.facts.bases.iter().rev().take_while(|b| b.started > started - A_DAY).count();
+            self.claim(day < self.policy.max_per_day as usize, "a day has more bases than it may have");
+        }
+        self.hurried += u32::from(next.why == Why::Rto);
         self.claim(
             blackout::around(&self.policy.blackout, &self.policy.zone(), started).is_none(),
             "a base is begun in a blackout",
@@ -284,6 +320,9 @@ fn policies(seed: u64) -> Policy {
     if seed % 4 == 2 {
         policy.at = vec!["02:00".parse().unwrap()];
     }
+    if seed % 5 != 3 {
+        policy.rto = Span::minutes(random.span(15, 35));
+    }
     policy.window = Span::hours(24 * random.span(1, 36));
     if seed % 7 == 6 {
         policy.window = Span(0);
@@ -305,6 +344,8 @@ fn years_without_faults_have_a_base_every_day_and_lose_no_second() {
         let mut life = Life::new(seed, policies(seed), false);
         life.live(400);
         assert!(life.all.len() >= 400);
+        // The data grows past every such limit, so each of them was in sight at some time.
+        assert_eq!(life.policy.rto.0 > 0, life.hurried > 0, "life {seed}: bases for the sake of a restore");
         let unlimited = life.policy.window.0 == 0;
         assert_eq!(life.dropped.is_empty(), unlimited, "life {seed}: something goes, unless all is to stay");
     }
@@ -387,6 +428,38 @@ fn the_log_asks_for_a_base_past_its_threshold_and_at_most_six_times_a_day() {
         }
     }
     assert_eq!(begun, 5, "and the one at the start");
+}
+
+#[test]
+fn a_restore_that_would_take_too_long_asks_for_a_base_where_that_helps_and_at_most_six_times_a_day() {
+    let policy = Policy { rto: Span::minutes(30), ..Policy::default() };
+    let mut facts = with_bases(&[0]);
+    let takes = |now: i64, fresh: i64| Some(RestoreTakes { now: now * MINUTE, fresh: fresh * MINUTE });
+    let why = |policy: &Policy, facts: &ScheduleFacts| {
+        let next = next_base(policy, facts, HOUR);
+        (next.at.unwrap() <= HOUR).then_some(next.why)
+    };
+    for (restore, due) in [
+        (None, None),
+        (takes(30, 10), None),
+        (takes(31, 10), Some(Why::Rto)),
+        (takes(31, 30), Some(Why::Rto)),
+        (takes(60, 31), None),
+    ] {
+        facts.restore = restore;
+        assert_eq!(why(&policy, &facts), due, "{restore:?}");
+    }
+    facts.restore = takes(31, 10);
+    assert_eq!(why(&Policy { trigger_rto: false, ..policy.clone() }, &facts), None);
+    assert_eq!(why(&Policy { rto: Span(0), ..policy.clone() }, &facts), None);
+    // Not again and again behind one another.
+    let soon = next_base(&policy, &facts, 2 * MINUTE);
+    assert_eq!((soon.at, soon.why), (Some(21 * MINUTE), Why::Rto));
+    let six: Vec<Micros> = (0..6).map(|n| n * HOUR).collect();
+    let mut full = with_bases(&six);
+    full.restore = takes(31, 10);
+    let next = next_base(&policy, &full, 6 * HOUR);
+    assert_eq!((next.at, next.why, next.capped), (Some(A_DAY), Why::Rto, true));
 }
 
 #[test]
@@ -488,6 +561,7 @@ fn a_policy_that_cant_be_kept_is_refused() {
     Policy::default().check("default").unwrap();
     refused(&|p| p.max_age = Span::seconds(1));
     refused(&|p| p.window = Span::hours(3));
+    refused(&|p| p.rto = Span::seconds(1));
     refused(&|p| p.timezone = "Mars/Olympus".into());
     refused(&|p| p.retry.interval = Span(0));
     refused(&|p| p.blackout = vec!["07:00-20:00".parse().unwrap()]);

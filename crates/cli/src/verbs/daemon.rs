@@ -93,12 +93,20 @@ fn drill(server: &Value) -> String {
     format!("{} {verdict}", when(server, "/drill/last/at"))
 }
 
-/// How long a restore to the last moment would take: `6m10s..14m00s`.
+/// How long a restore to the last moment would take: `6m10s..14m00s`; where the policy says how long it may, `… of 30m00s`,
+/// with a `!` when it would take longer.
 fn restore_takes(server: &Value) -> String {
     let seconds = |path: &str| server.pointer(path).and_then(Value::as_f64);
     match (seconds("/estimate/seconds_min"), seconds("/estimate/seconds_max")) {
         (Some(least), Some(most)) => {
-            format!("{}..{}", duration((least * 1e6) as i64), duration((most * 1e6) as i64))
+            let range = format!("{}..{}", duration((least * 1e6) as i64), duration((most * 1e6) as i64));
+            match (seconds("/rto_seconds"), seconds("/estimate/seconds")) {
+                (Some(rto), Some(expected)) => {
+                    let over = if expected > rto { "!" } else { "" };
+                    format!("{range} of {}{over}", duration((rto * 1e6) as i64))
+                }
+                _ => range,
+            }
         }
         _ => "-".to_owned(),
     }

@@ -4,10 +4,11 @@ use crate::catalogue::Catalogue;
 use crate::error::{Code, Error, Result};
 use crate::list::view;
 use crate::policy::{Keep, Policy, Reason, Span, points_of, retain};
+use crate::server_lock::{forbidden, refuse_locked};
 use crate::time::{Micros, now, show_time};
 use crate::views::{BackupView, maybe_time};
 use holdfast_format::ids::BackupId;
-use holdfast_format::record::BackupRecord;
+use holdfast_format::record::{BackupRecord, Stamped};
 use serde::Serialize;
 
 /// What `expire` keeps.
@@ -51,11 +52,12 @@ pub fn find(catalogue: &Catalogue, text: &str) -> Result<BackupRecord> {
 /// Forgets one backup.
 ///
 /// # Errors
-/// `PolicyForbids` while it is locked.
+/// `PolicyForbids` while it or its server is locked.
 pub fn forget(catalogue: &Catalogue, text: &str, reason: &str, dry_run: bool) -> Result<BackupView> {
     let backup = find(catalogue, text)?;
     let shown = view(catalogue, &backup);
     if dry_run {
+        refuse_locked(catalogue, backup.server)?;
         if let Some(until) = catalogue.repository.locked_until(backup.id).filter(|until| *until > now()) {
             return Err(locked(backup.id, until));
         }
@@ -65,10 +67,23 @@ pub fn forget(catalogue: &Catalogue, text: &str, reason: &str, dry_run: bool) ->
     Ok(shown)
 }
 
-pub(crate) fn forget_one(catalogue: &Catalogue, id: BackupId, reason: &str) -> Result<()> {
-    match catalogue.repository.forget(id, reason) {
+fn forget_one(catalogue: &Catalogue, id: BackupId, reason: &str) -> Result<()> {
+    told(catalogue, catalogue.repository.forget(id, reason))
+}
+
+/// Forgets what retention needs no more, of a locked server by the terms of its lock, too.
+pub(crate) fn forget_expired(catalogue: &Catalogue, id: BackupId, reason: &str) -> Result<()> {
+    told(catalogue, catalogue.repository.forget_expired(id, reason))
+}
+
+fn told(catalogue: &Catalogue, outcome: holdfast_store::Result<Stamped>) -> Result<()> {
+    match outcome {
         Ok(_) => Ok(()),
         Err(holdfast_store::Error::Locked { id, until_us }) => Err(locked(id, until_us)),
+        Err(holdfast_store::Error::ServerLocked { server }) => {
+            let servers = catalogue.repository.servers();
+            Err(forbidden(servers.iter().find(|s| s.id == server).map_or("?", |s| s.name.as_str())))
+        }
         Err(e) => Err(catalogue.store_error(e)),
     }
 }
@@ -100,13 +115,14 @@ pub fn lock(catalogue: &Catalogue, text: &str, until: Micros) -> Result<Expired>
 /// newest one that was proved.
 ///
 /// # Errors
-/// `Usage` when nothing says what to keep.
+/// `Usage` when nothing says what to keep, `PolicyForbids` while the server is locked.
 pub fn expire(catalogue: &Catalogue, name: &str, wanted: Wanted, dry_run: bool) -> Result<Vec<Expired>> {
     if wanted == Wanted::default() {
         return Err(Error::usage("Nothing says what to keep.")
             .with_next("use --keep-last N, --keep-daily N, --keep-weekly N, --keep-monthly N, --keep-yearly N, or --keep-within AGE"));
     }
     let server = catalogue.server(name)?;
+    refuse_locked(catalogue, server.id)?;
     let (points, intervals) = points_of(catalogue, &server)?;
     // Without a window only the calendar counts; the shortest window would keep a whole day.
     let window = wanted.within.unwrap_or(Span(1));

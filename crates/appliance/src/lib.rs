@@ -32,6 +32,7 @@ pub mod restore;
 mod scratch;
 pub mod scrub;
 pub mod server;
+pub mod server_lock;
 pub mod settings;
 pub mod show;
 pub mod side;

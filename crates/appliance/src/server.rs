@@ -92,7 +92,7 @@ pub fn show(catalogue: &Catalogue, name: &str) -> Result<ServerView> {
     view(catalogue, &catalogue.server(name)?)
 }
 
-fn view(catalogue: &Catalogue, server: &ServerRecord) -> Result<ServerView> {
+pub(crate) fn view(catalogue: &Catalogue, server: &ServerRecord) -> Result<ServerView> {
     Ok(ServerView {
         name: server.name.clone(),
         engine: engine_words(server),

@@ -47,9 +47,14 @@ pub struct Common {
     #[arg(long, global = true, value_name = "FILE")]
     pub recovery_kit: Option<PathBuf>,
 
-    /// The socket of holdfastd: status, backup, jobs, alerts and check ask it in place of the repository.
+    /// The socket of holdfastd: status, backup, jobs, alerts, approvals, check, forget,
+    /// and what locks or removes a server ask it in place of the repository.
     #[arg(long, global = true, env = "HOLDFAST_SOCKET", value_name = "SOCKET")]
     pub daemon: Option<PathBuf>,
+
+    /// File whose first line is a token of the daemon: who you are, where two persons have to agree.
+    #[arg(long, global = true, env = "HOLDFAST_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
 
     /// One JSON document on standard output; errors as JSON on standard error.
     #[arg(long, global = true)]
@@ -246,6 +251,13 @@ pub enum Verb {
         test: bool,
     },
 
+    /// Show what waits for a second person, and decide about it
+    ///
+    /// Where the daemon's configuration says so, what takes something away is asked for by one administrator and done when
+    /// another one agrees. Both show their tokens (--token-file).
+    #[command(subcommand)]
+    Approvals(ApprovalVerb),
+
     /// Say whether every server is protected, one line each
     ///
     /// Exit status 0: all are; 3: something wants a look; 1: one is not.
@@ -268,6 +280,23 @@ pub enum Verb {
     Man {
         /// The folder
         folder: PathBuf,
+    },
+}
+
+/// `holdfast approvals …`.
+#[derive(Debug, Subcommand)]
+pub enum ApprovalVerb {
+    /// Show what waits, and what was decided lately
+    List,
+    /// Agree to what another administrator asked for; it is done at once
+    Approve {
+        /// The request's number
+        id: u64,
+    },
+    /// Reject a request, or take your own one back
+    Reject {
+        /// The request's number
+        id: u64,
     },
 }
 
@@ -403,9 +432,48 @@ pub enum ServerVerb {
     /// Protect a server, or a stopped server's folder
     Add(Box<ServerAdd>),
     /// List the protected servers
-    List,
+    List {
+        /// Those that were removed and can be brought back
+        #[arg(long)]
+        removed: bool,
+    },
     /// Show what is known about one server
     Show {
+        /// The server's name
+        name: String,
+    },
+    /// Lock a server: neither it nor any of its backups can be taken away, by whatever command
+    ///
+    /// With --daemon, retention goes on by the policy of the moment, and no shorter one takes anything away. Without, and
+    /// with --everything, nothing of the server is forgotten at all.
+    Lock {
+        /// The server's name
+        name: String,
+        /// Why, for the record
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        reason: String,
+        /// Retention forgets nothing either
+        #[arg(long)]
+        everything: bool,
+    },
+    /// End a server's lock
+    Unlock {
+        /// The server's name
+        name: String,
+        /// Why, for the record
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        reason: String,
+    },
+    /// Protect a server no more; its backups and its log stay, and `undelete` brings it back
+    Remove {
+        /// The server's name
+        name: String,
+        /// The server's name again
+        #[arg(long, value_name = "NAME")]
+        confirm: String,
+    },
+    /// Bring a removed server back, with its backups and its log
+    Undelete {
         /// The server's name
         name: String,
     },

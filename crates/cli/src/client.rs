@@ -13,15 +13,19 @@ const ANSWER_WAIT: Duration = Duration::from_secs(60);
 const ANSWER_MAX: u64 = 64 << 20;
 
 /// A daemon.
-#[derive(Debug)]
 pub struct Client {
     socket: PathBuf,
+    token: Option<zeroize::Zeroizing<String>>,
 }
 
 impl Client {
-    /// The daemon behind this socket.
-    pub fn new(socket: &Path) -> Self {
-        Self { socket: socket.to_path_buf() }
+    /// The daemon behind this socket; with a token, whoever that names asks.
+    ///
+    /// # Errors
+    /// `Usage` when the token's file can't be read or holds none.
+    pub fn new(socket: &Path, token_file: Option<&Path>) -> Result<Self> {
+        let token = token_file.map(read_token).transpose()?;
+        Ok(Self { socket: socket.to_path_buf(), token })
     }
 
     /// Asks for `path`, below `/api/v1`.
@@ -43,11 +47,13 @@ impl Client {
         };
         let mut stream = UnixStream::connect(&self.socket).map_err(|e| broken(&e))?;
         let body = body.map(Value::to_string).unwrap_or_default();
-        let request = format!(
+        let token = self.token.as_deref().map(|token| format!("Authorization: Bearer {token}\r\n"));
+        let request = zeroize::Zeroizing::new(format!(
             "{method} /api/v1{path} HTTP/1.1\r\nHost: holdfast\r\nConnection: close\r\nContent-Type: application/json\r\n\
-             Content-Length: {}\r\n\r\n{body}",
+             {}Content-Length: {}\r\n\r\n{body}",
+            token.unwrap_or_default(),
             body.len()
-        );
+        ));
         let mut bytes = Vec::new();
         stream
             .set_read_timeout(Some(ANSWER_WAIT))
@@ -59,6 +65,19 @@ impl Client {
             serde_json::from_slice(body).map_err(|_| broken(&format!("its answer {status} is not JSON")))?;
         if (200..300).contains(&status) { Ok(value) } else { Err(problem(status, &value)) }
     }
+}
+
+/// The first line of the file: what a header can carry, and nothing that would begin another one.
+fn read_token(file: &Path) -> Result<zeroize::Zeroizing<String>> {
+    let text = std::fs::read_to_string(file).map(zeroize::Zeroizing::new).map_err(|error| {
+        Error::usage(format!("The token file {} can't be read: {error}.", file.display()))
+    })?;
+    let line = text.lines().next().unwrap_or_default().trim();
+    if line.is_empty() || !line.chars().all(|c| c.is_ascii_graphic()) {
+        return Err(Error::usage(format!("The first line of {} is no token.", file.display()))
+            .with_next("make one: holdfastd token NAME --role admin"));
+    }
+    Ok(zeroize::Zeroizing::new(line.to_owned()))
 }
 
 /// Status and body of an answer that is there whole.

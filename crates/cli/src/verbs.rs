@@ -1,6 +1,7 @@
 //! One function a verb: call the appliance, print the answer.
 
 mod alerts;
+mod approvals;
 mod check;
 mod daemon;
 mod export;
@@ -8,12 +9,13 @@ mod import;
 mod jobs;
 mod keep;
 mod key;
+mod lock;
 mod look;
 mod setup;
 mod side;
 mod undo;
 
-use crate::args::{Cli, Common, Verb};
+use crate::args::{Cli, Common, ServerVerb, Verb};
 use crate::client::Client;
 use crate::output::Output;
 use crate::passphrase;
@@ -64,7 +66,13 @@ pub fn run(cli: Cli) -> std::result::Result<ExitCode, Stop> {
     let output = Output { json: common.json };
     let status = match verb {
         Verb::Init { at, kit } => setup::init(&common, output, at, kit),
-        Verb::Server(verb) => setup::server(&common, output, verb),
+        Verb::Server(verb) => match verb {
+            ServerVerb::Add(_) | ServerVerb::List { .. } | ServerVerb::Show { .. } => {
+                setup::server(&common, output, verb)
+            }
+            _ if common.daemon.is_some() => approvals::server(&client(&common)?, output, verb),
+            _ => lock::server(&common, output, verb),
+        },
         Verb::Doctor { name } => setup::doctor(&common, output, &name),
         Verb::Backup { name, note, .. } if common.daemon.is_some() => {
             daemon::backup(&client(&common)?, output, &name, &note, common.quiet)
@@ -86,6 +94,9 @@ pub fn run(cli: Cli) -> std::result::Result<ExitCode, Stop> {
         Verb::Restore(command) => jobs::restore(&common, output, *command),
         Verb::Export(wanted) => export::export(&common, output, &wanted),
         Verb::Import(wanted) => import::import(&common, output, &wanted),
+        Verb::Forget { backup, reason, dry_run } if common.daemon.is_some() && !dry_run => {
+            approvals::forget(&client(&common)?, output, &backup, &reason)
+        }
         Verb::Forget { backup, reason, dry_run } => keep::forget(&common, output, &backup, &reason, dry_run),
         Verb::Expire(expire) => keep::expire(&common, output, &expire),
         Verb::Lock { backup, until } => keep::lock(&common, output, &backup, &until),
@@ -94,6 +105,7 @@ pub fn run(cli: Cli) -> std::result::Result<ExitCode, Stop> {
         Verb::Fsck(args) => return jobs::fsck(&common, &args, output),
         Verb::Scrub { rate, time_max } => jobs::scrub(&common, output, rate, time_max),
         Verb::Jobs { id, cancel } => daemon::jobs(&client(&common)?, output, id, cancel),
+        Verb::Approvals(verb) => approvals::approvals(&client(&common)?, output, &verb),
         Verb::Alerts { test } => alerts::alerts(&client(&common)?, output, test),
         Verb::Check { name, nagios } => check::check(&common, output, name.as_deref(), nagios),
         Verb::Completion { .. } => Ok(DONE),
@@ -113,9 +125,10 @@ fn man(folder: &Path) -> std::result::Result<u8, Stop> {
 
 /// The daemon that the user named.
 fn client(common: &Common) -> Result<Client> {
-    common.daemon.as_deref().map(Client::new).ok_or_else(|| {
+    let socket = common.daemon.as_deref().ok_or_else(|| {
         Error::usage("No daemon is named.").with_next("use --daemon SOCKET, or set HOLDFAST_SOCKET")
-    })
+    })?;
+    Client::new(socket, common.token_file.as_deref())
 }
 
 /// The repository that the user named.

@@ -82,6 +82,7 @@ function serverCard(server) {
     server.last_backup ? `last backup ${show(server.last_backup.completed)}` : "no backup",
     server.next_base.at ? `next ${show(server.next_base.at)}` : "none due",
     drillWords(server.drill),
+    ...(server.locked ? ["locked: nothing of it may be taken away"] : []),
     ...(server.estimate ? [`a restore takes ${estimateWords(server.estimate)}${server.rto_seconds ? `, and may take ${span(server.rto_seconds)}` : ""}`] : []),
   ];
   return el("li", { class: `card ${server.level}` },
@@ -230,11 +231,30 @@ async function storagePage() {
   return [el("h1", { text: "Storage" }), el("div", { class: "wide" }, el("table", {}, el("tbody", {}, ...facts.map(([a, b]) => el("tr", {}, el("th", { scope: "row", text: a }), el("td", { text: b })))))), el("div", { class: "row" }, check, prune), ...historySection("/history", REPOSITORY_CHARTS, forecast)];
 }
 
+/** What waits for a second person, with what he can do. */
+function waitingTable(requests) {
+  const rows = requests.map((request) => {
+    const { kind, server, backup, terms } = request.what;
+    const what = [kind.replaceAll("_", " "), backup || server, terms && `to ${terms.window}`].filter(Boolean).join(" ");
+    const button = (verb, word) => {
+      const made = el("button", { type: "button", text: verb, "aria-label": `${verb} request ${request.id}` });
+      made.addEventListener("click", () => act(`/approvals/${request.id}/${verb.toLowerCase()}`, { method: "POST" }, `Request ${request.id} is ${word}.`));
+      return made;
+    };
+    return el("tr", { "data-request": String(request.id) }, el("td", { text: String(request.id) }), el("td", { text: what }), el("td", { text: request.by }), el("td", { text: request.what.reason || "" }),
+      el("td", { text: show(request.until) }), el("td", {}, button("Approve", "approved"), button("Reject", "rejected")));
+  });
+  const head = ["Request", "What", "Asked by", "Why", "Until", ""].map((text) => el("th", { scope: "col", text }));
+  return el("div", { class: "wide" }, el("table", {}, el("thead", {}, el("tr", {}, ...head)), el("tbody", {}, ...rows)));
+}
+
 async function auditPage() {
-  const audit = await ask("/audit");
+  const [audit, { requests }] = await Promise.all([ask("/audit"), ask("/approvals")]);
+  const waiting = requests.filter((request) => request.decision === "waiting");
   const rows = audit.entries.map((e) => el("tr", {}, el("td", { text: String(e.number) }), el("td", { text: show(e.at) }), el("td", { text: e.who }), el("td", {}, el("code", { text: e.what })), el("td", { text: e.outcome })));
   const whole = audit.intact ? "Every entry follows from the one before." : `The log was changed at line ${audit.broken_at_line}.`;
-  return [el("h1", { text: "Audit" }), el("p", { class: audit.intact ? "" : "trouble", text: whole }), el("div", { class: "wide" }, el("table", {}, el("tbody", {}, ...rows)))];
+  const decide = waiting.length ? [el("h2", { text: "Waiting for a second person" }), waitingTable(waiting), el("h2", { text: "Entries" })] : [];
+  return [el("h1", { text: "Audit" }), ...decide, el("p", { class: audit.intact ? "" : "trouble", text: whole }), el("div", { class: "wide" }, el("table", {}, el("tbody", {}, ...rows)))];
 }
 
 /** Draws the page that the address names. Only a change of the address moves the focus. */

@@ -108,6 +108,8 @@ pub struct ServerBoard {
     pub policy: String,
     /// The window that the policy promises, for example `7d`; `0` for all time.
     pub window: String,
+    /// Neither it nor any of its backups may be taken away.
+    pub locked: bool,
     /// Nothing is begun for it.
     pub paused: bool,
     /// Its next base.
@@ -172,9 +174,10 @@ fn look(daemon: &Daemon) -> Result<Board> {
     let catalogue = &daemon.catalogue;
     catalogue.repository.refresh().map_err(|e| catalogue.store_error(e))?;
     let mut servers = Vec::new();
+    let locks = catalogue.repository.server_locks();
     for server in catalogue.repository.servers() {
         match look_at(daemon, &server.name, has_log(&server)) {
-            Ok(seen) => servers.push(seen),
+            Ok(seen) => servers.push(ServerBoard { locked: locks.contains_key(&server.id), ..seen }),
             // One server's trouble hides no other one; of this one, what was known last is shown with it.
             Err(error) => {
                 tracing::warn!(server = %server.name, "can't be looked at: {}", error.message);
@@ -226,6 +229,7 @@ fn look_at(daemon: &Daemon, name: &str, has_log: bool) -> Result<ServerBoard> {
         conditions: Vec::new(),
         policy: policy.to_owned(),
         window: terms.window.to_string(),
+        locked: false,
         paused: facts.paused,
         failed_tries: facts.failed.len() as u64,
         log_bytes: facts.log_bytes,
@@ -256,6 +260,7 @@ fn unseen(daemon: &Daemon, name: &str, why: &str) -> ServerBoard {
         conditions: Vec::new(),
         policy: policy.to_owned(),
         window: terms.window.to_string(),
+        locked: false,
         paused: false,
         next_base: Next { at: None, why: Why::Age, retry: false, capped: false, moved: false },
         failed_tries: 0,

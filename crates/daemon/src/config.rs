@@ -74,6 +74,9 @@ pub struct Config {
     /// Who is told what.
     #[serde(default)]
     pub alerts: Alerts,
+    /// Whether a second person has to agree before something is taken away.
+    #[serde(default)]
+    pub approval: Approvals,
     /// Policies by name; `default` is there even when it is not written.
     #[serde(default, rename = "policy")]
     pub policies: BTreeMap<String, Policy>,
@@ -217,6 +220,22 @@ impl Default for Drills {
     }
 }
 
+/// Whether a second person has to agree before something is taken away.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Approvals {
+    /// One has to.
+    pub required: bool,
+    /// So long he may; then it has to be asked for again.
+    pub within: Span,
+}
+
+impl Default for Approvals {
+    fn default() -> Self {
+        Self { required: false, within: Span::hours(3 * 24) }
+    }
+}
+
 /// What differs for one server.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -342,6 +361,13 @@ impl Config {
             return Err(Error::usage("jobs must be 1 or more, and connections 1 to 32."));
         }
         self.alerts.check()?;
+        if self.approval.required && self.listen.is_none() {
+            return Err(Error::usage("approval.required needs tokens, and there is no section [listen].")
+                .with_next("two persons are told apart by their tokens: name a file with them in [listen]"));
+        }
+        if self.approval.within < Span::minutes(1) {
+            return Err(Error::usage("approval.within must be 1m or more."));
+        }
         if !is_timezone(&self.limits.timezone) {
             return Err(Error::usage(format!(
                 "The time zone '{}' of limits is not known on this host.",
@@ -447,6 +473,8 @@ mod tests {
             ("[[alerts.webhook]]\nurl = 'https://example.org/'\nsecret_file = '/no/secret'\n", "/no/secret"),
             ("[alerts.mail]\nhost = 'mail.example.org'\nfrom = 'nobody'\nto = ['a@b.org']\n", "'nobody'"),
             ("[limits]\nbandwidth = ['fast']\n", "'fast'"),
+            ("[approval]\nrequired = true\n", "[listen]"),
+            ("[approval]\nwithin = 0\n", "approval.within"),
             ("[limits]\ntimezone = 'Mars'\n", "Mars"),
             ("[drills]\nprove = 'much'\n", "much"),
             ("[drills]\ninto = 'here'\n", "here"),

@@ -19,7 +19,7 @@ use holdfast_appliance::time::{Micros, now};
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -53,6 +53,8 @@ pub struct Daemon {
     pub look_again: AtomicBool,
     /// How the streams are.
     pub streams: Streams,
+    /// Held while something is carried out that two persons agreed to.
+    pub approving: Mutex<()>,
     /// What is counted.
     pub counters: Counters,
     /// The daemon ends.
@@ -95,6 +97,7 @@ impl Daemon {
             board: RwLock::default(),
             look_again: AtomicBool::new(false),
             streams: Streams::default(),
+            approving: Mutex::default(),
             counters: Counters::new()?,
             scheduler_alive: AtomicI64::new(now()),
             api_alive: AtomicI64::new(now()),

@@ -7,6 +7,7 @@ mod answer;
 mod api;
 mod assets;
 mod body;
+mod deletions;
 mod history;
 mod route;
 mod rows;
@@ -169,7 +170,7 @@ async fn answer_all(
                 };
                 let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
                 let who = stream.peer_cred().map_or_else(|_| "local".to_owned(), |c| format!("uid:{}", c.uid()));
-                let peer = Peer::Local(Caller { name: who, role: Role::Admin });
+                let peer = Peer::Local(Caller { name: who, role: Role::Admin, by_token: false });
                 let daemon = Arc::clone(&daemon);
                 tokio::spawn(async move {
                     converse(daemon, stream, peer).await;

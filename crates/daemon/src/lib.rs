@@ -8,6 +8,7 @@
 //! Start reading at `daemon.rs`, then `scheduler.rs` and `runner.rs`.
 
 pub mod alerts;
+pub mod approvals;
 pub mod audit;
 pub mod board;
 pub mod config;

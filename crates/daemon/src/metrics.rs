@@ -208,6 +208,10 @@ pub fn page(daemon: &Daemon) -> String {
     page.summary("backup_seconds", "How long bases took since the start.", &daemon.counters.backups);
     page.summary("http_request_seconds", "How long answers of the API took.", &daemon.counters.requests);
     alerts(&mut page, daemon);
+    page.family("approvals_waiting", "gauge", "Requests that wait for a second person.");
+    let waiting = |r: &&crate::approvals::Request| r.decision == crate::approvals::Decision::Waiting;
+    let waiting = daemon.state.read(|c| c.approvals.iter().filter(waiting).count());
+    page.sample("approvals_waiting", &[], waiting as f64);
     let (ok, last_good) = daemon.reloads.last();
     page.family(
         "config_last_reload_successful",

@@ -69,8 +69,7 @@ fn after_backup(daemon: &Daemon, server: &str, standing: Standing) -> Result<()>
             daemon.state.change(|content| {
                 content.servers.entry(server.to_owned()).or_default().failed.clear();
             })?;
-            let (_, policy) = daemon.config().policy_of(server);
-            let expired = expiry::carried_out(&daemon.catalogue, &daemon.state, server, &policy, now())?;
+            let expired = expiry::carried_out(daemon, server, now())?;
             if !expired.forget.is_empty() {
                 tracing::info!(server = %server, forgotten = expired.forget.len(), "no promise needs them");
             }

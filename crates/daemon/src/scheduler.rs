@@ -5,7 +5,7 @@
 
 use crate::daemon::Daemon;
 use crate::jobs::{Work, code_word};
-use crate::{drills, expiry, prune};
+use crate::{approvals, drills, expiry, prune};
 use holdfast_appliance::error::{Code, Result};
 use holdfast_appliance::measured::EstimateView;
 use holdfast_appliance::policy::{Next, RestoreTakes, ScheduleFacts, next_base, schedule_facts};
@@ -52,6 +52,7 @@ pub(crate) fn run(daemon: &Arc<Daemon>) {
 fn tick(daemon: &Daemon, seen: &mut Seen) -> Result<()> {
     let catalogue = &daemon.catalogue;
     catalogue.repository.refresh().map_err(|e| catalogue.store_error(e))?;
+    approvals::carry_out_approved(daemon)?;
     // One server's trouble is not another's.
     let mut trouble = Ok(());
     for server in catalogue.repository.servers() {
@@ -89,8 +90,7 @@ fn tend(daemon: &Daemon, server: &str, seen: &mut Seen) -> Result<()> {
         submit(daemon, work)?;
     }
     if is_time(&mut seen.expired, server, EXPIRE_EVERY) {
-        let (_, policy) = daemon.config().policy_of(server);
-        let done = expiry::carried_out(&daemon.catalogue, &daemon.state, server, &policy, now())?;
+        let done = expiry::carried_out(daemon, server, now())?;
         if !done.forget.is_empty() {
             tracing::info!(server = %server, forgotten = done.forget.len(), "no promise needs them");
         }

@@ -4,6 +4,7 @@
 //! lost state costs a few answers and never a backup.
 
 use crate::alerts::{Message, OpenAlert};
+use crate::approvals::Request;
 use crate::files;
 use crate::jobs::Job;
 use holdfast_appliance::error::{Error, Result};
@@ -45,6 +46,10 @@ pub struct Content {
     pub alerts_told: u64,
     /// Messages about them that were not taken yet, oldest first.
     pub outbox: Vec<Message>,
+    /// What waits for a second person, and what was decided lately, oldest first.
+    pub approvals: Vec<Request>,
+    /// Requests since this state was begun.
+    pub approvals_asked: u64,
     /// When this state was begun.
     pub begun: Micros,
 }
@@ -59,7 +64,7 @@ pub struct ServerState {
     pub failed: Vec<Micros>,
     /// The policy that expiry went by last.
     pub policy: Option<Policy>,
-    /// One that kept more, and until when it still counts.
+    /// One that kept more, and until when it still counts; the end of time: until a second person agrees.
     pub before: Option<(Policy, Micros)>,
 }
 

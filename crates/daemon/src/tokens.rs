@@ -70,6 +70,8 @@ pub struct Caller {
     pub name: String,
     /// What he may do.
     pub role: Role,
+    /// He showed a token: no other one has his name.
+    pub by_token: bool,
 }
 
 impl Tokens {
@@ -104,7 +106,7 @@ impl Tokens {
         // All are compared, each in constant time: an answer's time tells nothing.
         let fits = |e: &&Entry| blake3::Hash::from_hex(&e.hash).is_ok_and(|known| known == hash);
         let found: Vec<&Entry> = self.entries.iter().filter(fits).collect();
-        found.first().map(|e| Caller { name: e.name.clone(), role: e.role })
+        found.first().map(|e| Caller { name: e.name.clone(), role: e.role, by_token: true })
     }
 }
 
@@ -136,7 +138,10 @@ mod tests {
         let (two, second) = fresh("ops", Role::Operator).unwrap();
         std::fs::write(&file, format!("{first}{second}")).unwrap();
         let tokens = Tokens::load(&file).unwrap();
-        assert_eq!(tokens.caller(&two), Some(Caller { name: "ops".into(), role: Role::Operator }));
+        assert_eq!(
+            tokens.caller(&two),
+            Some(Caller { name: "ops".into(), role: Role::Operator, by_token: true })
+        );
         assert_eq!(tokens.caller(&one).unwrap().role, Role::Viewer);
         assert_eq!(tokens.caller(&one[..one.len() - 1]), None);
         assert_eq!(tokens.caller(""), None);

@@ -81,6 +81,8 @@ pub enum Record {
     },
     /// Small objects that have copies were put in order: keyring, heads, records, packs.
     Mended(MendedRecord),
+    /// A server was locked, or is no more. The newest one of a server holds.
+    ServerLocked(ServerLockRecord),
     /// A record of a later version, kept as it is.
     Unknown {
         /// Its kind.
@@ -338,6 +340,18 @@ pub struct MendedRecord {
     pub by: String,
     /// What was done, for people: an object's name and what became of it in each.
     pub what: Vec<String>,
+}
+
+/// A lock on a whole server, or its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerLockRecord {
+    /// The server.
+    pub server: ServerId,
+    /// `None`: the lock is over. Else what retention may go by while it lasts, as JSON; empty: nothing of the server may
+    /// be forgotten.
+    pub terms: Option<String>,
+    /// Why, for people.
+    pub reason: String,
 }
 
 /// What was brought back in one segment.

@@ -182,6 +182,9 @@ fn record() -> impl Strategy<Value = Record> {
         ),
         ("[a-z]{0,9}", prop::collection::vec(".{0,9}", 0..5))
             .prop_map(|(by, what)| Record::Mended(MendedRecord { by, what })),
+        (bytes(), prop::option::of(".{0,9}"), ".{0,9}").prop_map(|(server, terms, reason)| {
+            Record::ServerLocked(ServerLockRecord { server: ServerId(server), terms, reason })
+        }),
         (100..200_u16, any::<u16>(), any::<Vec<u8>>()).prop_map(|(kind, version, body)| Record::Unknown {
             kind,
             version,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use holdfast_format::ids::BackupId;
+use holdfast_format::ids::{BackupId, ServerId};
 
 /// Result of every call of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -141,6 +141,12 @@ pub enum Error {
         id: BackupId,
         /// Until when, microseconds since the Unix epoch.
         until_us: i64,
+    },
+    /// A lock on the server forbids it.
+    #[error("the server is locked: neither it nor anything of it may be taken away")]
+    ServerLocked {
+        /// The server.
+        server: ServerId,
     },
     /// A request that makes no sense.
     #[error("cannot {op}: {why}")]

@@ -1,13 +1,15 @@
 //! A repository: made, opened, asked. The doors to backups and logs.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_format::ids::{BackupId, KeySlotId, RepoId, SegmentId, ServerId};
 use holdfast_format::limits::DEPTH_MAX;
 use holdfast_format::names::{LOGS, MANIFEST_LOCK, MANIFESTS, PACKS, SEGMENTS, SESSIONS};
-use holdfast_format::record::{BackupRecord, Record, RepoCreated, ServerRecord, Stamped, StreamKey};
+use holdfast_format::record::{
+    BackupRecord, Record, RepoCreated, ServerLockRecord, ServerRecord, Stamped, StreamKey,
+};
 use holdfast_format::session::SessionKind;
 use holdfast_io::{EngineChoice, Lock, LockKind, ObjectName, Objects};
 
@@ -352,8 +354,17 @@ impl Repository {
     }
 
     /// Says that a backup is not wanted any more; its blocks stay until a prune. [`Error::Locked`] while a retention lock
-    /// holds.
+    /// holds, [`Error::ServerLocked`] while its server is locked.
     pub fn forget(&self, id: BackupId, reason: &str) -> Result<Stamped> {
+        self.forget_if(id, reason, |_| false)
+    }
+
+    /// The same of a backup that retention needs no more, by the terms of its server's lock, too, if it has one.
+    pub fn forget_expired(&self, id: BackupId, reason: &str) -> Result<Stamped> {
+        self.forget_if(id, reason, |terms| !terms.is_empty())
+    }
+
+    fn forget_if(&self, id: BackupId, reason: &str, allowed: impl FnOnce(&str) -> bool) -> Result<Stamped> {
         let lock = self.inner.manifest.lock()?;
         self.inner.refresh()?;
         let backup = self.inner.backup(id)?;
@@ -361,8 +372,56 @@ impl Repository {
         if let Some(until_us) = self.locked_until(id).filter(|until| *until > now_us) {
             return Err(Error::Locked { id, until_us });
         }
+        if let Some(terms) = self.server_locks().get(&backup.server).and_then(|l| l.terms.as_deref())
+            && !allowed(terms)
+        {
+            return Err(Error::ServerLocked { server: backup.server });
+        }
         let record = Record::BackupForgotten { backup: backup.id, reason: reason.to_owned() };
         self.inner.manifest.append_locked(record, now_us, &lock)
+    }
+
+    /// The servers that are locked, with their locks, as of the last append, refresh or opening.
+    #[must_use]
+    pub fn server_locks(&self) -> HashMap<ServerId, ServerLockRecord> {
+        let mut locks = HashMap::new();
+        for stamped in self.inner.manifest.records() {
+            if let Record::ServerLocked(lock) = &stamped.record {
+                locks.insert(lock.server, lock.clone());
+            }
+        }
+        locks.retain(|_, lock| lock.terms.is_some());
+        locks
+    }
+
+    /// Says that a server is protected no more. Its backups and its log stay. [`Error::ServerLocked`] while it is locked.
+    pub fn remove_server(&self, server: ServerId) -> Result<Stamped> {
+        let lock = self.inner.manifest.lock()?;
+        self.inner.refresh()?;
+        if self.server_locks().contains_key(&server) {
+            return Err(Error::ServerLocked { server });
+        }
+        let now_us = self.inner.options.clock.now_us();
+        self.inner.manifest.append_locked(Record::ServerRemoved { server }, now_us, &lock)
+    }
+
+    /// Servers that were removed, as they were known last, in the order they were added.
+    #[must_use]
+    pub fn removed_servers(&self) -> Vec<ServerRecord> {
+        let mut all: Vec<(ServerRecord, bool)> = Vec::new();
+        for stamped in self.inner.manifest.records() {
+            match &stamped.record {
+                Record::ServerPut(put) => match all.iter_mut().find(|(s, _)| s.id == put.id) {
+                    Some(known) => *known = (put.clone(), false),
+                    None => all.push((put.clone(), false)),
+                },
+                Record::ServerRemoved { server } => {
+                    all.iter_mut().filter(|(s, _)| s.id == *server).for_each(|(_, gone)| *gone = true);
+                }
+                _ => {}
+            }
+        }
+        all.into_iter().filter(|(_, gone)| *gone).map(|(server, _)| server).collect()
     }
 
     /// Keeps a backup from being forgotten before a time, microseconds since the Unix epoch. A lock can be extended,

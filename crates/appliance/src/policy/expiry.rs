@@ -3,7 +3,8 @@
 use super::{Policy, Reason, kept_until, points_of, retain_all};
 use crate::catalogue::Catalogue;
 use crate::error::Result;
-use crate::keep::forget_one;
+use crate::keep::forget_expired;
+use crate::server_lock::floor;
 use crate::time::Micros;
 use crate::views::maybe_time;
 use holdfast_format::ids::BackupId;
@@ -34,18 +35,24 @@ pub struct ExpiryView {
     ids: Vec<BackupId>,
 }
 
-/// Says what of the server called `name` these policies keep now; the first one is the one that holds. Changes nothing.
+/// Says what of the server called `name` these policies keep now; the first one is the one that holds. The terms of a lock
+/// on the server count with them. Changes nothing.
 ///
 /// # Errors
 /// `Usage` when there is no server of that name.
 pub fn expiry(catalogue: &Catalogue, name: &str, policies: &[&Policy], now: Micros) -> Result<ExpiryView> {
     let server = catalogue.server(name)?;
     let (points, intervals) = points_of(catalogue, &server)?;
-    let retained = retain_all(policies, &points, &intervals, now);
+    let floor = floor(catalogue, server.id);
+    let policies: Vec<&Policy> = policies.iter().copied().chain(&floor).collect();
+    let retained = retain_all(&policies, &points, &intervals, now);
+    // What is promised: by the policy that holds, and by the lock.
+    let promising = || policies.first().copied().into_iter().chain(&floor);
+    let until = |id: &BackupId| promising().map(|p| kept_until(p, &points, id)).reduce(later).flatten();
     let kept = retained.kept.iter().map(|kept| KeptView {
         id: kept.id.to_string(),
         reasons: kept.reasons.iter().copied().collect(),
-        until: policies.first().and_then(|policy| kept_until(policy, &points, &kept.id)),
+        until: until(&kept.id),
     });
     Ok(ExpiryView {
         server: server.name.clone(),
@@ -53,6 +60,11 @@ pub fn expiry(catalogue: &Catalogue, name: &str, policies: &[&Policy], now: Micr
         forget: retained.forget.iter().map(ToString::to_string).collect(),
         ids: retained.forget,
     })
+}
+
+/// The later of two times; `None` is for ever.
+fn later(a: Option<Micros>, b: Option<Micros>) -> Option<Micros> {
+    a.zip(b).map(|(a, b)| a.max(b))
 }
 
 /// Forgets what no promise needs; gives what was done. The space comes back when the repository is pruned.
@@ -63,7 +75,7 @@ pub fn expire(catalogue: &Catalogue, name: &str, policies: &[&Policy], now: Micr
     catalogue.repository.refresh().map_err(|e| catalogue.store_error(e))?;
     let view = expiry(catalogue, name, policies, now)?;
     for backup in &view.ids {
-        forget_one(catalogue, *backup, "retention: no promised point needs it")?;
+        forget_expired(catalogue, *backup, "retention: no promised point needs it")?;
     }
     Ok(view)
 }

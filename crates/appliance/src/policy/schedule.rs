@@ -100,9 +100,14 @@ pub fn next_base(policy: &Policy, facts: &ScheduleFacts, now: Micros) -> Next {
     }
     if let Some((from, until)) = blackout::around(&policy.blackout, &policy.zone(), at.max(now)) {
         let before = from.saturating_sub(policy.lead().0);
-        // Grown old in a blackout: rather before it than after. Not even begun yet: there is still time.
-        let early = next.why == Why::Age && !next.retry && now < from;
-        at = if early { before.max(facts.bases.last().map_or(i64::MIN, |b| b.started + 1)) } else { until };
+        // Grown old in a blackout: rather before it than after, whatever asks for a base in it besides. Not even begun
+        // yet: there is still time.
+        let old = facts.bases.last().filter(|last| age(policy, facts, last) < until);
+        at = until;
+        if let Some(last) = old.filter(|_| !next.retry && now < from) {
+            at = before.max(last.started + 1);
+            next.why = Why::Age;
+        }
         next.moved = true;
     }
     next.at = Some(at);
@@ -136,13 +141,18 @@ fn wanted(policy: &Policy, facts: &ScheduleFacts, now: Micros) -> Option<(Micros
 /// What age and calendar ask for.
 fn unprompted(policy: &Policy, facts: &ScheduleFacts) -> (Micros, Why) {
     let Some(last) = facts.bases.last() else { return (facts.added, Why::First) };
-    let lead = policy.lead().0;
-    let early = fraction(facts.seed, last.started, lead / 2);
-    let age = last.started.saturating_add(policy.max_age.0 - lead - early);
+    let age = age(policy, facts, last);
     match blackout::next_time_of_day(&policy.at, &policy.zone(), last.started) {
         Some(at) if at < age => (at, Why::Calendar),
         _ => (age, Why::Age),
     }
+}
+
+/// When the last base has grown old.
+fn age(policy: &Policy, facts: &ScheduleFacts, last: &Taken) -> Micros {
+    let lead = policy.lead().0;
+    let early = fraction(facts.seed, last.started, lead / 2);
+    last.started.saturating_add(policy.max_age.0 - lead - early)
 }
 
 /// When the log or `rto` may ask again, if a day has as many bases as it may have.

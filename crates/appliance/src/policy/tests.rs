@@ -38,6 +38,8 @@ struct Life {
     seed: u64,
     random: Random,
     policy: Policy,
+    /// What a lock on the server promises besides.
+    lock: Option<Policy>,
     faults: bool,
     now: Micros,
     facts: ScheduleFacts,
@@ -65,6 +67,7 @@ impl Life {
             seed,
             random: Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1),
             policy,
+            lock: None,
             faults,
             now,
             facts: ScheduleFacts { seed, added: now, ..ScheduleFacts::default() },
@@ -232,7 +235,9 @@ impl Life {
             self.all.iter().filter(|b| !self.dropped.contains_key(&b.point.id)).collect();
         rest.sort_by_key(|b| b.point.finished);
         let points: Vec<Point<u32>> = rest.iter().map(|b| b.point.clone()).collect();
-        let retained = retain(&self.policy, &points, &self.intervals, self.now);
+        let promising: Vec<Policy> = std::iter::once(&self.policy).chain(&self.lock).cloned().collect();
+        let policies: Vec<&Policy> = promising.iter().collect();
+        let retained = retain_all(&policies, &points, &self.intervals, self.now);
         self.claim(retained.kept.len() + retained.forget.len() == points.len(), "a base is in neither list");
         for id in &retained.forget {
             let base = &self.all[*id as usize];
@@ -254,15 +259,15 @@ impl Life {
             };
             self.log_from[at] = self.log_from[at].max(from);
         }
-        for kept in &retained.kept {
-            let until = kept_until(&self.policy, &points, &kept.id);
+        for (kept, policy) in retained.kept.iter().flat_map(|k| policies.iter().map(move |p| (k, *p))) {
+            let until = kept_until(policy, &points, &kept.id);
             let promised = &mut self.all[kept.id as usize].promised;
             *promised = match (*promised, until) {
                 (Some(before), Some(until)) => Some(before.max(until)),
                 _ => None,
             };
         }
-        self.every_second_has_its_plan();
+        policies.iter().for_each(|policy| self.every_second_has_its_plan(policy.window));
         if let Some(best) = self.all.iter().rev().find(|b| !b.point.bad) {
             self.claim(!self.dropped.contains_key(&best.point.id), "the last good base is gone");
         }
@@ -274,11 +279,11 @@ impl Life {
     /// Every second of the window that a repository of which nothing was ever forgotten could restore, this one can.
     /// In one stretch of log, all moments from its first usable base to its end are restorable: comparing where that
     /// begins is comparing every second.
-    fn every_second_has_its_plan(&self) {
+    fn every_second_has_its_plan(&self, window: Span) {
         let end =
             self.all.iter().map(|b| b.taken.finished).chain(self.intervals.iter().map(|i| i.until)).max();
         let Some(end) = end else { return };
-        let window = match self.policy.window.0 {
+        let window = match window.0 {
             0 => i64::MIN,
             length => end - length - A_DAY,
         };
@@ -358,6 +363,26 @@ fn years_with_faults_lose_no_second_that_was_promised() {
         life.live(500);
         assert!(life.intervals.len() > 2, "life {seed}: the log was never torn");
         assert!(life.all.len() - life.dropped.len() > 1);
+    }
+}
+
+#[test]
+fn a_locked_server_loses_nothing_to_a_shorter_policy_until_the_lock_ends() {
+    for seed in seeds() {
+        let mut life = Life::new(seed, policies(seed), true);
+        life.live(60);
+        let before = life.dropped.len();
+        // A person locks the server by its policy, and somebody makes that as short as it can be.
+        life.lock = Some(life.policy.clone());
+        life.policy = Policy { window: DAY, keep: Keep::default(), ..life.policy.clone() };
+        life.live(200);
+        let locked = life.dropped.len();
+        let all = life.lock.take().is_some_and(|lock| lock.window.0 == 0);
+        assert_eq!(all, locked == before, "life {seed}: retention goes on by the terms of the lock");
+        // Nothing is promised any more but what the short policy says.
+        life.all.iter_mut().for_each(|base| base.promised = Some(i64::MIN));
+        life.live(30);
+        assert!(life.dropped.len() > locked + 1, "life {seed}: the lock is over");
     }
 }
 
@@ -502,6 +527,21 @@ fn a_base_that_would_fall_into_a_blackout_is_begun_before_it() {
     // A first one waits.
     let facts = ScheduleFacts { added: start, ..ScheduleFacts::default() };
     assert_eq!(next_base(&policy, &facts, start).at, Some(parse_time("2026-11-19T18:00:00Z").unwrap()));
+}
+
+/// The log asked for a seventh base, was put off to a moment in the blackout, and so to the end of it: the last base had
+/// grown older than a day by then.
+#[test]
+fn a_base_that_grows_old_in_a_blackout_is_begun_before_it_whatever_else_asks_for_one_in_it() {
+    let day = parse_time("2026-11-19T00:00:00Z").unwrap();
+    let at = |hour: i64| day + hour * HOUR;
+    let blackout = vec!["20:00-04:00".parse().unwrap()];
+    let policy = Policy { blackout, at: vec!["21:00".parse().unwrap()], ..Policy::default() };
+    // Six bases; the log may ask again at 21:00, and so may the calendar; at 24 h the last one is old.
+    let mut facts = with_bases(&[-3, -2, -1, 0, 1, 2].map(at));
+    facts.log_bytes = 60 << 30;
+    let next = next_base(&policy, &facts, at(3));
+    assert_eq!((next.at, next.why, next.moved), (Some(at(19)), Why::Age, true), "{next:?}");
 }
 
 #[test]

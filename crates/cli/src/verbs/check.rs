@@ -63,7 +63,7 @@ pub(super) fn check(
 
 fn verdicts(common: &Common, name: Option<&str>) -> Result<Vec<Verdict>> {
     let mut all = match &common.daemon {
-        Some(socket) => daemon::verdicts(&Client::new(socket))?,
+        Some(socket) => daemon::verdicts(&Client::new(socket, common.token_file.as_deref())?)?,
         None => of_repository(common)?,
     };
     if let Some(name) = name {

@@ -12,7 +12,7 @@ use holdfast_appliance::server::{self, Added};
 use holdfast_appliance::settings::{Environment, Login, Tls};
 use holdfast_appliance::time::show_time_both;
 use holdfast_appliance::views::ServerView;
-use holdfast_appliance::{ServerKind, catalogue::Catalogue};
+use holdfast_appliance::{ServerKind, catalogue::Catalogue, server_lock};
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
@@ -86,8 +86,8 @@ pub(super) fn server(common: &Common, output: Output, verb: ServerVerb) -> Resul
                 )
             })?;
         }
-        ServerVerb::List => {
-            let views = server::list(&catalogue)?;
+        ServerVerb::List { removed } => {
+            let views = if removed { server_lock::removed(&catalogue)? } else { server::list(&catalogue)? };
             output.answer(&serde_json::json!({ "servers": views }), |out| {
                 let rows: Vec<Vec<String>> = views.iter().map(row).collect();
                 table(out, &["NAME", "ENGINE", "PLACE", "BACKUPS", "LOGIN"], &rows)
@@ -95,10 +95,25 @@ pub(super) fn server(common: &Common, output: Output, verb: ServerVerb) -> Resul
         }
         ServerVerb::Show { name } => {
             let view = server::show(&catalogue, &name)?;
-            output.answer(&view, |out| show(out, &view))?;
+            let lock = server_lock::lock_of(&catalogue, &name)?;
+            let answer = Shown { view: &view, lock: &lock };
+            output.answer(&answer, |out| {
+                show(out, &view)?;
+                if lock.locked { super::lock::say(out, &lock) } else { Ok(()) }
+            })?;
         }
+        // The others are verbs of their own files.
+        _ => {}
     }
     Ok(DONE)
+}
+
+/// A server with its lock.
+#[derive(serde::Serialize)]
+struct Shown<'a> {
+    #[serde(flatten)]
+    view: &'a ServerView,
+    lock: &'a server_lock::LockView,
 }
 
 fn row(view: &ServerView) -> Vec<String> {

@@ -65,7 +65,7 @@ impl Request {
     }
 
     /// The body, which must be there.
-    fn read<T: DeserializeOwned>(&self) -> Result<T> {
+    pub(super) fn read<T: DeserializeOwned>(&self) -> Result<T> {
         let text: &[u8] = if self.body.is_empty() { b"{}" } else { &self.body };
         serde_json::from_slice(text)
             .map_err(|error| Error::usage(format!("The request's body is not as it should be: {error}.")))

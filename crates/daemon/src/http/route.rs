@@ -2,7 +2,7 @@
 
 use super::answer::{Answer, Outcome, Refusal, problem};
 use super::api::{self, Request as Asked};
-use super::{Peer, alerts, assets, history, rows};
+use super::{Peer, alerts, assets, deletions, history, rows};
 use crate::daemon::Daemon;
 use crate::tokens::{Caller, Role};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -60,7 +60,16 @@ pub(super) const ROUTES: &[Route] = &[
     route("POST", "/restores", Role::Restorer, api::begin_restore),
     route("POST", "/checks", Role::Operator, api::begin_check),
     route("POST", "/canaries", Role::Operator, api::begin_canary),
-    route("POST", "/prunes", Role::Admin, api::begin_prune),
+    route("POST", "/prunes", Role::Admin, deletions::begin_prune),
+    route("DELETE", "/backups/{backup}", Role::Admin, deletions::forget),
+    route("DELETE", "/servers/{server}", Role::Admin, deletions::remove_server),
+    route("POST", "/servers/{server}/undelete", Role::Admin, deletions::undelete),
+    route("GET", "/servers/{server}/lock", Role::Viewer, deletions::lock),
+    route("POST", "/servers/{server}/lock", Role::Admin, deletions::lock_server),
+    route("POST", "/servers/{server}/unlock", Role::Admin, deletions::unlock_server),
+    route("GET", "/approvals", Role::Viewer, deletions::requests),
+    route("POST", "/approvals/{request}/approve", Role::Admin, deletions::approve),
+    route("POST", "/approvals/{request}/reject", Role::Admin, deletions::reject),
     route("GET", "/jobs", Role::Viewer, api::jobs),
     route("GET", "/jobs/{job}", Role::Viewer, api::job),
     // Who may begin it may end it: the handler looks at the job.
@@ -148,11 +157,13 @@ async fn blocking(work: impl FnOnce() -> Outcome + Send + 'static) -> Outcome {
 }
 
 fn caller(daemon: &Daemon, peer: &Peer, request: &Request<Incoming>) -> Result<Caller, Refusal> {
+    let header = request.headers().get(AUTHORIZATION);
     match peer {
-        Peer::Local(caller) => Ok(caller.clone()),
-        Peer::Network => {
-            let header = request.headers().get(AUTHORIZATION).and_then(|v| v.to_str().ok());
-            let token = header.and_then(|text| text.strip_prefix("Bearer ")).map(str::trim);
+        // Who shows a token is whom it names, and may no more than that one.
+        Peer::Local(caller) if header.is_none() => Ok(caller.clone()),
+        Peer::Local(_) | Peer::Network => {
+            let text = header.and_then(|v| v.to_str().ok());
+            let token = text.and_then(|text| text.strip_prefix("Bearer ")).map(str::trim);
             token.and_then(|token| daemon.tokens().caller(token)).ok_or(Refusal::Unauthorized)
         }
     }

@@ -2,7 +2,8 @@
 
 use super::{
     BackupRecord, BackupStats, Coordinates, HealedRecord, Healing, LogGap, LogRecord, MendedRecord, Position,
-    Record, RepoCreated, ReportRecord, ScrubRecord, ServerKind, ServerRecord, SourceKind, StreamKey,
+    Record, RepoCreated, ReportRecord, ScrubRecord, ServerKind, ServerLockRecord, ServerRecord, SourceKind,
+    StreamKey,
 };
 use crate::codec::{Reader, Writer};
 use crate::error::{Error, Result};
@@ -42,6 +43,7 @@ impl Record {
             Self::Healed(_) => 16,
             Self::Scrubbed(_) => 17,
             Self::Mended(_) => 18,
+            Self::ServerLocked(_) => 19,
             Self::Unknown { kind, .. } => *kind,
         }
     }
@@ -114,6 +116,11 @@ impl Record {
                 w.count(v.what.len());
                 v.what.iter().for_each(|what| put_text(&mut w, what));
             }
+            Self::ServerLocked(v) => {
+                w.raw(&v.server.0);
+                put_option(&mut w, v.terms.as_ref(), |w, terms| put_text(w, terms));
+                put_text(&mut w, &v.reason);
+            }
             Self::Unknown { body, .. } => w.raw(body),
         }
         w.into_bytes()
@@ -125,7 +132,7 @@ impl Record {
         let mut r = Reader::new(WHAT, bytes);
         r.within("the length", bytes.len() as u64, u64::from(RECORD_BODY_MAX))?;
         let (kind, version, at_us) = (r.u16()?, r.u16()?, r.i64()?);
-        if version != VERSION || !matches!(kind, 1..=18) {
+        if version != VERSION || !matches!(kind, 1..=19) {
             return Ok((at_us, Self::Unknown { kind, version, body: r.rest().to_vec() }));
         }
         let record = Self::take(kind, &mut r)?;
@@ -170,6 +177,11 @@ impl Record {
                 lost: take_segments(r)?,
             }),
             18 => Self::Mended(MendedRecord { by: text(r, "what noticed it")?, what: take_deeds(r)? }),
+            19 => Self::ServerLocked(ServerLockRecord {
+                server: ServerId(r.array()?),
+                terms: option(r, |r| text(r, "the terms"))?,
+                reason: text(r, "the reason")?,
+            }),
             _ => Self::SegmentsCarried { carrier: SegmentId(r.array()?), births: take_segments(r)? },
         })
     }

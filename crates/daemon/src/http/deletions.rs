@@ -1,0 +1,156 @@
+//! What takes something away, and what keeps it from being taken: locks, requests that wait for a second person.
+
+use super::answer::{Outcome, Refusal, json};
+use super::api::{Request, known};
+use crate::approvals::{self, Deletion};
+use crate::daemon::Daemon;
+use crate::jobs::code_word;
+use holdfast_appliance::error::{Error, Result};
+use holdfast_appliance::time::now;
+use holdfast_appliance::{keep, server_lock};
+use hyper::StatusCode;
+use serde::Deserialize;
+use serde_json::json;
+
+/// Longest reason.
+const REASON_MAX: usize = 1000;
+
+/// Why something is done.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Reasoned {
+    #[serde(default)]
+    reason: String,
+}
+
+fn reason(asked: &Request) -> Result<String> {
+    let Reasoned { reason } = asked.read()?;
+    checked(reason)
+}
+
+fn checked(reason: String) -> Result<String> {
+    if reason.len() > REASON_MAX {
+        return Err(Error::usage(format!("A reason has {REASON_MAX} bytes at most.")));
+    }
+    Ok(reason)
+}
+
+/// Takes it away, or keeps the request until a second person agrees.
+fn take_away(daemon: &Daemon, asked: &Request, what: Deletion) -> Outcome {
+    let who = &asked.caller.name;
+    daemon.audit.note(who, &format!("{} {}", asked.what, approvals::words(&what)), "asked")?;
+    let noted = |outcome: &str| daemon.audit.note(who, &asked.what, outcome);
+    if !daemon.config().approval.required {
+        let done = approvals::carried_out(daemon, &what, who);
+        match &done {
+            Ok(_) => noted("done")?,
+            Err(error) => noted(&code_word(error.code))?,
+        }
+        return json(StatusCode::OK, &done?);
+    }
+    by_token(daemon, asked)?;
+    let put = approvals::tried(daemon, &what).and_then(|()| approvals::put(daemon, what, who, now()));
+    match &put {
+        Ok(_) => noted("waits for a second person")?,
+        Err(error) => noted(&code_word(error.code))?,
+    }
+    json(StatusCode::ACCEPTED, &put?)
+}
+
+/// Two persons are told apart by their tokens: behind the socket, anybody could be two.
+fn by_token(daemon: &Daemon, asked: &Request) -> std::result::Result<(), Refusal> {
+    if asked.caller.by_token {
+        return Ok(());
+    }
+    daemon.audit.note(&asked.caller.name, &asked.what, "forbidden")?;
+    Err(Refusal::Forbidden(
+        "This needs a token, and two persons: name yours with --token-file, or send it as 'Authorization: Bearer TOKEN'."
+            .to_owned(),
+    ))
+}
+
+pub(super) fn forget(daemon: &Daemon, asked: &Request) -> Outcome {
+    let reason = reason(asked)?;
+    let backup =
+        keep::find(&daemon.catalogue, asked.part()).map_err(|error| Refusal::NotFound(error.message))?;
+    let servers = daemon.catalogue.repository.servers();
+    let server = servers.iter().find(|s| s.id == backup.server).map_or("?", |s| s.name.as_str()).to_owned();
+    take_away(daemon, asked, Deletion::Forget { backup: backup.id.to_string(), server, reason })
+}
+
+pub(super) fn remove_server(daemon: &Daemon, asked: &Request) -> Outcome {
+    known(daemon, asked.part())?;
+    take_away(daemon, asked, Deletion::RemoveServer { server: asked.part().to_owned() })
+}
+
+pub(super) fn begin_prune(daemon: &Daemon, asked: &Request) -> Outcome {
+    if daemon.config().approval.required {
+        return take_away(daemon, asked, Deletion::Prune {});
+    }
+    super::api::begin_prune(daemon, asked)
+}
+
+pub(super) fn undelete(daemon: &Daemon, asked: &Request) -> Outcome {
+    daemon.audit.note(&asked.caller.name, &asked.what, "asked")?;
+    json(StatusCode::OK, &server_lock::undelete(&daemon.catalogue, asked.part())?)
+}
+
+pub(super) fn lock(daemon: &Daemon, asked: &Request) -> Outcome {
+    known(daemon, asked.part())?;
+    json(StatusCode::OK, &server_lock::lock_of(&daemon.catalogue, asked.part())?)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LockAsked {
+    #[serde(default)]
+    reason: String,
+    #[serde(default)]
+    everything: bool,
+}
+
+/// Locks a server by the policies that hold for it now; with `everything`, nothing of it is forgotten at all.
+pub(super) fn lock_server(daemon: &Daemon, asked: &Request) -> Outcome {
+    known(daemon, asked.part())?;
+    let LockAsked { reason, everything } = asked.read()?;
+    let reason = checked(reason)?;
+    daemon.audit.note(&asked.caller.name, &asked.what, "asked")?;
+    let terms = if everything { Vec::new() } else { crate::expiry::in_force(daemon, asked.part()) };
+    json(StatusCode::OK, &server_lock::lock_server(&daemon.catalogue, asked.part(), &terms, &reason)?)
+}
+
+pub(super) fn unlock_server(daemon: &Daemon, asked: &Request) -> Outcome {
+    known(daemon, asked.part())?;
+    let reason = reason(asked)?;
+    take_away(daemon, asked, Deletion::UnlockServer { server: asked.part().to_owned(), reason })
+}
+
+pub(super) fn requests(daemon: &Daemon, _: &Request) -> Outcome {
+    let required = daemon.config().approval.required;
+    json(StatusCode::OK, &json!({ "required": required, "requests": approvals::list(daemon) }))
+}
+
+pub(super) fn approve(daemon: &Daemon, asked: &Request) -> Outcome {
+    decide(daemon, asked, true)
+}
+
+pub(super) fn reject(daemon: &Daemon, asked: &Request) -> Outcome {
+    decide(daemon, asked, false)
+}
+
+fn decide(daemon: &Daemon, asked: &Request, agreed: bool) -> Outcome {
+    let id = asked.part().parse().ok();
+    let known =
+        daemon.state.read(|content| id.is_some_and(|id| content.approvals.iter().any(|r| r.id == id)));
+    let (Some(id), true) = (id, known) else {
+        return Err(Refusal::NotFound(format!("There is no request '{}'.", asked.part())));
+    };
+    daemon.audit.note(&asked.caller.name, &asked.what, "asked")?;
+    by_token(daemon, asked)?;
+    let decided = approvals::decide(daemon, id, &asked.caller.name, agreed, now());
+    match &decided {
+        Ok(_) => daemon.audit.note(&asked.caller.name, &asked.what, "done")?,
+        Err(error) => daemon.audit.note(&asked.caller.name, &asked.what, &code_word(error.code))?,
+    }
+    json(StatusCode::OK, &decided?)
+}

@@ -193,14 +193,16 @@ fn run(
     let stop = AtomicBool::new(false);
     let done = AtomicBool::new(false);
     let followed = std::thread::scope(|scope| {
-        scope.spawn(|| {
+        let watch = || {
             while !done.load(Ordering::Relaxed) {
                 if watcher.cancelled() {
                     stop.store(true, Ordering::Relaxed);
                 }
                 std::thread::sleep(STOP_TICK);
             }
-        });
+        };
+        // Without it nobody could stop the archive.
+        std::thread::Builder::new().spawn_scoped(scope, watch).map_err(|e| no_thread(server, &e))?;
         let mut note = |note: Note<'_>| {
             match note {
                 Note::Retrying { .. } => gone_since.set(gone_since.get().or_else(|| Some(Instant::now()))),
@@ -212,11 +214,21 @@ fn run(
         let followed =
             follow(&catalogue.repository, &start.stream, &start.origins, &options, until, &stop, &mut note);
         done.store(true, Ordering::Relaxed);
-        followed
+        followed.map_err(|e| archive_error(catalogue, server, e))
     });
-    let Followed { at, transactions, bytes } = followed.map_err(|e| archive_error(catalogue, server, e))?;
+    let Followed { at, transactions, bytes } = followed?;
     let until = at.as_ref().map_or_else(|| "the start of the log".to_owned(), position_words);
     Ok(ArchivedView { transactions, bytes, until })
+}
+
+fn no_thread(server: &ServerRecord, why: &std::io::Error) -> Error {
+    Error::failed(format!(
+        "The system grants no thread to the archive of the server '{}': {why}.",
+        server.name
+    ))
+    .with_next(
+        "raise the limit of threads (`ulimit -u`; `TasksMax` of a service), and run the same command again",
+    )
 }
 
 /// Where a stream begins that goes on behind that of another server: after a fail-over, or where the server was replaced by

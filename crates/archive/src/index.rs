@@ -10,9 +10,9 @@ use holdfast_format::txn_index::{
     FrameView, IndexFrame, NAME_BYTES_MAX, STATEMENT_BYTES_MAX, StatementText, TABLES_MAX, TableChange,
     TxnEntry, TxnKind,
 };
-use rayon::prelude::*;
 
 use crate::error::Result;
+use crate::lanes::Lanes;
 use crate::log::LogReader;
 use crate::storage::{LogStore, Stretch};
 
@@ -159,13 +159,13 @@ pub(crate) fn each_mapped<T: Send>(
     // The index of a segment that a crash left behind lies in the one that was begun next, so it must be known first.
     let mut indexes: HashMap<u64, Vec<T>> = HashMap::new();
     let mut ahead = skipped;
+    let lanes = Lanes::new();
     for (place, stretch) in stretches.iter().enumerate().skip(skipped) {
         // A few segments are looked at ahead, more only behind one that was left behind.
         while ahead < stretches.len() && !indexes.contains_key(&stretch.number) {
-            let until = stretches.len().min(ahead + SEGMENTS_A_CORE * rayon::current_num_threads());
+            let until = stretches.len().min(ahead + SEGMENTS_A_CORE * lanes.count());
             let next = stretches.get(ahead..until).unwrap_or_default();
-            let mapped: Vec<_> = next.par_iter().map(|next| whole_indexes(store, next, map)).collect();
-            for found in mapped {
+            for found in lanes.map(next, |next| whole_indexes(store, next, map)) {
                 for (number, frames) in found? {
                     indexes.entry(number).or_insert(frames);
                 }

@@ -10,6 +10,7 @@ pub mod find;
 pub mod index;
 pub mod intake;
 pub mod join;
+mod lanes;
 pub mod log;
 pub mod mark;
 pub mod options;

@@ -6,7 +6,7 @@
 //!
 //! Everything reached is read, or in a check of the structure a sample of it; everything read is
 //! compared with something that was written apart from it. Segments are checked by as many workers
-//! as there are cores, each with a MiB of its segment in memory. While it works, a session holds
+//! as there are cores (fewer where the system refuses threads), each with a MiB of its segment in memory. While it works, a session holds
 //! garbage collection off what the manifest names.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -21,7 +21,6 @@ use holdfast_format::record::{BackupRecord, Record, StreamKey};
 use holdfast_format::segment::{FooterEntry, PAGE_BYTES, SegmentKind};
 use holdfast_format::session::Session;
 use holdfast_io::{Lock, LockKind, ObjectName, Objects};
-use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::findings::{Findings, Mend};
@@ -29,6 +28,7 @@ use crate::frames::{Checker, Outcome};
 use crate::hold::Hold;
 use crate::index::Index;
 use crate::keep::kept;
+use crate::lanes::Lanes;
 use crate::logs::Logs;
 use crate::manifest::{self, Manifest};
 use crate::maps::Maps;
@@ -394,9 +394,9 @@ impl Run<'_> {
     /// Reads header and footer of every segment.
     fn index(&self, names: &[ObjectName]) -> (Index, Vec<Unreadable>) {
         let (mut index, mut unreadable) = (Index::new(self.known.carriers.clone()), Vec::new());
+        let lanes = Lanes::new();
         for some in names.chunks(FOOTERS_AT_ONCE) {
-            let opened: Vec<_> = some.par_iter().map(|name| (name, self.open(name))).collect();
-            for (name, result) in opened {
+            for (name, result) in lanes.map(some, |name| (name, self.open(name))) {
                 match result {
                     Ok((segment, entries)) => index.add(segment, &entries),
                     Err(wrong) => unreadable.extend(self.unreadable(name, wrong)),
@@ -479,19 +479,14 @@ impl Run<'_> {
             scope: self.options.scope,
             seed: self.options.seed,
         };
-        let outcomes: Vec<Outcome> = reader
-            .index
-            .segments
-            .par_iter()
-            .map(|segment| {
-                let needed = self.needed(segment, reached);
-                let mut outcome = self.one(&checker, segment, needed);
-                if let Some(opening) = outcome.opening.take() {
-                    openings.lock().unwrap_or_else(PoisonError::into_inner).insert(segment.id, opening);
-                }
-                outcome
-            })
-            .collect();
+        let outcomes: Vec<Outcome> = Lanes::new().map(&reader.index.segments, |segment| {
+            let needed = self.needed(segment, reached);
+            let mut outcome = self.one(&checker, segment, needed);
+            if let Some(opening) = outcome.opening.take() {
+                openings.lock().unwrap_or_else(PoisonError::into_inner).insert(segment.id, opening);
+            }
+            outcome
+        });
         for outcome in outcomes {
             report.counts.frames = report.counts.frames.saturating_add(outcome.frames);
             report.counts.bytes = report.counts.bytes.saturating_add(outcome.bytes);

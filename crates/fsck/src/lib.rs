@@ -20,6 +20,7 @@ mod hold;
 mod index;
 pub mod keep;
 mod kit;
+mod lanes;
 mod logs;
 mod manifest;
 mod maps;

@@ -1,5 +1,5 @@
-//! Two processes, a log, a scrub, rot within what parity and copies bring back, faults, crashes, a clock that jumps:
-//! in seeded order, and in every order that is short. Whatever was acknowledged is there afterwards, to the byte; what
+//! Two processes, a log, a scrub, rot within what parity and copies bring back, faults, crashes, a clock that jumps,
+//! garbage collection: in seeded order, and in every order that is short. Whatever was acknowledged is there afterwards, to the byte; what
 //! the store can read and what the second reader says of it never disagree; a repair leaves nothing to repair.
 //!
 //! `HOLDFAST_TEST_SEEDS=N` runs N seeds, from `HOLDFAST_TEST_SEED` on; `HOLDFAST_TEST_DEPTH=4` every sequence of four.
@@ -54,6 +54,11 @@ fn step(world: &mut World, label: &str) {
             Ok(())
         }
     };
+    outlived(world, done, label);
+}
+
+/// If it failed, it did so for a reason, and nothing is lost by it.
+fn outlived(world: &mut World, done: Result<(), holdfast_store::Error>, label: &str) {
     if let Err(e) = done {
         // What was injected fails, and a backup that compares with what has rotted. The process ends, and the machine
         // may go with it.
@@ -148,8 +153,38 @@ fn re_encryptions_between_other_steps_lose_nothing_and_heal_what_they_read() {
     eprintln!("{count} seeds from {first} on");
 }
 
+#[test]
+fn what_is_forgotten_and_pruned_between_other_steps_costs_nothing_that_is_wanted() {
+    let (first, count) = (number("HOLDFAST_TEST_SEED", 20_261_123), number("HOLDFAST_TEST_SEEDS", 6));
+    for seed in first..first + count {
+        let label = format!(
+            "repeat with HOLDFAST_TEST_SEED={seed} HOLDFAST_TEST_SEEDS=1 cargo test -p holdfast-fsck --test simulation forgotten"
+        );
+        let mut world = World::new(seed);
+        for nth in 0..30 {
+            let label = format!("step {nth}; {label}");
+            step(&mut world, &label);
+            let done = match world.chance.below(6) {
+                0 | 1 => world.forget(),
+                2 => world.prune(),
+                _ => continue,
+            };
+            outlived(&mut world, done, &label);
+            world.verify(&label);
+        }
+        world.open();
+        let done = world.repair();
+        assert!(done.clean(), "{label}: {}", done.text());
+        world.prune().unwrap_or_else(|e| panic!("{label}: {e}"));
+        world.verify(&label);
+        agree(&mut world, Scope::Full, &label);
+    }
+    eprintln!("{count} seeds from {first} on");
+}
+
 /// The steps of the bounded exhaustive run; each is followed by a look at everything.
-const STEPS: [&str; 7] = ["backup", "half a backup", "append", "seal", "scrub", "rot", "crash"];
+const STEPS: [&str; 9] =
+    ["backup", "half a backup", "append", "seal", "scrub", "rot", "forget", "prune", "crash"];
 
 #[test]
 fn every_short_sequence_of_steps_keeps_what_it_acknowledged() {
@@ -169,6 +204,8 @@ fn every_short_sequence_of_steps_keeps_what_it_acknowledged() {
                 "seal" => world.seal().unwrap(),
                 "scrub" => world.scrub().unwrap(),
                 "rot" => world.rot(),
+                "forget" => world.forget().unwrap(),
+                "prune" => world.prune().unwrap(),
                 _ => world.crash(),
             }
             let label = names.join(", ");

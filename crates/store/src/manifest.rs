@@ -224,8 +224,12 @@ impl Manifest {
                 }
                 Found::Bad(flaw) => {
                     bad.push((name.to_string(), flaw.why.clone()));
-                    // That a key is lacking says more than that the other copy is damaged.
-                    if !matches!(&found, Found::Bad(flaw) if flaw.key_lacking.is_some()) {
+                    // That a key is lacking says more than that the other copy is damaged; so does that the disk may
+                    // give it the next time.
+                    let says_more = |told: &Flaw| {
+                        told.key_lacking.is_some() || told.unread.is_some() && flaw.key_lacking.is_none()
+                    };
+                    if !matches!(&found, Found::Bad(told) if says_more(told)) {
                         found = Found::Bad(flaw);
                     }
                 }

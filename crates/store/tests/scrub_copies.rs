@@ -360,3 +360,30 @@ fn the_look_at_small_copies_keeps_the_rate() {
     });
     assert_eq!((done.unwrap().segments, naps.get()), (0, 1));
 }
+
+/// A disk that gives an error for one copy now may give it the next time: with the other copy rotten, too, an open
+/// repository called the record lost, went on without it and wrote nothing more.
+#[test]
+fn an_error_of_the_disk_beside_a_rotten_copy_is_an_error_and_no_loss() {
+    let (whole, id, _) = made();
+    let mut refused = 0;
+    for rotten in ["manifest", "manifest2"] {
+        for nth in 0..12 {
+            let disk = whole.crash(Crash::Everything);
+            let (before, other) = (open(objects(&disk)), open(objects(&disk)));
+            other.lock_backup(id, 1_000).unwrap();
+            let number = other.records().len() - 1;
+            assert!(disk.flip_bit(Path::new(&format!("/repo/{rotten}/{number:016x}")), 100, 0));
+            disk.inject(None, nth, Fault::Eio);
+            refused += u32::from(before.refresh().is_err());
+            disk.clear_faults();
+            before.refresh().unwrap();
+            assert_eq!(
+                (before.damage(), before.records().len()),
+                (None, other.records().len()),
+                "{rotten} {nth}"
+            );
+        }
+    }
+    assert!(refused > 0, "no error came where it counts");
+}

@@ -15,7 +15,8 @@ use holdfast_store::format::manifest::Envelope;
 use holdfast_store::format::map::FileKind;
 use holdfast_store::format::record::Record;
 use holdfast_store::{
-    Error, FileSpec, FixedClock, LogFrame, LogKind, LogWriter, OpenOptions, Repository, ScrubOptions, parity,
+    Error, FileSpec, FixedClock, LogFrame, LogKind, LogWriter, OpenOptions, PruneOptions, Repository,
+    ScrubOptions, parity,
 };
 
 use crate::common::{
@@ -248,6 +249,28 @@ impl World {
         if done.round_over && done.left.is_empty() {
             self.rotten.clear();
         }
+        Ok(())
+    }
+
+    /// Somebody says that a backup is not wanted any more. Whether it is listed from then on, nobody asks if that fails.
+    pub fn forget(&mut self) -> Result<(), Error> {
+        let nth = self.chance.below(self.backups.len().max(1) as u64) as usize;
+        let Some(id) = self.backups.keys().nth(nth).copied() else { return Ok(()) };
+        self.backups.remove(&id);
+        let process = self.process();
+        self.repos[process].forget(id, "not wanted").map(|_| ())
+    }
+
+    /// Garbage collection, with or without compaction.
+    pub fn prune(&mut self) -> Result<(), Error> {
+        let options = PruneOptions {
+            dead_percent_max: [0, 10, 100][self.chance.below(3) as usize],
+            ..PruneOptions::default()
+        };
+        let process = self.process();
+        let done = self.repos[process].prune(&options, &|_, _| {})?;
+        assert!(done.damaged.is_empty() || !self.rotten.is_empty(), "{done:?}");
+        self.forget_what_is_whole();
         Ok(())
     }
 

@@ -7,6 +7,7 @@
 
 pub mod binlog;
 pub mod format;
+pub mod import;
 pub mod mysql;
 pub mod source;
 
@@ -25,6 +26,7 @@ pub const TARGETS: &[(&str, fn(&[u8]))] = &[
     ("option_file", mysql::option_file),
     ("login_path", mysql::login_path),
     ("sql_script", mysql::sql_script),
+    ("sql_words", import::sql_words),
     ("segment", format::segment),
     ("map", format::map),
     ("manifest", format::manifest),

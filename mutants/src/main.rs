@@ -1,0 +1,251 @@
+//! Mutants of the source text: small wrong changes, each of which some test must notice.
+//!
+//! All mutants of a scope are woven into one copy of the tree, where an environment variable chooses one at run time, so that
+//! there is one build. Each test is run once without a mutant, to learn which ones it comes by; then, for each mutant,
+//! those tests are run, quickest first, until one is red. Start reading in `find.rs` (what is changed) and `weave.rs`
+//! (how).
+
+mod build;
+mod find;
+mod report;
+mod scope;
+mod tree;
+mod trial;
+mod values;
+mod weave;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use build::Failed;
+use find::Mutant;
+use report::Verdict;
+use scope::{SCOPES, Scope};
+use trial::{Bench, Ending, Test};
+
+const USAGE: &str = "\
+mutants SCOPE [--jobs N] [--sample N] [--seed N] [--longest SECONDS] [--file PART]
+        [--package NAME] [--again] [--list]
+  SCOPE      format: the crate format; commit: what the store does up to its acknowledgements
+  --sample   so many of the mutants, drawn with the seed (1), instead of all
+  --longest  leave out tests that take longer than this without a mutant (30)
+  --file     only files whose path holds this
+  --package  only the tests of this package, of those that the scope has
+  --again    keep what the last run of this scope noticed or could not compile, and try the others only
+  --list     print the mutants, and try none";
+
+struct Options {
+    scope: &'static Scope,
+    jobs: usize,
+    sample: Option<usize>,
+    seed: u64,
+    longest: Duration,
+    file: Option<String>,
+    package: Option<String>,
+    again: bool,
+    list: bool,
+}
+
+fn main() -> ExitCode {
+    let done = options().and_then(|options| campaign(&options));
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failed(why)) => {
+            eprintln!("mutants: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn options() -> Result<Options, Failed> {
+    let mut words = std::env::args().skip(1);
+    let usage = || Failed(USAGE.to_owned());
+    let name = words.next().ok_or_else(usage)?;
+    let scope = SCOPES.iter().find(|scope| scope.name == name).ok_or_else(usage)?;
+    let mut options = Options {
+        scope,
+        jobs: 2,
+        sample: None,
+        seed: 1,
+        longest: Duration::from_secs(30),
+        file: None,
+        package: None,
+        again: false,
+        list: false,
+    };
+    while let Some(word) = words.next() {
+        let mut number = || words.next().and_then(|value| value.parse().ok()).ok_or_else(usage);
+        match word.as_str() {
+            "--jobs" => options.jobs = number()? as usize,
+            "--sample" => options.sample = Some(number()? as usize),
+            "--seed" => options.seed = number()?,
+            "--longest" => options.longest = Duration::from_secs(number()?),
+            "--file" => options.file = Some(words.next().ok_or_else(usage)?),
+            "--package" => options.package = Some(words.next().ok_or_else(usage)?),
+            "--again" => options.again = true,
+            "--list" => options.list = true,
+            _ => return Err(usage()),
+        }
+    }
+    Ok(options)
+}
+
+fn campaign(options: &Options) -> Result<(), Failed> {
+    let io = |err: std::io::Error| Failed(err.to_string());
+    let from = std::env::current_dir().map_err(io)?;
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| from.join("target"), |dir| from.join(dir));
+    // A folder apart: in the common one, the programs would be woven ones from now on.
+    let (work, target) = (target.join("mutants"), target.join("mutants/build"));
+    let results = work.join(format!("{}.tsv", options.scope.name));
+    let tree = tree::Tree::copy(&from, work.join("tree"), options.scope).map_err(io)?;
+
+    let all = numbered(&tree, options)?;
+    if options.list {
+        for (file, (number, mutant)) in flat(&all) {
+            println!("{number}\t{file}:{}\t{}\t{}", mutant.line, mutant.function, mutant.what);
+        }
+        return Ok(());
+    }
+    let known = if options.again { report::read(&results) } else { BTreeMap::new() };
+    let mut verdicts = kept(&all, known);
+
+    let mut woven = all.clone();
+    for list in woven.values_mut() {
+        list.retain(|(number, _)| !verdicts.contains_key(number));
+    }
+    let asked: usize = woven.values().map(Vec::len).sum();
+    eprintln!("mutants: {asked} to try");
+    let dropped = build::until_it_compiles(&tree, &mut woven, &options.scope.crates(), &target)?;
+    verdicts.extend(dropped.into_iter().map(|number| (number, Verdict::NotRust)));
+    let wanted = |name: &&str| options.package.as_ref().is_none_or(|only| only == name);
+    let packages: Vec<&str> = options.scope.tested.iter().copied().filter(wanted).collect();
+    let programs = build::programs(&tree, &packages, &target)?;
+    let bench = Bench::new(work.join("scratch"))?;
+    let (tests, left_out) = bench.tests(&programs, options.longest)?;
+    for test in &left_out {
+        eprintln!("mutants: left out, as it takes longer than {} s: {test}", options.longest.as_secs());
+    }
+
+    let numbers: Vec<u32> = flat(&woven).map(|(_, (number, _))| *number).collect();
+    let found = Mutex::new(verdicts);
+    let next = AtomicUsize::new(0);
+    let keep = || {
+        let held = found.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let lines = flat(&all).filter_map(|(file, (number, mutant))| Some((file, mutant, held.get(number)?)));
+        report::write(&results, lines)
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..options.jobs.max(1) {
+            scope.spawn(|| {
+                while let Some(&number) = numbers.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let verdict = tried(&bench, &tests, number);
+                    let count = {
+                        let mut held = found.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                        held.insert(number, verdict);
+                        held.len()
+                    };
+                    if count % 50 == 0 {
+                        let _ = keep();
+                        eprintln!("mutants: {count} done");
+                    }
+                }
+            });
+        }
+    });
+    keep().map_err(io)?;
+    let held = found.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    print(&all, &held, &results);
+    Ok(())
+}
+
+/// The tests that come by, quickest first, until one notices.
+fn tried(bench: &Bench, tests: &[Test], number: u32) -> Verdict {
+    let mut reached = false;
+    for test in tests.iter().filter(|test| test.reaches.contains(&number)) {
+        reached = true;
+        match bench.with_mutant(test, number) {
+            Ending::Green => {}
+            Ending::Red => return Verdict::Killed(test.label()),
+            Ending::Endless => return Verdict::Endless(test.label()),
+        }
+    }
+    if reached { Verdict::Survived } else { Verdict::Unreached }
+}
+
+type ByFile = BTreeMap<String, Vec<(u32, Mutant)>>;
+
+fn flat(all: &ByFile) -> impl Iterator<Item = (&str, &(u32, Mutant))> {
+    all.iter().flat_map(|(file, list)| list.iter().map(move |each| (file.as_str(), each)))
+}
+
+/// The mutants of the scope, from 1 on, or a sample of them.
+fn numbered(tree: &tree::Tree, options: &Options) -> Result<ByFile, Failed> {
+    let mut number = 0;
+    let mut all = ByFile::new();
+    for (file, text) in tree.files() {
+        let found = find::mutants(text).map_err(|err| Failed(format!("{file}: {err}")))?;
+        let list: Vec<(u32, Mutant)> = found
+            .into_iter()
+            .map(|mutant| {
+                number += 1;
+                (number, mutant)
+            })
+            .collect();
+        if options.file.as_ref().is_none_or(|part| file.contains(part.as_str())) {
+            all.insert(file.to_owned(), list);
+        }
+    }
+    if let Some(sample) = options.sample {
+        let mut numbers: Vec<u32> = flat(&all).map(|(_, (number, _))| *number).collect();
+        // Those whose hash with the seed is smallest: the same ones again for the same seed and tree.
+        numbers.sort_by_key(|number| mixed(options.seed ^ u64::from(*number) << 32));
+        let drawn: BTreeSet<u32> = numbers.into_iter().take(sample).collect();
+        all.values_mut().for_each(|list| list.retain(|(number, _)| drawn.contains(number)));
+    }
+    Ok(all)
+}
+
+/// SplitMix64.
+fn mixed(value: u64) -> u64 {
+    let value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let value = (value ^ value >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let value = (value ^ value >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    value ^ value >> 31
+}
+
+/// What need not be tried again.
+fn kept(all: &ByFile, mut known: BTreeMap<String, Vec<Verdict>>) -> BTreeMap<u32, Verdict> {
+    let mut kept = BTreeMap::new();
+    for (file, (number, mutant)) in flat(all) {
+        if let Some(verdicts) = known.get_mut(&report::name(file, mutant))
+            && !verdicts.is_empty()
+        {
+            let verdict = verdicts.remove(0);
+            if verdict.is_noticed() || verdict == Verdict::NotRust {
+                kept.insert(*number, verdict);
+            }
+        }
+    }
+    kept
+}
+
+fn print(all: &ByFile, verdicts: &BTreeMap<u32, Verdict>, results: &Path) {
+    let mut totals = report::Totals::default();
+    for (file, (number, mutant)) in flat(all) {
+        let Some(verdict) = verdicts.get(number) else { continue };
+        totals.count(verdict);
+        let word = match verdict {
+            Verdict::Survived => "survived",
+            Verdict::Unreached => "unreached",
+            _ => continue,
+        };
+        println!("{word}\t{file}:{}\t{}\t{}", mutant.line, mutant.function, mutant.what);
+    }
+    println!("{totals}");
+    println!("each with its test: {}", PathBuf::from(results).display());
+}

@@ -330,7 +330,7 @@ fn judge(board: &mut ServerBoard, window: Micros, max_age: Micros, now: Micros) 
         }
         _ => {}
     }
-    if let Some(text) = too_slow(board) {
+    if let Some(text) = too_slow(board.rto_seconds, board.estimate.as_ref(), board.estimate_fresh.as_ref()) {
         worry("rto", Level::Amber, text);
     }
     for gap in status.gaps.iter().filter(|gap| gap.noticed.is_none_or(|at| at >= window)) {
@@ -361,15 +361,19 @@ fn judge(board: &mut ServerBoard, window: Micros, max_age: Micros, now: Micros) 
 }
 
 /// What is to be said of a restore that would take longer than the policy allows.
-fn too_slow(board: &ServerBoard) -> Option<String> {
-    let (most, now) = (board.rto_seconds?, board.estimate.as_ref()?.seconds);
+fn too_slow(
+    rto_seconds: Option<f64>,
+    estimate: Option<&EstimateView>,
+    fresh: Option<&EstimateView>,
+) -> Option<String> {
+    let (most, now) = (rto_seconds?, estimate?.seconds);
     if now <= most {
         return None;
     }
     // Minutes, where there are some: a figure that changes with every look is read by nobody.
     let unit = if most >= 120.0 { 60.0 } else { 1.0 };
     let span = |seconds: f64| Span(((seconds / unit).ceil() * unit * 1e6) as Micros);
-    let hope = match &board.estimate_fresh {
+    let hope = match fresh {
         Some(fresh) if fresh.seconds <= most => {
             format!("behind a new base it would take {}", span(fresh.seconds))
         }
@@ -404,5 +408,31 @@ fn repository(daemon: &Daemon) -> RepositoryBoard {
         checked: checked.as_ref().map(|c| c.at),
         clean: checked.map(|c| c.clean),
         check_due: fsck_due(daemon),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_restore_that_would_take_longer_than_it_may_is_said_with_what_helps() {
+        let takes = |seconds: f64| EstimateView {
+            seconds,
+            seconds_min: seconds,
+            seconds_max: seconds,
+            restores: 3,
+            leaves_out: None,
+        };
+        let said = |now: f64, fresh: f64| too_slow(Some(1800.0), Some(&takes(now)), Some(&takes(fresh)));
+        assert_eq!(said(1800.0, 60.0), None);
+        let text = said(1801.0, 61.0).unwrap();
+        assert!(text.contains("about 31m, and may take 30m") && text.contains("it would take 2m"), "{text}");
+        assert!(said(4000.0, 1801.0).unwrap().contains("would not be enough"));
+        assert_eq!(too_slow(None, Some(&takes(9e9)), None), None);
+        assert_eq!(too_slow(Some(60.0), None, None), None, "nothing was measured");
+        assert!(
+            too_slow(Some(60.0), Some(&takes(61.0)), None).unwrap().contains("about 61s, and may take 1m")
+        );
     }
 }

@@ -158,7 +158,7 @@ impl LogStore for SlowStore {
         Ok(Box::new(SlowWriter { writer, delay_ms: Arc::clone(&self.delay_ms) }))
     }
 
-    fn records(&self) -> holdfast_archive::Result<Vec<Stamped>> {
+    fn records(&self) -> holdfast_archive::Result<Vec<Arc<Stamped>>> {
         LogStore::records(&self.repository)
     }
 

@@ -20,6 +20,7 @@ use holdfast_appliance::settings::{Environment, Login};
 use holdfast_appliance::time::now;
 use holdfast_daemon::history::ring::MINUTES;
 use holdfast_daemon::history::{OF_REPOSITORY, OF_SERVER, Of, Writer};
+use holdfast_format::record::{BackupRecord, Record};
 
 /// Longest wait for anything.
 const WAIT: Duration = Duration::from_secs(600);
@@ -95,10 +96,18 @@ fn measure(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     );
 
     for asked in [
-        "/api/v1/status".to_owned(),
-        "/api/v1/servers/server-N/history?metric=rpo_seconds&from=-1d".to_owned(),
-        "/api/v1/servers/server-N/history?from=-30d&points=300".to_owned(),
-        "/api/v1/history?from=-30d&points=2000".to_owned(),
+        "/api/v1/status",
+        "/api/v1/servers",
+        "/api/v1/servers/server-N",
+        "/api/v1/servers/server-N/timeline",
+        "/api/v1/servers/server-N/retention",
+        "/api/v1/servers/server-N/drills",
+        "/api/v1/backups?server=server-N",
+        "/api/v1/jobs",
+        "/api/v1/servers/server-N/history?metric=rpo_seconds&from=-1d",
+        "/api/v1/servers/server-N/history?from=-30d&points=300",
+        "/api/v1/history?from=-30d&points=2000",
+        "/metrics",
     ] {
         let mut times: Histogram<u64> = Histogram::new(3)?;
         for turn in 0..arguments.requests {
@@ -142,12 +151,31 @@ fn prepare(work: &Path, arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         add(&catalogue, Added { name: name(server), kind, login: Login::default(), rebuilt: false })
             .map_err(shown)?;
     }
-    // The last one of each server is young: nothing is due when the daemon begins.
-    for turn in 0..arguments.backups.max(arguments.servers) {
-        let server = name(turn % arguments.servers);
-        backup(&catalogue, &server, &Options { jobs: 1, ..Options::default() }, &Unwatched).map_err(shown)?;
+    let take = |server: u32| -> Result<(), Box<dyn Error>> {
+        let options = Options { jobs: 1, ..Options::default() };
+        backup(&catalogue, &name(server), &options, &Unwatched).map_err(shown)?;
+        Ok(())
+    };
+    (0..arguments.servers).try_for_each(take)?;
+    // Those in between hold what the first one of their server holds: to the daemon they are records as any other.
+    let first = catalogue.repository.backups();
+    let between = arguments.backups.saturating_sub(2 * arguments.servers);
+    for (turn, base) in (0..between).zip(first.iter().cycle()) {
+        let age = i64::from((between - turn) / arguments.servers.max(1) + 1) * 3_600_000_000;
+        let mut id = base.id;
+        id.0 = (u128::from_be_bytes(id.0) ^ (u128::from(turn) + 1)).to_be_bytes();
+        let (started_us, finished_us) = (base.started_us - age, base.finished_us - age);
+        let record = BackupRecord { id, started_us, finished_us, ..base.clone() };
+        catalogue.repository.append(Record::BackupCommitted(record))?;
     }
-    println!("{} backups taken in {:.0} s", arguments.backups, begun.elapsed().as_secs_f64());
+    // The last one of each server is young: nothing is due when the daemon begins.
+    (0..arguments.servers).try_for_each(take)?;
+    println!(
+        "{} backups, {} of them taken, in {:.0} s",
+        catalogue.repository.backups().len(),
+        2 * arguments.servers,
+        begun.elapsed().as_secs_f64()
+    );
     let begun = Instant::now();
     let mut writer = Writer::open(&at("state")).map_err(shown)?;
     let minute = 60_000_000;

@@ -17,6 +17,7 @@ use holdfast_mysql::{Conn, ConnectOptions};
 use serde::Serialize;
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 /// How long `restore --to latest` and `backup` try to reach the source.
@@ -25,8 +26,11 @@ const REACH_MAX: Duration = Duration::from_secs(15);
 /// Longest wait between two attempts to reach a server that has other hosts.
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
 
-/// How often the watcher is asked whether to stop.
+/// How often it is asked whether an archive has come up to a place.
 const STOP_TICK: Duration = Duration::from_millis(50);
+
+/// How often the watcher of a stream is asked whether to stop. A daemon has many streams, which wait most of the time.
+const ASK_TICK: Duration = Duration::from_millis(200);
 
 /// What one run of the archive did.
 #[derive(Clone, Debug, Serialize)]
@@ -191,14 +195,15 @@ fn run(
         options.expect_uuid = Some(uuid);
     }
     let stop = AtomicBool::new(false);
-    let done = AtomicBool::new(false);
+    let (done, ended) = mpsc::channel::<()>();
+    let stop = &stop;
     let followed = std::thread::scope(|scope| {
-        let watch = || {
-            while !done.load(Ordering::Relaxed) {
+        let watch = move || {
+            // Until the other end is dropped.
+            while matches!(ended.recv_timeout(ASK_TICK), Err(mpsc::RecvTimeoutError::Timeout)) {
                 if watcher.cancelled() {
                     stop.store(true, Ordering::Relaxed);
                 }
-                std::thread::sleep(STOP_TICK);
             }
         };
         // Without it nobody could stop the archive.
@@ -212,8 +217,8 @@ fn run(
             tell(watcher, &note);
         };
         let followed =
-            follow(&catalogue.repository, &start.stream, &start.origins, &options, until, &stop, &mut note);
-        done.store(true, Ordering::Relaxed);
+            follow(&catalogue.repository, &start.stream, &start.origins, &options, until, stop, &mut note);
+        drop(done);
         followed.map_err(|e| archive_error(catalogue, server, e))
     });
     let Followed { at, transactions, bytes } = followed?;

@@ -1,5 +1,6 @@
 //! An open repository together with what this user may do in it.
 
+use crate::digest::Digest;
 use crate::error::{Code, Error, Result};
 use crate::settings::{Environment, Login, Settings};
 use holdfast_format::ids::ServerId;
@@ -7,7 +8,7 @@ use holdfast_format::record::{BackupRecord, ServerRecord};
 use holdfast_io::{Directory, EngineChoice, Objects, RealDisk};
 use holdfast_store::{Clock, Engine, OpenOptions, RecoveryKit, Repository, Secret};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// What opens the repository, as the user named it.
 #[derive(Clone, Debug)]
@@ -43,6 +44,8 @@ pub struct Catalogue {
     pub repository: Repository,
     /// What the process was given.
     pub environment: Environment,
+    /// What the records say, as far as they were read.
+    digest: Mutex<Digest>,
 }
 
 impl Catalogue {
@@ -55,7 +58,15 @@ impl Catalogue {
         let objects = objects(place)?;
         let options = open_options(&environment);
         let repository = Repository::open(objects, &secret, options).map_err(|e| store_error(place, e))?;
-        Ok(Self { place: place.to_path_buf(), repository, environment })
+        Ok(Self { place: place.to_path_buf(), repository, environment, digest: Mutex::default() })
+    }
+
+    /// Asks what the records say, as of the last append, refresh or opening.
+    pub fn known<T>(&self, ask: impl FnOnce(&Digest) -> T) -> T {
+        let mut digest = self.digest.lock().unwrap_or_else(PoisonError::into_inner);
+        let news = self.repository.records_from(digest.seen());
+        digest.take(&news);
+        ask(&digest)
     }
 
     /// The server called `name`.
@@ -63,23 +74,28 @@ impl Catalogue {
     /// # Errors
     /// `Usage` with the names that exist.
     pub fn server(&self, name: &str) -> Result<ServerRecord> {
-        let servers = self.repository.servers();
-        servers.iter().find(|s| s.name == name).cloned().ok_or_else(|| {
-            let error =
-                Error::usage(format!("There is no server called '{name}' in {}.", self.place.display()));
-            if servers.is_empty() {
-                return error
-                    .with_next(format!("add it: holdfast server add {name} --host HOST --user USER"));
-            }
-            let names: Vec<&str> = servers.iter().map(|s| s.name.as_str()).collect();
-            error.with_next(format!("the servers here are: {}", names.join(", ")))
-        })
+        if let Some(server) = self.known(|known| known.servers().iter().find(|s| s.name == name).cloned()) {
+            return Ok(server);
+        }
+        let servers = self.servers();
+        let error = Error::usage(format!("There is no server called '{name}' in {}.", self.place.display()));
+        let names: Vec<&str> = servers.iter().map(|s| s.name.as_str()).collect();
+        Err(error.with_next(if names.is_empty() {
+            format!("add it: holdfast server add {name} --host HOST --user USER")
+        } else {
+            format!("the servers here are: {}", names.join(", "))
+        }))
+    }
+
+    /// The protected servers, in the order they were added.
+    pub fn servers(&self) -> Vec<ServerRecord> {
+        self.known(|known| known.servers().to_vec())
     }
 
     /// The name of a server that may have been removed since.
     pub fn server_name(&self, id: ServerId) -> String {
-        let servers = self.repository.servers();
-        servers.into_iter().find(|s| s.id == id).map_or_else(|| id.to_string(), |s| s.name)
+        let name = self.known(|known| known.servers().iter().find(|s| s.id == id).map(|s| s.name.clone()));
+        name.unwrap_or_else(|| id.to_string())
     }
 
     /// This user's way in to `server`, if he has one.
@@ -93,9 +109,7 @@ impl Catalogue {
 
     /// Backups of `server`, oldest first.
     pub fn backups_of(&self, server: &ServerRecord) -> Vec<BackupRecord> {
-        let mut backups = self.repository.backups();
-        backups.retain(|b| b.server == server.id);
-        backups
+        self.repository.backups_of(server.id)
     }
 
     /// Turns an error of the store into one for a person.

@@ -46,7 +46,7 @@ pub fn find(catalogue: &Catalogue, name: &str, wanted: &Wanted) -> Result<Found>
     let told = |e| archive_error(catalogue, &server, e);
     let log = ServerLog::open(&catalogue.repository, server.id).map_err(told)?;
     if log.is_empty() {
-        return Err(Error::failed(format!("Nothing is archived of '{name}'."))
+        return Err(Error::usage(format!("Nothing is archived of '{name}'."))
             .with_next(format!("run `holdfast archive {name}`")));
     }
     let query = Query {

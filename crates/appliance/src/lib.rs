@@ -9,6 +9,7 @@ pub mod backup;
 pub mod catalogue;
 mod changes;
 pub mod diff;
+pub mod digest;
 pub mod doctor;
 pub mod drill;
 pub mod error;
@@ -41,4 +42,4 @@ pub mod time;
 pub mod undo;
 pub mod views;
 
-pub use holdfast_format::record::ServerKind;
+pub use holdfast_format::record::{ServerKind, ServerRecord};

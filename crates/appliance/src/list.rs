@@ -3,7 +3,7 @@
 use crate::catalogue::Catalogue;
 use crate::error::Result;
 use crate::views::BackupView;
-use holdfast_format::record::{BackupRecord, Coordinates, Position, Record, SourceKind};
+use holdfast_format::record::{BackupRecord, Coordinates, Position, SourceKind};
 
 /// The backups of one server or of all, oldest first.
 ///
@@ -44,31 +44,21 @@ pub(crate) fn view(catalogue: &Catalogue, backup: &BackupRecord) -> BackupView {
 
 /// A backup's coordinates, the exact ones if a restore has learned them since.
 pub(crate) fn learned(catalogue: &Catalogue, backup: &BackupRecord) -> Coordinates {
-    let records = catalogue.repository.records();
-    let exact = records.iter().rev().find_map(|stamped| match &stamped.record {
-        Record::CoordinatesLearned { backup: id, position } if *id == backup.id => Some(position.clone()),
-        _ => None,
-    });
+    let exact = catalogue.known(|known| known.learned(backup.id).cloned());
     exact.map_or_else(|| backup.coordinates.clone(), Coordinates::Exact)
 }
 
 /// What the newest restore of the whole backup said of it.
 pub(crate) fn newest_proof(catalogue: &Catalogue, backup: &BackupRecord) -> Option<String> {
-    let records = catalogue.repository.records();
-    records.iter().rev().find_map(|stamped| match &stamped.record {
-        Record::Report(report) if report.backup == backup.id => {
-            proof_of_the_whole(&serde_json::from_slice(&report.json).ok()?)
-        }
-        _ => None,
-    })
+    catalogue.known(|known| known.proof(backup.id)).map(str::to_owned)
 }
 
 /// What a restore's report says of the backup as a whole: nothing if it restored some tables alone.
-fn proof_of_the_whole(report: &serde_json::Value) -> Option<String> {
+pub(crate) fn proof_of_the_whole(report: &serde_json::Value) -> Option<&'static str> {
     if is_of_a_part(report) {
         return None;
     }
-    Some(if report.get("proved")?.as_bool()? { "proved" } else { "failed" }.to_owned())
+    Some(if report.get("proved")?.as_bool()? { "proved" } else { "failed" })
 }
 
 /// Is this the report of a restore of some tables?
@@ -110,8 +100,8 @@ mod tests {
             assert_eq!(says(proved, json!({"part": {"wanted": "table shop.t"}})), None);
         }
         for whole in [json!({}), json!({"part": null})] {
-            assert_eq!(says(true, whole.clone()).as_deref(), Some("proved"));
-            assert_eq!(says(false, whole).as_deref(), Some("failed"));
+            assert_eq!(says(true, whole.clone()), Some("proved"));
+            assert_eq!(says(false, whole), Some("failed"));
         }
     }
 }

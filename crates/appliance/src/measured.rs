@@ -3,7 +3,7 @@
 use crate::catalogue::Catalogue;
 use crate::time::Micros;
 use crate::views::time;
-use holdfast_format::record::{Record, ServerRecord};
+use holdfast_format::record::ServerRecord;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -66,21 +66,11 @@ pub struct EstimateView {
 /// The reports of the server's restores and drills, newest first; those of some tables alone left out.
 #[must_use]
 pub fn measured(catalogue: &Catalogue, server: &ServerRecord) -> Vec<Measured> {
-    let records = catalogue.repository.records();
-    let reports = records.iter().rev().filter_map(|stamped| match &stamped.record {
-        Record::Report(report) => Some(report),
-        _ => None,
-    });
-    reports
-        .filter_map(|report| {
-            let json: Value = serde_json::from_slice(&report.json).ok()?;
-            let of_server = json.get("server")?.as_str()? == server.name;
-            of_server.then(|| read(&json, report.at_us, &report.kind)).flatten()
-        })
-        .collect()
+    catalogue.known(|known| known.measured(&server.name).iter().rev().cloned().collect())
 }
 
-fn read(json: &Value, at: Micros, kind: &str) -> Option<Measured> {
+/// What a report says, if it is of a whole restore.
+pub(crate) fn read(json: &Value, at: Micros, kind: &str) -> Option<Measured> {
     // Its figures are of other work: a part of the files, and a log that was read for more than was replayed.
     if crate::list::is_of_a_part(json) {
         return None;

@@ -81,7 +81,8 @@ pub fn add(catalogue: &Catalogue, added: Added) -> Result<ServerView> {
 /// # Errors
 /// `Usage` when the configuration can't be read.
 pub fn list(catalogue: &Catalogue) -> Result<Vec<ServerView>> {
-    catalogue.repository.servers().iter().map(|server| view(catalogue, server)).collect()
+    let settings = settings(catalogue)?;
+    Ok(catalogue.servers().iter().map(|server| view_by(catalogue, &settings, server)).collect())
 }
 
 /// One server.
@@ -92,8 +93,17 @@ pub fn show(catalogue: &Catalogue, name: &str) -> Result<ServerView> {
     view(catalogue, &catalogue.server(name)?)
 }
 
+fn settings(catalogue: &Catalogue) -> Result<Settings> {
+    Settings::load(&catalogue.environment.config_file)
+}
+
 pub(crate) fn view(catalogue: &Catalogue, server: &ServerRecord) -> Result<ServerView> {
-    Ok(ServerView {
+    Ok(view_by(catalogue, &settings(catalogue)?, server))
+}
+
+/// Whoever shows many reads the settings once.
+fn view_by(catalogue: &Catalogue, settings: &Settings, server: &ServerRecord) -> ServerView {
+    ServerView {
         name: server.name.clone(),
         engine: engine_words(server),
         place: match &server.kind {
@@ -103,9 +113,9 @@ pub(crate) fn view(catalogue: &Catalogue, server: &ServerRecord) -> Result<Serve
         },
         uuid: server.source_uuid.map(|uuid| uuid.to_string()),
         added: server.added_us,
-        login_known: catalogue.login(server)?.is_some(),
-        backups: catalogue.backups_of(server).len() as u64,
-    })
+        login_known: settings.login(&catalogue.repository.id().to_string(), &server.name).is_some(),
+        backups: catalogue.known(|known| known.of(server.id).map_or(0, |of| of.bases.len() as u64)),
+    }
 }
 
 /// Whether it is a MariaDB; a MySQL or a folder otherwise.

@@ -29,6 +29,14 @@ pub fn status_of(catalogue: &Catalogue, name: &str) -> Result<StatusView> {
     of_server(catalogue, &catalogue.server(name)?)
 }
 
+/// Whether some process follows this server's log now.
+///
+/// # Errors
+/// When the repository can't be read.
+pub fn is_followed(catalogue: &Catalogue, server: &ServerRecord) -> Result<bool> {
+    is_archived_now(catalogue, server)
+}
+
 /// One server's history.
 ///
 /// # Errors

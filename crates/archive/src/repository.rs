@@ -1,5 +1,7 @@
 //! A real repository as the archive's store.
 
+use std::sync::Arc;
+
 use holdfast_format::ids::SegmentId;
 use holdfast_format::log::LogOpening;
 use holdfast_format::record::{LogRecord, Position, Record, Stamped, StreamKey};
@@ -44,9 +46,9 @@ impl LogStore for Repository {
         Ok(Box::new(Writer(self.begin_log(*stream, start.clone())?)))
     }
 
-    fn records(&self) -> Result<Vec<Stamped>> {
+    fn records(&self) -> Result<Vec<Arc<Stamped>>> {
         self.refresh()?;
-        Ok(Repository::records(self).iter().map(|stamped| Stamped::clone(stamped)).collect())
+        Ok(Repository::records(self))
     }
 
     fn append(&self, record: Record) -> Result<()> {

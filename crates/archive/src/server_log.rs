@@ -554,10 +554,10 @@ fn joins(store: &dyn LogStore, before: &StreamLog, key: &StreamKey, start: &Posi
 fn gap_of(store: &dyn LogStore, key: &StreamKey) -> Result<Option<LogGap>> {
     let mut found = None;
     for stamped in store.records()? {
-        if let Record::LogGap(gap) = stamped.record
+        if let Record::LogGap(gap) = &stamped.record
             && gap.stream == *key
         {
-            found = Some(gap);
+            found = Some(gap.clone());
         }
     }
     Ok(found)

@@ -28,8 +28,8 @@ pub struct Start {
 pub fn plan(store: &dyn LogStore, server: ServerId, source_uuid: Uuid) -> Result<Start> {
     let mut bases: Vec<(BackupRecord, Position)> = Vec::new();
     for stamped in store.records()? {
-        match stamped.record {
-            Record::BackupForgotten { backup, .. } => bases.retain(|(base, _)| base.id != backup),
+        match &stamped.record {
+            Record::BackupForgotten { backup, .. } => bases.retain(|(base, _)| base.id != *backup),
             Record::BackupCommitted(backup) if backup.server == server => {
                 // The files of two servers have the same names, and different contents.
                 let of_another = |uuid: &str| uuid.parse::<Uuid>().is_ok_and(|uuid| uuid != source_uuid);
@@ -41,7 +41,7 @@ pub fn plan(store: &dyn LogStore, server: ServerId, source_uuid: Uuid) -> Result
                     Coordinates::Exact(at) => at.clone(),
                     Coordinates::Between { lo, .. } => lo.clone(),
                 };
-                bases.push((backup, lo));
+                bases.push((backup.clone(), lo));
             }
             _ => {}
         }

@@ -2,6 +2,8 @@
 //!
 //! A seam so that everything above it is tested on a store in memory that loses its tail as a crash would.
 
+use std::sync::Arc;
+
 use holdfast_format::ids::SegmentId;
 use holdfast_format::record::{LogRecord, Position, Record, Stamped, StreamKey};
 use holdfast_format::segment::FrameKind;
@@ -50,7 +52,7 @@ pub trait LogStore: Send + Sync {
     fn begin(&self, stream: &StreamKey, start: &Position) -> Result<Box<dyn StretchWriter>>;
 
     /// All records.
-    fn records(&self) -> Result<Vec<Stamped>>;
+    fn records(&self) -> Result<Vec<Arc<Stamped>>>;
 
     /// Adds a record.
     fn append(&self, record: Record) -> Result<()>;

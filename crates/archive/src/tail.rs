@@ -223,10 +223,10 @@ fn outside(event: &crate::log::LogEvent<'_>, walked: &mut Walked, anchor: Option
 fn last_gap(store: &dyn LogStore, stream: &StreamKey) -> Result<Option<LogGap>> {
     let mut found = None;
     for stamped in store.records()? {
-        if let Record::LogGap(gap) = stamped.record
+        if let Record::LogGap(gap) = &stamped.record
             && gap.stream == *stream
         {
-            found = Some(gap);
+            found = Some(gap.clone());
         }
     }
     Ok(found)

@@ -1,20 +1,23 @@
 //! The board: what can be restored now, computed from the repository in the background, so that every question is
 //! answered at once.
 
+mod reading;
+
 use crate::alerts::Condition;
 use crate::daemon::Daemon;
 use crate::drills::{self, DrillBoard};
 use crate::scheduler::{asked, fsck_due};
 use crate::state::Checked;
 use crate::streams::StreamView;
+use holdfast_appliance::ServerRecord;
+use holdfast_appliance::digest::Base;
 use holdfast_appliance::error::Result;
-use holdfast_appliance::find::{Wanted, find};
-use holdfast_appliance::measured::{EstimateView, estimate, measured};
+use holdfast_appliance::measured::{EstimateView, estimate};
 use holdfast_appliance::policy::{Next, Span, Why};
 use holdfast_appliance::server::has_log;
-use holdfast_appliance::status::{status_of, timeline};
 use holdfast_appliance::time::{Micros, now, show_time};
 use holdfast_appliance::views::{FoundView, StatusView, TimelineView};
+use reading::Readings;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -22,10 +25,10 @@ use std::time::{Duration, Instant};
 
 /// How often it is computed, at most.
 const EVERY: Duration = Duration::from_secs(2);
+/// The shortest pause, whatever is asked for.
+const PAUSE: Duration = Duration::from_millis(100);
 /// It takes at most so much of the time: one part in this many.
 const SHARE: u32 = 20;
-/// Statements on a timeline.
-const FLAGS_MAX: u32 = 500;
 
 /// The board.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -118,6 +121,10 @@ pub struct ServerBoard {
     pub failed_tries: u64,
     /// Bytes of log since the last base.
     pub log_bytes: u64,
+    /// Bytes that its backups added to the repository.
+    pub stored_bytes: u64,
+    /// Bytes of the files that its backups hold.
+    pub data_bytes: u64,
     /// Its stream.
     pub stream: StreamView,
     /// How its drills stand.
@@ -139,9 +146,10 @@ pub struct ServerBoard {
 /// Computes the board until the daemon ends.
 pub(crate) fn keep_board(daemon: &Arc<Daemon>) {
     let mut said = String::new();
+    let mut readings = Readings::default();
     loop {
         let begun = Instant::now();
-        match look(daemon) {
+        match look(daemon, &mut readings) {
             Ok(board) => {
                 said.clear();
                 if let Ok(mut shown) = daemon.board.write() {
@@ -158,25 +166,24 @@ pub(crate) fn keep_board(daemon: &Arc<Daemon>) {
         let rest = begun.elapsed() * SHARE;
         let until = Instant::now() + EVERY.max(rest);
         // Something ended: it is looked at sooner, but not without a pause.
-        let soon = Instant::now() + rest.min(EVERY);
-        while Instant::now() < until {
-            if !daemon.sleep(Duration::from_millis(100)) {
-                return;
-            }
-            if Instant::now() >= soon && daemon.look_again.swap(false, Ordering::Relaxed) {
-                break;
-            }
+        let soon = Instant::now() + rest.min(EVERY).max(PAUSE);
+        let asked = || daemon.look_again.load(Ordering::Relaxed);
+        if !daemon.sleep_unless(soon, || false) || !daemon.sleep_unless(until, asked) {
+            return;
         }
+        daemon.look_again.store(false, Ordering::Relaxed);
     }
 }
 
-fn look(daemon: &Daemon) -> Result<Board> {
+fn look(daemon: &Daemon, readings: &mut Readings) -> Result<Board> {
     let catalogue = &daemon.catalogue;
     catalogue.repository.refresh().map_err(|e| catalogue.store_error(e))?;
     let mut servers = Vec::new();
+    let known = catalogue.servers();
+    readings.keep(&known);
     let locks = catalogue.repository.server_locks();
-    for server in catalogue.repository.servers() {
-        match look_at(daemon, &server.name, has_log(&server)) {
+    for server in known {
+        match look_at(daemon, &server, readings) {
             Ok(seen) => servers.push(ServerBoard { locked: locks.contains_key(&server.id), ..seen }),
             // One server's trouble hides no other one; of this one, what was known last is shown with it.
             Err(error) => {
@@ -203,25 +210,20 @@ fn look(daemon: &Daemon) -> Result<Board> {
     Ok(Board { at: now(), servers, repository: repository(daemon) })
 }
 
-fn look_at(daemon: &Daemon, name: &str, has_log: bool) -> Result<ServerBoard> {
-    let status = status_of(&daemon.catalogue, name)?;
-    let timeline = timeline(&daemon.catalogue, name)?;
-    let wanted = Wanted { ddl: true, limit: FLAGS_MAX, ..Wanted::default() };
-    // Nothing archived yet is no flag.
-    let flags = if has_log && status.log_until.is_some() {
-        find(&daemon.catalogue, name, &wanted).map(|f| f.found).unwrap_or_default()
-    } else {
-        Vec::new()
-    };
+fn look_at(daemon: &Daemon, server: &ServerRecord, readings: &mut Readings) -> Result<ServerBoard> {
+    let (name, has_log) = (server.name.as_str(), has_log(server));
+    let reading = readings.of(daemon, server, has_log)?;
     let (facts, next) = asked(daemon, name)?;
     let config = daemon.config();
     let (policy, terms) = config.policy_of(name);
     let stream = daemon.streams.view(name, has_log, facts.paused);
-    let reports = measured(&daemon.catalogue, &daemon.catalogue.server(name)?);
-    let last = status.last_backup.as_ref();
-    let takes = |log_bytes| last.and_then(|b| estimate(&reports, b.data_bytes, log_bytes));
+    let last = reading.status.last_backup.as_ref();
+    let takes = |log_bytes| last.and_then(|b| estimate(&reading.reports, b.data_bytes, log_bytes));
     let (estimate, estimate_fresh) = (takes(facts.log_bytes), takes(0));
-    let drill = drills::board(daemon, name, &terms, &reports);
+    let drill = drills::board(daemon, name, &terms, &reading.reports);
+    let sum = |bytes: fn(&Base) -> u64| {
+        daemon.catalogue.known(|known| known.of(server.id).map_or(0, |of| of.bases.iter().map(bytes).sum()))
+    };
     let mut board = ServerBoard {
         level: Level::Green,
         headline: String::new(),
@@ -233,15 +235,17 @@ fn look_at(daemon: &Daemon, name: &str, has_log: bool) -> Result<ServerBoard> {
         paused: facts.paused,
         failed_tries: facts.failed.len() as u64,
         log_bytes: facts.log_bytes,
+        stored_bytes: sum(|base| base.stored_bytes),
+        data_bytes: sum(|base| base.data_bytes),
         next_base: next,
         stream,
         drill,
         estimate,
         estimate_fresh,
         rto_seconds: (terms.rto.0 > 0).then_some(terms.rto.0 as f64 / 1e6),
-        timeline: Arc::new(timeline),
-        flags: Arc::new(flags),
-        status,
+        timeline: Arc::clone(&reading.timeline),
+        flags: Arc::clone(&reading.flags),
+        status: reading.status.clone(),
     };
     let window = if terms.window.0 == 0 { i64::MIN } else { now().saturating_sub(terms.window.0) };
     judge(&mut board, window, terms.max_age.0, now());
@@ -265,6 +269,8 @@ fn unseen(daemon: &Daemon, name: &str, why: &str) -> ServerBoard {
         next_base: Next { at: None, why: Why::Age, retry: false, capped: false, moved: false },
         failed_tries: 0,
         log_bytes: 0,
+        stored_bytes: 0,
+        data_bytes: 0,
         stream: StreamView::default(),
         drill: DrillBoard::default(),
         estimate: None,
@@ -384,7 +390,7 @@ fn too_slow(
 
 fn repository(daemon: &Daemon) -> RepositoryBoard {
     let repository = &daemon.catalogue.repository;
-    let backups = repository.backups();
+    let sums = |bytes: fn(&Base) -> u64| daemon.catalogue.known(|known| known.bases().map(bytes).sum());
     let space = rustix::fs::statvfs(&daemon.config().repository).ok();
     let bytes = |blocks: fn(&rustix::fs::StatVfs) -> u64| {
         space.as_ref().map_or(0, |s| blocks(s).saturating_mul(s.f_frsize))
@@ -402,9 +408,9 @@ fn repository(daemon: &Daemon) -> RepositoryBoard {
         damage: repository.damage(),
         free_bytes: bytes(|s| s.f_bavail),
         total_bytes: bytes(|s| s.f_blocks),
-        backups: backups.len() as u64,
-        stored_bytes: backups.iter().map(|b| b.stats.stored_bytes).sum(),
-        data_bytes: backups.iter().map(|b| b.stats.logical_bytes).sum(),
+        backups: sums(|_| 1),
+        stored_bytes: sums(|base| base.stored_bytes),
+        data_bytes: sums(|base| base.data_bytes),
         checked: checked.as_ref().map(|c| c.at),
         clean: checked.map(|c| c.clean),
         check_due: fsck_due(daemon),

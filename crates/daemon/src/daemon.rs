@@ -19,12 +19,14 @@ use holdfast_appliance::time::{Micros, now};
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// How long a part may be silent before the watchdog is left to bite.
 const SILENT_MAX: Duration = Duration::from_secs(120);
+/// How often it is looked whether a signal came.
+const SIGNAL_TICK: Duration = Duration::from_millis(100);
 /// How long the end of the daemon waits for jobs and streams to come to a safe point.
 const STOP_WAIT: Duration = Duration::from_secs(80);
 
@@ -67,8 +69,17 @@ pub struct Daemon {
     pub hangup: Arc<AtomicBool>,
     /// How that went.
     pub reloads: Reloads,
+    /// What sleepers wait on.
+    bell: Bell,
     /// Held for as long as the daemon lives.
     _only_one: File,
+}
+
+/// Wakes whoever sleeps.
+#[derive(Debug, Default)]
+struct Bell {
+    turn: Mutex<()>,
+    rung: Condvar,
 }
 
 impl Daemon {
@@ -102,6 +113,7 @@ impl Daemon {
             scheduler_alive: AtomicI64::new(now()),
             api_alive: AtomicI64::new(now()),
             hangup: Arc::default(),
+            bell: Bell::default(),
             reloads: Reloads::begun(now()),
             _only_one: only_one,
             rate: Arc::new(rate_of(&config)),
@@ -147,16 +159,34 @@ impl Daemon {
     /// Sleeps, but not into the end of the daemon. Gives whether it goes on.
     #[must_use]
     pub fn sleep(&self, time: Duration) -> bool {
-        const TICK: Duration = Duration::from_millis(50);
-        let until = Instant::now() + time;
-        while !self.is_stopping() {
+        self.sleep_unless(Instant::now() + time, || false)
+    }
+
+    /// Sleeps until a moment, or until something was woken by that makes `enough` true; not into the end of the daemon.
+    /// Gives whether it goes on.
+    #[must_use]
+    pub fn sleep_unless(&self, until: Instant, enough: impl Fn() -> bool) -> bool {
+        let mut turn = self.bell.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
             let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return true;
+            if self.is_stopping() || left.is_zero() || enough() {
+                return !self.is_stopping();
             }
-            std::thread::sleep(left.min(TICK));
+            turn = self.bell.rung.wait_timeout(turn, left).unwrap_or_else(PoisonError::into_inner).0;
         }
-        false
+    }
+
+    /// Lets whoever sleeps look whether it is what he waits for.
+    pub fn wake(&self) {
+        // Whoever is between his look and his sleep holds this: he is not missed.
+        drop(self.bell.turn.lock().unwrap_or_else(PoisonError::into_inner));
+        self.bell.rung.notify_all();
+    }
+
+    /// Something changed that the board is to show soon.
+    pub fn look_soon(&self) {
+        self.look_again.store(true, Ordering::Relaxed);
+        self.wake();
     }
 
     /// Whether all parts were alive lately.
@@ -230,7 +260,7 @@ fn read_again(daemon: &Daemon) {
         ),
         Err(error) => tracing::error!("the configuration stays as it was: {}", error.message),
     }
-    daemon.look_again.store(true, Ordering::Relaxed);
+    daemon.look_soon();
     notify::notify("READY=1");
 }
 
@@ -267,7 +297,7 @@ pub fn run(daemon: &Arc<Daemon>, stop: &AtomicBool) -> Result<()> {
     let watchdog = notify::watchdog_interval();
     let mut fed = Instant::now();
     while !stop.load(Ordering::Relaxed) {
-        std::thread::sleep(Duration::from_millis(50));
+        std::thread::sleep(SIGNAL_TICK);
         if watchdog.is_some_and(|every| fed.elapsed() >= every) && daemon.is_alive() {
             notify::notify("WATCHDOG=1");
             fed = Instant::now();
@@ -283,6 +313,7 @@ pub fn run(daemon: &Arc<Daemon>, stop: &AtomicBool) -> Result<()> {
     tracing::info!("holdfastd ends");
     notify::notify("STOPPING=1");
     daemon.stopping.store(true, Ordering::Relaxed);
+    daemon.wake();
     daemon.queue.stop();
     api.stop();
     let deadline = Instant::now() + STOP_WAIT;

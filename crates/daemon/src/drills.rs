@@ -59,7 +59,8 @@ fn due(
 ) -> Option<Micros> {
     daemon.config().drills.into.as_ref()?;
     let server = daemon.catalogue.server(name).ok()?;
-    let first = daemon.catalogue.backups_of(&server).first().map(|b| b.finished_us)?;
+    let known = |id| daemon.catalogue.known(|known| known.of(id)?.bases.first().map(|base| base.finished));
+    let first = known(server.id)?;
     let paused = daemon.state.read(|content| content.servers.get(name).is_some_and(|s| s.paused));
     next(policy.drill, first, verdict, ended).filter(|_| !paused)
 }

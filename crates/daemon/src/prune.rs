@@ -20,7 +20,7 @@ pub(crate) fn due(daemon: &Daemon, now: Micros) -> Option<Micros> {
     }
     let ended = last_ended(daemon, |work| matches!(work, Work::Prune { .. }));
     let at = ended.saturating_add(every.min(DAY.0));
-    let servers = daemon.catalogue.repository.servers();
+    let servers = daemon.catalogue.servers();
     let dark = servers.iter().any(|s| config.policy_of(&s.name).1.is_blackout(now));
     Some(if dark { at.max(now.saturating_add(1)) } else { at })
 }

@@ -249,6 +249,16 @@ impl Queue {
         jobs.iter().take(most).map(|job| view(job, live.get(&job.id))).collect()
     }
 
+    /// The jobs that have not ended, the newest first.
+    #[must_use]
+    pub fn open(&self) -> Vec<JobView> {
+        let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        self.state.read(|content| {
+            let open = content.jobs.iter().rev().filter(|job| !job.standing.ended());
+            open.map(|job| view(job, live.get(&job.id))).collect()
+        })
+    }
+
     /// Whether a job that fits waits or runs.
     #[must_use]
     pub fn is_open(&self, fits: impl Fn(&Work) -> bool) -> bool {

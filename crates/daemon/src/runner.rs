@@ -12,7 +12,6 @@ use holdfast_appliance::time::now;
 use serde_json::Value;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Takes jobs until the daemon ends.
@@ -43,7 +42,7 @@ fn one(daemon: &Daemon, job: &Job, live: &Live) {
             return;
         }
     };
-    daemon.look_again.store(true, Ordering::Relaxed);
+    daemon.look_soon();
     match (&failure, standing) {
         (Some((code, message)), Standing::Failed) => {
             daemon.counters.job_failed(code);
@@ -66,6 +65,7 @@ fn after_backup(daemon: &Daemon, server: &str, standing: Standing) -> Result<()>
         }),
         Standing::Done => {
             daemon.streams.poke();
+            daemon.wake();
             daemon.state.change(|content| {
                 content.servers.entry(server.to_owned()).or_default().failed.clear();
             })?;

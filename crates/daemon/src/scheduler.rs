@@ -55,7 +55,7 @@ fn tick(daemon: &Daemon, seen: &mut Seen) -> Result<()> {
     approvals::carry_out_approved(daemon)?;
     // One server's trouble is not another's.
     let mut trouble = Ok(());
-    for server in catalogue.repository.servers() {
+    for server in catalogue.servers() {
         let tended = tend(daemon, &server.name, seen);
         trouble = trouble.and(tended);
     }
@@ -121,7 +121,7 @@ pub(crate) fn asked(daemon: &Daemon, name: &str) -> Result<(ScheduleFacts, Next)
     let (failed, paused) = daemon.state.read(|content| {
         content.servers.get(name).map_or((Vec::new(), false), |s| (s.failed.clone(), s.paused))
     });
-    let mut facts = schedule_facts(&daemon.catalogue, &server, &failed, paused)?;
+    let mut facts = schedule_facts(&daemon.catalogue, &server, &failed, paused);
     facts.restore = restore_takes(daemon, name, &facts);
     let next = next_base(&daemon.config().policy_of(name).1, &facts, now());
     Ok((facts, next))

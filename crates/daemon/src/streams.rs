@@ -5,6 +5,7 @@
 //! the base that the schedule takes because of it.
 
 use crate::daemon::Daemon;
+use holdfast_appliance::ServerRecord;
 use holdfast_appliance::archive::archive;
 use holdfast_appliance::progress::{Reading, Watcher};
 use holdfast_appliance::server::has_log;
@@ -44,6 +45,8 @@ struct Standing {
     last_us: Micros,
     transactions: u64,
     trouble: Option<String>,
+    /// Rises with each transaction that became durable.
+    changes: u64,
 }
 
 impl Standing {
@@ -85,6 +88,16 @@ impl Streams {
         }
     }
 
+    /// A number that is another one after transactions of this server became durable here.
+    pub(crate) fn changes(&self, server: &str) -> u64 {
+        self.lock().get(server).map_or(0, |standing| standing.changes)
+    }
+
+    /// Whether the log of this server is followed by us.
+    pub(crate) fn is_following(&self, server: &str) -> bool {
+        self.lock().get(server).is_some_and(|standing| standing.following)
+    }
+
     /// Something changed that may let a broken stream go on: it is tried at once.
     pub fn poke(&self) {
         self.pokes.fetch_add(1, Ordering::Relaxed);
@@ -109,6 +122,7 @@ struct Ear<'a> {
 impl Watcher for Ear<'_> {
     fn reading(&self, reading: Reading) {
         self.daemon.streams.change(self.server, |s| {
+            s.changes += u64::from(s.transactions != reading.done);
             s.transactions = reading.done;
             (s.following, s.trouble) = (true, None);
         });
@@ -157,6 +171,7 @@ pub(crate) fn keep_streams(daemon: &Arc<Daemon>) {
             // One that is to wait for commits now, or no longer, is begun anew; no other one is touched.
             if !wanted.contains(name) || runner.semi_sync != config.is_semi_sync(name) {
                 runner.stop.store(true, Ordering::Relaxed);
+                daemon.wake();
             }
         }
         running.retain(|name, runner| {
@@ -197,11 +212,11 @@ fn wanted(daemon: &Daemon) -> Vec<String> {
         let paused = content.servers.iter().filter(|(_, s)| s.paused);
         paused.map(|(name, _)| name.clone()).collect::<Vec<_>>()
     });
-    let servers = daemon.catalogue.repository.servers().into_iter();
-    servers
-        .filter(|s| has_log(s) && !paused.contains(&s.name) && !daemon.catalogue.backups_of(s).is_empty())
-        .map(|s| s.name)
-        .collect()
+    daemon.catalogue.known(|known| {
+        let based = |s: &&ServerRecord| known.of(s.id).is_some_and(|of| !of.bases.is_empty());
+        let servers = known.servers().iter().filter(|s| has_log(s) && !paused.contains(&s.name));
+        servers.filter(based).map(|s| s.name.clone()).collect()
+    })
 }
 
 fn follow(daemon: &Daemon, server: &str, semi_sync: bool, stop: &AtomicBool) {
@@ -229,9 +244,7 @@ fn follow(daemon: &Daemon, server: &str, semi_sync: bool, stop: &AtomicBool) {
         let until = Instant::now() + backoff;
         let pokes = || daemon.streams.pokes.load(Ordering::Relaxed);
         let before = pokes();
-        while Instant::now() < until && pokes() == before && !ear.cancelled() {
-            std::thread::sleep(Duration::from_millis(100));
-        }
+        let _ = daemon.sleep_unless(until, || pokes() != before || ear.cancelled());
     }
 }
 

@@ -8,6 +8,7 @@ mod tail;
 mod writer;
 
 use std::collections::{HashMap, HashSet};
+use std::sync::PoisonError;
 
 use holdfast_format::ids::{BlockId, SegmentId};
 use holdfast_format::log::LogOpening;
@@ -98,7 +99,7 @@ pub(crate) fn list(inner: &Inner, stream: Option<StreamKey>) -> Result<Vec<LogSe
         {
             continue;
         }
-        let opening = match (read_opening(inner, id, &name), sealed.get(&id)) {
+        let opening = match (known_opening(inner, id, &name), sealed.get(&id)) {
             (Ok(Some(opening)), _) => opening,
             // Whoever reads it is told what is wrong with it.
             (Ok(None) | Err(Error::Damaged { .. } | Error::Format { .. }), Some(record)) => {
@@ -112,6 +113,9 @@ pub(crate) fn list(inner: &Inner, stream: Option<StreamKey>) -> Result<Vec<LogSe
         }
         let state = sealed.remove(&id).map_or(LogState::Open, |record| LogState::Sealed(Box::new(record)));
         segments.push(LogSegment { segment: id, opening, state });
+    }
+    if !deleted.is_empty() {
+        inner.openings.lock().unwrap_or_else(PoisonError::into_inner).retain(|id, _| !deleted.contains(id));
     }
     segments.sort_by_key(|s| (s.opening.stream, s.opening.number));
     Ok(segments)
@@ -136,6 +140,19 @@ fn next_number(inner: &Inner, stream: StreamKey, known: &[LogSegment]) -> u64 {
     });
     let newest = recorded.chain(known.iter().map(|s| s.opening.number)).max();
     newest.map_or(0, |n| n.saturating_add(1))
+}
+
+/// The first frame of a log segment, read once; `None` if it isn't whole.
+fn known_opening(inner: &Inner, id: SegmentId, name: &ObjectName) -> Result<Option<LogOpening>> {
+    let known = || inner.openings.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(opening) = known().get(&id) {
+        return Ok(Some(opening.clone()));
+    }
+    let opening = read_opening(inner, id, name)?;
+    if let Some(opening) = &opening {
+        known().insert(id, opening.clone());
+    }
+    Ok(opening)
 }
 
 /// The first frame of a log segment, `None` if it isn't whole.

@@ -460,6 +460,11 @@ impl Manifest {
         self.state().records.clone()
     }
 
+    /// All readable records but the first `known` ones: what there is is only ever added to.
+    pub(crate) fn records_from(&self, known: usize) -> Vec<Arc<Stamped>> {
+        self.state().records.get(known..).unwrap_or_default().to_vec()
+    }
+
     /// Number of the next record: rises with every append of any process, as far as this one has read.
     pub(crate) fn next_number(&self) -> u64 {
         self.state().next()

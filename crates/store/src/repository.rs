@@ -1,11 +1,12 @@
 //! A repository: made, opened, asked. The doors to backups and logs.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use holdfast_format::ids::{BackupId, KeySlotId, RepoId, SegmentId, ServerId};
 use holdfast_format::limits::DEPTH_MAX;
+use holdfast_format::log::LogOpening;
 use holdfast_format::names::{LOGS, MANIFEST_LOCK, MANIFESTS, PACKS, SEGMENTS, SESSIONS};
 use holdfast_format::record::{
     BackupRecord, Record, RepoCreated, ServerLockRecord, ServerRecord, Stamped, StreamKey,
@@ -110,6 +111,10 @@ pub(crate) struct Inner {
     pub(crate) options: OpenOptions,
     pub(crate) cache: FooterCache,
     pub(crate) bases: Bases,
+    /// Records that were looked through for what compaction moved.
+    learned: Mutex<usize>,
+    /// First frames of log segments that were read: no writer ever changes one.
+    pub(crate) openings: Mutex<HashMap<SegmentId, LogOpening>>,
     /// Keeps re-encryptions away, or is one's own.
     _alone: Option<Lock>,
 }
@@ -122,10 +127,20 @@ impl Inner {
         Ok(())
     }
 
+    /// Looks at the records that came since the last time; most of them move nothing.
     pub(crate) fn learn_carriers(&self) {
-        let table = SegmentTable::of(&self.manifest.records());
+        // Held to the end: what another thread learned later is not to be replaced by less.
+        let mut known = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
+        let news = self.manifest.records_from(*known);
+        if !news.iter().any(|s| matches!(s.record, Record::SegmentsCarried { .. })) {
+            *known = known.saturating_add(news.len());
+            return;
+        }
+        let records = self.manifest.records();
+        let table = SegmentTable::of(&records);
         let carriers = table.carriers.iter().map(|(birth, (carrier, _))| (*birth, *carrier));
         self.cache.set_carriers(carriers.collect());
+        *known = records.len();
     }
 
     pub(crate) fn begin_session(
@@ -143,6 +158,11 @@ impl Inner {
 
     /// Backups that were committed and not forgotten, oldest first.
     pub(crate) fn backups(&self) -> Vec<BackupRecord> {
+        self.backups_that(|_| true)
+    }
+
+    /// Those of them that are wanted: one backup's record may be long.
+    fn backups_that(&self, wanted: impl Fn(&BackupRecord) -> bool) -> Vec<BackupRecord> {
         let records = self.manifest.records();
         let forgotten: HashSet<BackupId> = records
             .iter()
@@ -153,11 +173,11 @@ impl Inner {
         let committed = records
             .iter()
             .filter_map(|s| if let Record::BackupCommitted(b) = &s.record { Some(b) } else { None });
-        committed.filter(|b| !forgotten.contains(&b.id)).cloned().collect()
+        committed.filter(|b| wanted(b) && !forgotten.contains(&b.id)).cloned().collect()
     }
 
     pub(crate) fn backup(&self, id: BackupId) -> Result<BackupRecord> {
-        self.backups().into_iter().find(|b| b.id == id).ok_or(Error::NoBackup { id })
+        self.backups_that(|b| b.id == id).pop().ok_or(Error::NoBackup { id })
     }
 
     /// Segments that nothing new may refer to: condemned or gone.
@@ -235,7 +255,17 @@ impl Repository {
         alone: Option<Lock>,
     ) -> Self {
         let cache = FooterCache::new(Arc::clone(&objects), Arc::clone(&keys));
-        let inner = Inner { objects, keys, manifest, options, cache, bases: Bases::default(), _alone: alone };
+        let inner = Inner {
+            objects,
+            keys,
+            manifest,
+            options,
+            cache,
+            bases: Bases::default(),
+            learned: Mutex::default(),
+            openings: Mutex::default(),
+            _alone: alone,
+        };
         inner.learn_carriers();
         Self { inner: Arc::new(inner) }
     }
@@ -318,6 +348,13 @@ impl Repository {
         self.inner.manifest.records()
     }
 
+    /// All records but the first `known` ones. Records are only ever added, so whoever keeps what he has learned of them
+    /// need not read them again.
+    #[must_use]
+    pub fn records_from(&self, known: usize) -> Vec<Arc<Stamped>> {
+        self.inner.manifest.records_from(known)
+    }
+
     /// Appends a record; durable when this returns.
     pub fn append(&self, record: Record) -> Result<Stamped> {
         let stamped = self.inner.manifest.append(record, self.inner.options.clock.now_us())?;
@@ -329,6 +366,12 @@ impl Repository {
     #[must_use]
     pub fn backups(&self) -> Vec<BackupRecord> {
         self.inner.backups()
+    }
+
+    /// Those of one server.
+    #[must_use]
+    pub fn backups_of(&self, server: ServerId) -> Vec<BackupRecord> {
+        self.inner.backups_that(|backup| backup.server == server)
     }
 
     /// One backup.

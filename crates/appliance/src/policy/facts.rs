@@ -9,7 +9,7 @@ use crate::list::{learned, newest_proof};
 use crate::time::Micros;
 use holdfast_archive::{CopyFacts, ServerLog};
 use holdfast_format::ids::BackupId;
-use holdfast_format::record::{BackupRecord, Coordinates, Record, ServerKind, ServerRecord};
+use holdfast_format::record::{BackupRecord, Coordinates, ServerKind, ServerRecord};
 
 /// A server's bases and unbroken stretches of log.
 ///
@@ -52,27 +52,25 @@ pub fn points_of(
             bad: proof.as_deref() == Some("failed"),
             held: is_imported(backup),
             imported: is_imported(backup),
-            keep_until: catalogue.repository.locked_until(backup.id),
+            keep_until: catalogue.known(|known| known.locked_until(backup.id)),
         }
     };
     Ok((backups.iter().zip(placed).map(point).collect(), intervals))
 }
 
 /// What the schedule asks of a server. `failed` and `paused` are the caller's to know: they are in no repository.
-///
-/// # Errors
-/// When the log can't be listed.
+#[must_use]
 pub fn schedule_facts(
     catalogue: &Catalogue,
     server: &ServerRecord,
     failed: &[Micros],
     paused: bool,
-) -> Result<ScheduleFacts> {
+) -> ScheduleFacts {
     // A dump of last year is no backup of today.
-    let mut backups = catalogue.backups_of(server);
-    backups.retain(|backup| !is_imported(backup));
-    let mut bases: Vec<Taken> =
-        backups.iter().map(|b| Taken { started: b.started_us, finished: b.finished_us }).collect();
+    let mut bases: Vec<Taken> = catalogue.known(|known| {
+        let bases = known.of(server.id).into_iter().flat_map(|of| &of.bases).filter(|base| !base.imported);
+        bases.map(|base| Taken { started: base.started, finished: base.finished }).collect()
+    });
     bases.sort_by_key(|b| b.started);
     let last = bases.last().copied();
     let since = last.map_or(i64::MIN, |b| b.started);
@@ -83,18 +81,12 @@ pub fn schedule_facts(
         paused,
         ..ScheduleFacts::default()
     };
-    for stamped in catalogue.repository.records() {
-        match &stamped.record {
-            // Whole segments, the one that the base was begun in left out: what a threshold needs to know.
-            Record::LogSealed(log) if log.stream.server == server.id && log.first_us >= since => {
-                facts.log_bytes += log.bytes;
-            }
-            Record::LogGap(gap) if gap.stream.server == server.id && gap.at_us > since => {
-                facts.hole = Some(facts.hole.map_or(gap.at_us, |at| at.max(gap.at_us)));
-            }
-            _ => {}
-        }
-    }
+    catalogue.known(|known| {
+        let Some(of) = known.of(server.id) else { return };
+        // Whole segments, the one that the base was begun in left out: what a threshold needs to know.
+        facts.log_bytes = of.sealed.iter().filter(|(first, _)| *first >= since).map(|(_, bytes)| bytes).sum();
+        facts.hole = of.gaps.iter().copied().filter(|at| *at > since).max();
+    });
     facts.bases = bases;
-    Ok(facts)
+    facts
 }

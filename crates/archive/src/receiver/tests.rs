@@ -40,7 +40,7 @@ impl Segment {
 #[derive(Debug, Default)]
 struct State {
     segments: Vec<Segment>,
-    records: Vec<Stamped>,
+    records: Vec<Arc<Stamped>>,
 }
 
 /// A repository in memory.
@@ -110,14 +110,14 @@ impl LogStore for Memory {
         Ok(Box::new(MemoryWriter { memory: self.clone(), place }))
     }
 
-    fn records(&self) -> Result<Vec<Stamped>> {
+    fn records(&self) -> Result<Vec<Arc<Stamped>>> {
         Ok(self.0.lock().unwrap().records.clone())
     }
 
     fn append(&self, record: Record) -> Result<()> {
         let mut state = self.0.lock().unwrap();
         let number = state.records.len() as u64;
-        state.records.push(Stamped { number, at_us: 0, record });
+        state.records.push(Arc::new(Stamped { number, at_us: 0, record }));
         Ok(())
     }
 }

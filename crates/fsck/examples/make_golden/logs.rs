@@ -143,7 +143,7 @@ impl LogStore for Noted<'_> {
         Ok(Box::new(NotedWriter { inner, stream: *stream, frames: Arc::clone(&self.frames) }))
     }
 
-    fn records(&self) -> Result<Vec<Stamped>> {
+    fn records(&self) -> Result<Vec<Arc<Stamped>>> {
         LogStore::records(self.repo)
     }
 

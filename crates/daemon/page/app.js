@@ -105,9 +105,10 @@ async function dashboard() {
 
 function standing(job) {
   if (job.standing !== "running" || !job.progress) return el("span", { text: job.standing });
-  const { phase, done, total, bytes } = job.progress;
-  const unit = (n) => (bytes ? size(n) : String(n));
-  const box = el("span", {}, el("span", { text: `${phase || "running"} ${done ? unit(done) : ""}${total ? ` of ${unit(total)}` : ""} ` }));
+  const { phase, done, total, bytes, percent, rate, eta_seconds: left } = job.progress;
+  const unit = (n) => (bytes ? size(n) : String(Math.round(n)));
+  const pace = [percent === null || percent === undefined ? "" : `${percent.toFixed(0)} %`, rate ? `${unit(rate)}/s` : "", left ? `${span(left)} left` : ""].filter(Boolean).join(", ");
+  const box = el("span", {}, el("span", { text: `${phase || "running"} ${done ? unit(done) : ""}${total ? ` of ${unit(total)}` : ""}${pace ? ` (${pace})` : ""} ` }));
   if (total) box.append(el("progress", { max: String(total), value: String(done), "aria-label": `job ${job.id}` }));
   return box;
 }
@@ -216,10 +217,15 @@ async function serverPage(name) {
 }
 
 async function storagePage() {
-  const { repository: r } = await ask("/status");
+  const { repository: r, servers } = await ask("/status");
+  // What is held, beside what it took: the rest was stored once for many.
+  const saved = (data, stored) => (data > 0 ? `${Math.max(0, 100 - (100 * stored) / data).toFixed(1)} %` : "-");
+  const columns = ["Server", "Files in its backups", "Stored for them", "Saved", "Log since the last"].map((text) => el("th", { scope: "col", text }));
+  const lines = servers.map((s) => el("tr", {}, el("td", { text: s.server }), el("td", { text: size(s.data_bytes) }), el("td", { text: size(s.stored_bytes) }), el("td", { text: saved(s.data_bytes, s.stored_bytes) }), el("td", { text: size(s.log_bytes) })));
+  const each = [el("h2", { text: "Servers" }), el("div", { class: "wide" }, el("table", {}, el("thead", {}, el("tr", {}, ...columns)), el("tbody", {}, ...lines)))];
   const facts = [
     ["Place", r.place], ["Id", r.id], ["Free", `${size(r.free_bytes)} of ${size(r.total_bytes)}`], ["Backups", String(r.backups)],
-    ["Files in them", size(r.data_bytes)], ["Stored for them", size(r.stored_bytes)],
+    ["Files in them", size(r.data_bytes)], ["Stored for them", size(r.stored_bytes)], ["Saved by storing once", saved(r.data_bytes, r.stored_bytes)],
     ["Last whole check", r.checked ? `${show(r.checked)}: ${r.clean ? "clean" : "damage found"}` : "none yet"], ["Next", r.check_due ? show(r.check_due) : "never"],
     canaryFact(r),
     ["Last prune", r.pruned ? `${show(r.pruned)}: ${size(r.pruned_bytes)} given back` : "none yet"],
@@ -228,7 +234,25 @@ async function storagePage() {
   check.addEventListener("click", () => act("/checks", { method: "POST" }, "The check is queued."));
   const prune = el("button", { type: "button", text: "Prune now" });
   prune.addEventListener("click", () => act("/prunes", { method: "POST" }, "The prune is queued."));
-  return [el("h1", { text: "Storage" }), el("div", { class: "wide" }, el("table", {}, el("tbody", {}, ...facts.map(([a, b]) => el("tr", {}, el("th", { scope: "row", text: a }), el("td", { text: b })))))), el("div", { class: "row" }, check, prune), ...historySection("/history", REPOSITORY_CHARTS, forecast)];
+  return [el("h1", { text: "Storage" }), el("div", { class: "wide" }, el("table", {}, el("tbody", {}, ...facts.map(([a, b]) => el("tr", {}, el("th", { scope: "row", text: a }), el("td", { text: b })))))), el("div", { class: "row" }, check, prune), ...each, ...historySection("/history", REPOSITORY_CHARTS, forecast)];
+}
+
+/** The configuration as it holds now; it is changed in its file. */
+async function settingsPage() {
+  const settings = await ask("/settings");
+  const words = (value) => (Array.isArray(value) ? value.map(words).join(", ") || "none" : value === null || value === undefined ? "none" : typeof value === "object" ? Object.entries(value).map(([k, v]) => `${k} ${words(v)}`).join(", ") || "none" : String(value));
+  const rows = (entries) => el("div", { class: "wide" }, el("table", {}, el("tbody", {}, ...entries.map(([name, value]) => el("tr", {}, el("th", { scope: "row", text: name }), el("td", { text: words(value) }))))));
+  const { policies, servers, checks, prune, drills, read, last_reload_ok: ok, ...rest } = settings;
+  const heads = ["Server", "Policy", "Commits wait"].map((text) => el("th", { scope: "col", text }));
+  const lines = servers.map((s) => el("tr", {}, el("td", { text: s.server }), el("td", { text: s.policy }), el("td", { text: s.semi_sync ? "yes" : "no" })));
+  return [
+    el("h1", { text: "Settings" }),
+    el("p", { class: ok ? "" : "trouble", text: ok ? `As read from ${settings.file} at ${show(read)}.` : `The file ${settings.file} can't be used as it is now: what holds was read at ${show(read)}.` }),
+    el("p", { text: "They are changed in that file, and hold when the daemon reads it again: systemctl reload holdfastd." }),
+    el("h2", { text: "Servers" }), el("div", { class: "wide" }, el("table", {}, el("thead", {}, el("tr", {}, ...heads)), el("tbody", {}, ...lines))),
+    ...Object.entries(policies).flatMap(([name, policy]) => [el("h2", { text: `Policy ${name}` }), rows(Object.entries(policy))]),
+    ...[["Checks", checks], ["Prunes", prune], ["Drills", drills], ["The rest", rest]].flatMap(([name, values]) => [el("h2", { text: name }), rows(Object.entries(values))]),
+  ];
 }
 
 /** What waits for a second person, with what he can do. */
@@ -261,7 +285,7 @@ async function auditPage() {
 async function draw(moved = true) {
   const turn = ++drawn;
   const parts = location.hash.replace(/^#\/?/, "").split("/").map(decodeURIComponent);
-  const page = parts[0] === "server" ? serverPage(parts[1]) : parts[0] === "restore" ? restorePage(parts[1], parts[2]) : parts[0] === "find" ? findPage(parts[1], parts[2]) : parts[0] === "verification" ? verificationPage() : parts[0] === "jobs" ? jobsPage() : parts[0] === "storage" ? storagePage() : parts[0] === "audit" ? auditPage() : dashboard();
+  const page = parts[0] === "server" ? serverPage(parts[1]) : parts[0] === "restore" ? restorePage(parts[1], parts[2]) : parts[0] === "find" ? findPage(parts[1], parts[2]) : parts[0] === "verification" ? verificationPage() : parts[0] === "jobs" ? jobsPage() : parts[0] === "storage" ? storagePage() : parts[0] === "settings" ? settingsPage() : parts[0] === "audit" ? auditPage() : dashboard();
   for (const link of document.querySelectorAll("nav a")) {
     const here = link.getAttribute("href") === (location.hash || "#/");
     here ? link.setAttribute("aria-current", "page") : link.removeAttribute("aria-current");
@@ -309,7 +333,7 @@ async function listen() {
         const pieces = (rest + value).split("\n\n");
         rest = pieces.pop();
         const heard = pieces.filter(told).length > 0;
-        if (heard && !/^#\/(server|restore|find|storage|verification)/.test(location.hash) && !main.contains(document.activeElement?.closest("button, input"))) await draw(false);
+        if (heard && !/^#\/(server|restore|find|storage|settings|verification)/.test(location.hash) && !main.contains(document.activeElement?.closest("button, input"))) await draw(false);
       }
     } catch {
       live.textContent = "The daemon does not answer; trying again.";

@@ -7,7 +7,7 @@ pub use alerts::{Alerts, Mail, MailTls, Webhook};
 
 use holdfast_appliance::error::{Error, Result};
 use holdfast_appliance::policy::{Bandwidth, Bytes, Policy, Span, is_timezone};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -139,7 +139,7 @@ pub struct Listen {
 }
 
 /// What is checked by itself.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Checks {
     /// The whole repository is read by the second reader so often; 0: never.
@@ -183,7 +183,7 @@ impl Default for Limits {
 }
 
 /// What gives space back by itself.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Prune {
     /// What nobody needs goes so often at least; 0: only when a person asks.
@@ -203,7 +203,7 @@ impl Default for Prune {
 }
 
 /// Where drills are made, and how much they prove.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Drills {
     /// The folder below which each drill has one of its own while it runs. None: no drills.

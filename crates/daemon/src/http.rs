@@ -11,6 +11,7 @@ mod deletions;
 mod history;
 mod route;
 mod rows;
+mod settings;
 
 pub(crate) use api::restore_place;
 

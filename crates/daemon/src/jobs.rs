@@ -247,8 +247,28 @@ pub struct At {
     /// When the phase began.
     #[serde(serialize_with = "time")]
     pub since: Micros,
+    /// Percent of this phase that are done, when it is known how much there is.
+    pub percent: Option<f64>,
+    /// Units a second since the phase began.
+    pub rate: Option<f64>,
+    /// Seconds to the end of this phase, if it goes on like this.
+    pub eta_seconds: Option<f64>,
     /// The last sentences that it said.
     pub notes: Vec<String>,
+}
+
+impl At {
+    /// The same with what follows from it at this moment.
+    fn judged(mut self, now: Micros) -> Self {
+        let seconds = now.saturating_sub(self.since) as f64 / 1e6;
+        // After a moment: the first units say nothing of those that follow.
+        self.rate = (self.done > 0 && seconds >= 1.0).then(|| self.done as f64 / seconds);
+        let total = self.total.filter(|total| *total > 0);
+        self.percent = total.map(|total| (100.0 * self.done as f64 / total as f64).min(100.0));
+        let left = total.map(|total| total.saturating_sub(self.done) as f64);
+        self.eta_seconds = left.zip(self.rate).map(|(left, rate)| left / rate);
+        self
+    }
 }
 
 /// Writes a time as RFC 3339.
@@ -291,7 +311,7 @@ impl Live {
     /// How far it is.
     #[must_use]
     pub fn at(&self) -> At {
-        self.at.lock().map(|at| at.clone()).unwrap_or_default()
+        self.at.lock().map(|at| at.clone()).unwrap_or_default().judged(now())
     }
 }
 
@@ -315,5 +335,23 @@ impl Watcher for Live {
 
     fn cancelled(&self) -> bool {
         self.is_cancelled() || self.stopping.load(Ordering::Relaxed) || self.is_late()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_tells_percent_rate_and_the_time_that_is_left() {
+        let of = |done, total| At { done, total, since: 0, ..At::default() };
+        let at = of(30, Some(120)).judged(10_000_000);
+        assert_eq!((at.percent, at.rate, at.eta_seconds), (Some(25.0), Some(3.0), Some(30.0)));
+        let at = of(30, None).judged(10_000_000);
+        assert_eq!((at.percent, at.rate, at.eta_seconds), (None, Some(3.0), None));
+        let at = of(30, Some(120)).judged(500_000);
+        assert_eq!((at.percent, at.rate, at.eta_seconds), (Some(25.0), None, None));
+        let at = of(7, Some(5)).judged(7_000_000);
+        assert_eq!((at.percent, at.eta_seconds), (Some(100.0), Some(0.0)));
     }
 }

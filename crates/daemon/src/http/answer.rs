@@ -16,8 +16,8 @@ pub(crate) enum Refusal {
     Error(Error),
     /// There is no such thing.
     NotFound(String),
-    /// The path knows other methods.
-    Method,
+    /// The path knows other methods: these.
+    Method(Vec<&'static str>),
     /// There is no token, or it is unknown.
     Unauthorized,
     /// The role does not allow it.
@@ -86,7 +86,7 @@ pub(crate) fn problem(refusal: &Refusal) -> Answer {
             error.next.clone(),
         ),
         Refusal::NotFound(what) => (StatusCode::NOT_FOUND, "not_found".into(), what.clone(), None),
-        Refusal::Method => (
+        Refusal::Method(_) => (
             StatusCode::METHOD_NOT_ALLOWED,
             "method_not_allowed".into(),
             "This can't be done with that method.".into(),
@@ -113,6 +113,11 @@ pub(crate) fn problem(refusal: &Refusal) -> Answer {
         "next": next,
     });
     let mut answer = answer(status, "application/problem+json", document.to_string());
+    if let Refusal::Method(allowed) = refusal
+        && let Ok(allowed) = allowed.join(", ").parse()
+    {
+        answer.headers_mut().insert(hyper::header::ALLOW, allowed);
+    }
     if matches!(refusal, Refusal::Unauthorized) {
         answer.headers_mut().insert("www-authenticate", HeaderValue::from_static("Bearer"));
     }

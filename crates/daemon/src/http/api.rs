@@ -3,10 +3,11 @@
 use super::answer::{Answer, Outcome, Refusal, answer, json};
 use super::body::Reply;
 use super::route::decoded;
-use crate::board::{Board, ServerBoard};
+use crate::board::{Board, RepositoryBoard, ServerBoard};
 use crate::config::Config;
 use crate::daemon::Daemon;
 use crate::jobs::{Moment, Work};
+use crate::queue::JobView;
 use crate::tokens::{Caller, Role};
 use crate::{drills, expiry, metrics, report, runner};
 use holdfast_appliance::error::{Error, Result};
@@ -64,6 +65,22 @@ impl Request {
         Ok(None)
     }
 
+    /// How many rows are asked for, at most.
+    pub(super) fn limit(&self) -> Result<Option<u32>> {
+        let Some(text) = self.param("limit")? else { return Ok(None) };
+        let number = text.parse::<u32>().ok().filter(|n| (1..=ROWS_MAX).contains(n));
+        number.map(Some).ok_or_else(|| Error::usage(format!("'limit' must be 1 to {ROWS_MAX}.")))
+    }
+
+    /// Whether something is asked for.
+    fn flag(&self, name: &str) -> Result<bool> {
+        match self.param(name)?.as_deref() {
+            None | Some("false") => Ok(false),
+            Some("true" | "") => Ok(true),
+            Some(other) => Err(Error::usage(format!("'{name}' is true or false, not '{other}'."))),
+        }
+    }
+
     /// The body, which must be there.
     pub(super) fn read<T: DeserializeOwned>(&self) -> Result<T> {
         let text: &[u8] = if self.body.is_empty() { b"{}" } else { &self.body };
@@ -100,19 +117,31 @@ pub(super) fn known(daemon: &Daemon, name: &str) -> std::result::Result<(), Refu
 
 pub(super) fn status(daemon: &Daemon, _: &Request) -> Outcome {
     let board = look(daemon)?;
-    let open = daemon.queue.list(usize::MAX).into_iter().filter(|j| !j.standing.ended());
-    json(
-        StatusCode::OK,
-        &serde_json::json!({
-            "at": show_time(board.at),
-            "now": show_time(now()),
-            "version": env!("CARGO_PKG_VERSION"),
-            "servers": board.servers,
-            "repository": board.repository,
-            "jobs": open.collect::<Vec<_>>(),
-            "restore_into": daemon.config().restore_into,
-        }),
-    )
+    let config = daemon.config();
+    let status = Status {
+        at: board.at,
+        now: now(),
+        version: env!("CARGO_PKG_VERSION"),
+        servers: &board.servers,
+        repository: &board.repository,
+        jobs: daemon.queue.open(),
+        restore_into: &config.restore_into,
+    };
+    json(StatusCode::OK, &status)
+}
+
+/// The whole board: written straight into the answer, which may be long.
+#[derive(Serialize)]
+struct Status<'a> {
+    #[serde(serialize_with = "crate::jobs::time")]
+    at: i64,
+    #[serde(serialize_with = "crate::jobs::time")]
+    now: i64,
+    version: &'a str,
+    servers: &'a [ServerBoard],
+    repository: &'a RepositoryBoard,
+    jobs: Vec<JobView>,
+    restore_into: &'a [PathBuf],
 }
 
 pub(super) fn servers(daemon: &Daemon, _: &Request) -> Outcome {
@@ -145,21 +174,14 @@ pub(super) fn transactions(daemon: &Daemon, asked: &Request) -> Outcome {
     let time = |name: &str| -> Result<Option<i64>> {
         asked.param(name)?.map(|text| parse_time_or_age(&text, now())).transpose()
     };
-    let limit = match asked.param("limit")? {
-        None => 100,
-        Some(text) => text
-            .parse::<u32>()
-            .ok()
-            .filter(|n| (1..=ROWS_MAX).contains(n))
-            .ok_or_else(|| Error::usage(format!("'limit' must be 1 to {ROWS_MAX}.")))?,
-    };
+    let limit = asked.limit()?.unwrap_or(100);
     let rows_over = asked.param("rows_over")?.map(|text| {
         text.parse::<u64>()
             .map_err(|_| Error::usage(format!("'rows_over' is a number of rows, not '{text}'.")))
     });
     let rows_over = rows_over.transpose()?;
     let wanted = Wanted {
-        ddl: asked.param("ddl")?.is_some_and(|v| v != "false"),
+        ddl: asked.flag("ddl")?,
         table: asked.param("table")?,
         like: asked.param("like")?,
         rows_over,
@@ -392,8 +414,8 @@ pub(super) fn begin_restore(daemon: &Daemon, asked: &Request) -> Outcome {
 }
 
 pub(super) fn jobs(daemon: &Daemon, asked: &Request) -> Outcome {
-    let limit = asked.param("limit")?.and_then(|n| n.parse().ok()).unwrap_or(100_usize);
-    json(StatusCode::OK, &serde_json::json!({ "jobs": daemon.queue.list(limit.min(ROWS_MAX as usize)) }))
+    let limit = asked.limit()?.unwrap_or(100);
+    json(StatusCode::OK, &serde_json::json!({ "jobs": daemon.queue.list(limit as usize) }))
 }
 
 fn job_number(asked: &Request) -> std::result::Result<u64, Refusal> {

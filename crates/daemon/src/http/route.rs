@@ -2,7 +2,7 @@
 
 use super::answer::{Answer, Outcome, Refusal, problem};
 use super::api::{self, Request as Asked};
-use super::{Peer, alerts, assets, deletions, history, rows};
+use super::{Peer, alerts, assets, deletions, history, rows, settings};
 use crate::daemon::Daemon;
 use crate::tokens::{Caller, Role};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -78,6 +78,7 @@ pub(super) const ROUTES: &[Route] = &[
     route("POST", "/alerts/test", Role::Operator, alerts::test),
     route("GET", "/audit", Role::Admin, api::audit),
     route("GET", "/report", Role::Admin, api::report),
+    route("GET", "/settings", Role::Viewer, settings::settings),
     route("GET", "/me", Role::Viewer, api::me),
 ];
 
@@ -120,10 +121,10 @@ async fn dispatch(daemon: &Arc<Daemon>, peer: &Peer, request: Request<Incoming>)
         return api::events(daemon);
     }
     let method = if looks { "GET" } else { request.method().as_str() }.to_owned();
-    let mut known = false;
+    let mut allowed = Vec::new();
     for route in ROUTES {
         let Some(parts) = matched(route.path, below) else { continue };
-        known = true;
+        allowed.push(route.method);
         if route.method != method {
             continue;
         }
@@ -142,7 +143,14 @@ async fn dispatch(daemon: &Arc<Daemon>, peer: &Peer, request: Request<Incoming>)
         let (shared, handler) = (Arc::clone(daemon), route.handler);
         return blocking(move || handler(&shared, &asked)).await;
     }
-    Err(if known { Refusal::Method } else { Refusal::NotFound(format!("There is nothing at {path}.")) })
+    if allowed.contains(&"GET") {
+        allowed.push("HEAD");
+    }
+    Err(if allowed.is_empty() {
+        Refusal::NotFound(format!("There is nothing at {path}."))
+    } else {
+        Refusal::Method(allowed)
+    })
 }
 
 /// Runs what may block on a thread of its own.

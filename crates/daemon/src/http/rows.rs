@@ -9,8 +9,8 @@ use holdfast_appliance::error::{Error, Result};
 use holdfast_appliance::show::show;
 use hyper::StatusCode;
 
-/// Rows that are given when nothing is said, and at most.
-const ROWS: (usize, usize) = (100, 1000);
+/// Rows that are given when nothing is said.
+const ROWS: u32 = 100;
 
 pub(super) fn diff(daemon: &Daemon, asked: &Request) -> Outcome {
     known(daemon, asked.part())?;
@@ -25,7 +25,7 @@ pub(super) fn diff(daemon: &Daemon, asked: &Request) -> Outcome {
         table: needed("table")?,
         from: needed("from")?,
         to: asked.param("to")?.unwrap_or_else(|| "latest".to_owned()),
-        limit: limit(asked)?,
+        limit: asked.limit()?.unwrap_or(ROWS) as usize,
         on: None,
     };
     json(StatusCode::OK, &compare(&daemon.catalogue, asked.part(), &wanted)?)
@@ -35,11 +35,5 @@ pub(super) fn transaction(daemon: &Daemon, asked: &Request) -> Outcome {
     known(daemon, asked.part())?;
     daemon.audit.note(&asked.caller.name, &asked.what, "asked")?;
     let id = asked.parts.get(1).map_or("", String::as_str);
-    json(StatusCode::OK, &show(&daemon.catalogue, asked.part(), id, limit(asked)?)?)
-}
-
-fn limit(asked: &Request) -> Result<usize> {
-    let Some(text) = asked.param("limit")? else { return Ok(ROWS.0) };
-    let limit = text.parse().ok().filter(|n| (1..=ROWS.1).contains(n));
-    limit.ok_or_else(|| Error::usage(format!("'limit' must be 1 to {}.", ROWS.1)))
+    json(StatusCode::OK, &show(&daemon.catalogue, asked.part(), id, asked.limit()?.unwrap_or(ROWS) as usize)?)
 }

@@ -1,7 +1,8 @@
 //! One daemon, a MySQL and a MariaDB, writers on both, and kill -9 again and again.
 //!
 //! Nothing that a server acknowledged more than a second before a kill is missing afterwards, no job is lost, none is
-//! done twice. `HOLDFAST_TEST_DAEMON_KILLS` sets the kills (3 unless set).
+//! done twice. `HOLDFAST_TEST_DAEMON_KILLS` sets the kills (3 unless set), and of the
+//! test with twenty streams, most of them recorded ones, `HOLDFAST_TEST_STREAM_KILLS` (2 unless set).
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -10,133 +11,31 @@
     reason = "a panic is how a test fails"
 )]
 
+use holdfast_archive::{Place, ServerLog};
 use holdfast_engine::stop_server_on;
+use holdfast_format::gtid::{Flavor, GtidSet};
+use holdfast_format::ids::{BackupId, ServerId};
+use holdfast_format::record::{Coordinates, Position, Record, SourceKind};
+use holdfast_io::{Directory, RealDisk};
 use holdfast_mysql::{Conn, ConnectOptions, Endpoint, TlsMode};
 use holdfast_restore::run::SOCKET;
+use holdfast_store::{FixedClock, OpenOptions, Repository, Secret};
+use holdfast_tests::daemon_bed::DaemonBed as Bed;
 use holdfast_tests::ledger::check;
+use holdfast_tests::recorded::{RecordedSource, Recording};
 use holdfast_tests::server::scratch;
 use holdfast_tests::{Ack, Engine, Holdfast, Ledger, LedgerOptions, Random, Stalls, TestServer};
 use serde_json::{Value, json};
-use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::Child;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 /// What a stream may lose of acknowledged transactions when the daemon is killed: its promise is one second, on a machine
 /// that gives it any time at all (`Stalls`).
 const LOSS_MAX: Duration = Duration::from_secs(1);
-/// Longest wait for anything.
-const WAIT: Duration = Duration::from_secs(180);
-
-struct Bed {
-    user: Holdfast,
-    dir: tempfile::TempDir,
-    daemon: Option<Child>,
-    starts: u32,
-}
-
-impl Bed {
-    fn socket(&self) -> PathBuf {
-        self.dir.path().join("socket")
-    }
-
-    fn configure(&self) {
-        let at = |name: &str| self.dir.path().join(name);
-        std::fs::create_dir_all(at("restored")).unwrap();
-        let text = format!(
-            "repository = {:?}\npassphrase_file = {:?}\nlogins = {:?}\nstate = {:?}\nsocket = {:?}\nspool = {:?}\n\
-             restore_into = [{:?}]\n[engines]\nmysql = {:?}\nmariadb = {:?}\n[log]\nformat = 'json'\n\
-             [policy.default]\nretry = {{ interval = '5s' }}\ndrill = 0\n[prune]\nevery = '5s'\n\
-             [drills]\ninto = {:?}\nprove = 'quick'\n",
-            self.user.repository(),
-            at("passphrase"),
-            at("home/.config/holdfast/holdfast.toml"),
-            at("state"),
-            self.socket(),
-            at(""),
-            at("restored"),
-            Engine::MySql.dir(),
-            Engine::MariaDb.dir(),
-            at("drills"),
-        );
-        std::fs::write(at("holdfastd.toml"), text).unwrap();
-    }
-
-    fn start(&mut self) {
-        let config = self.dir.path().join("holdfastd.toml");
-        self.starts += 1;
-        let log = std::fs::File::create(self.dir.path().join(format!("log-{}", self.starts))).unwrap();
-        let mut command = self.user.command("holdfastd", &["--config", config.to_str().unwrap()]);
-        self.daemon = Some(command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap());
-    }
-
-    fn kill(&mut self) {
-        let mut daemon = self.daemon.take().unwrap();
-        daemon.kill().unwrap();
-        daemon.wait().unwrap();
-    }
-
-    /// One request; `None` while nobody answers.
-    fn ask(&self, method: &str, path: &str, body: Option<Value>) -> Option<(u16, Value)> {
-        let mut stream = UnixStream::connect(self.socket()).ok()?;
-        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-        let body = body.map(|b| b.to_string()).unwrap_or_default();
-        let request = format!(
-            "{method} /api/v1{path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        );
-        stream.write_all(request.as_bytes()).ok()?;
-        let mut bytes = Vec::new();
-        stream.read_to_end(&mut bytes).ok()?;
-        let text = String::from_utf8_lossy(&bytes).into_owned();
-        let (head, body) = text.split_once("\r\n\r\n")?;
-        Some((head.split(' ').nth(1)?.parse().ok()?, serde_json::from_str(body).ok()?))
-    }
-
-    fn until(&mut self, what: &str, mut holds: impl FnMut(&Self) -> bool) {
-        let deadline = Instant::now() + WAIT;
-        while !holds(self) {
-            let ended = self.daemon.as_mut().and_then(|d| d.try_wait().unwrap());
-            assert!(
-                Instant::now() < deadline && ended.is_none(),
-                "not within {WAIT:?} ({ended:?}): {what}\n{}",
-                std::fs::read_to_string(self.dir.path().join(format!("log-{}", self.starts)))
-                    .unwrap_or_default()
-            );
-            std::thread::sleep(Duration::from_millis(100));
-        }
-    }
-
-    /// Waits until the log of every server is followed to its end.
-    fn until_following(&mut self) {
-        self.until("every stream follows", |bed| {
-            let Some((200, status)) = bed.ask("GET", "/status", None) else { return false };
-            let servers = status["servers"].as_array().unwrap();
-            servers.len() == 2 && servers.iter().all(|s| s["stream"]["state"] == "following")
-        });
-    }
-
-    fn until_ended(&mut self, id: &Value) -> Value {
-        let path = format!("/jobs/{id}");
-        self.until("a job's end", |bed| {
-            bed.ask("GET", &path, None).is_some_and(|(_, job)| {
-                ["done", "failed", "cancelled"].contains(&job["standing"].as_str().unwrap_or_default())
-            })
-        });
-        self.ask("GET", &path, None).unwrap().1
-    }
-}
-
-impl Drop for Bed {
-    fn drop(&mut self) {
-        if let Some(mut daemon) = self.daemon.take() {
-            let _ = daemon.kill();
-            let _ = daemon.wait();
-        }
-    }
-}
-
+/// Besides the places: prunes all the time, and no drill but one that is asked for.
+const CONFIGURATION: &str =
+    "[policy.default]\nretry = { interval = '5s' }\ndrill = 0\n[prune]\nevery = '5s'\n";
 #[test]
 fn a_daemon_that_is_killed_again_and_again_loses_nothing_and_does_nothing_twice() {
     let (mut random, seed) = Random::from_environment("a_daemon_that_is_killed");
@@ -157,8 +56,8 @@ fn a_daemon_that_is_killed_again_and_again_loses_nothing_and_does_nothing_twice(
             ledger(source)
         })
         .collect();
-    let mut bed = Bed { user, dir, daemon: None, starts: 0 };
-    bed.configure();
+    let mut bed = Bed::new(user, dir, 2);
+    bed.configure(CONFIGURATION);
     bed.start();
     // The first bases come by themselves, and then the streams.
     bed.until_following();
@@ -198,11 +97,7 @@ fn a_daemon_that_is_killed_again_and_again_loses_nothing_and_does_nothing_twice(
     }
 
     // Once more, and this time what was durable is counted.
-    bed.until("every stream has caught up", |bed| {
-        let Some((200, status)) = bed.ask("GET", "/status", None) else { return false };
-        let mut servers = status["servers"].as_array().unwrap().iter();
-        servers.all(|s| s["stream"]["lag_seconds"].as_f64().is_some_and(|lag| lag < 2.0))
-    });
+    bed.until_caught_up();
     let stalls = Stalls::watch(bed.dir.path());
     std::thread::sleep(Duration::from_millis(1500 + random.below(1000)));
     let killed = SystemTime::now();
@@ -245,11 +140,11 @@ fn a_daemon_that_is_killed_again_and_again_loses_nothing_and_does_nothing_twice(
     let job = bed.until_ended(&job["id"]);
     assert_eq!((&job["standing"], &job["result"]["clean"]), (&json!("done"), &json!(true)), "{job}");
     the_command_line_asks_the_daemon(&bed);
-    let pid = rustix::process::Pid::from_child(bed.daemon.as_ref().unwrap());
+    let pid = rustix::process::Pid::from_child(bed.child());
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     let deadline = Instant::now() + Duration::from_secs(60);
     let status = loop {
-        if let Some(status) = bed.daemon.as_mut().unwrap().try_wait().unwrap() {
+        if let Some(status) = bed.ended() {
             break status;
         }
         assert!(Instant::now() < deadline, "SIGTERM does not end the daemon");
@@ -259,6 +154,162 @@ fn a_daemon_that_is_killed_again_and_again_loses_nothing_and_does_nothing_twice(
     assert!(!bed.socket().exists(), "the socket is left behind");
     let _ = bed.user.fsck().ok();
     nothing_secret_is_written(bed.dir.path());
+}
+
+/// A binlog with so many transactions of a ledger.
+fn recording(source: &TestServer, seed: u64, transactions: usize) -> Recording {
+    Ledger::create_schema(source);
+    source.run(&["FLUSH BINARY LOGS"]);
+    let file = source.value("SHOW BINARY LOG STATUS").unwrap();
+    let writer = Ledger::start(source, LedgerOptions { seed, threads: 2, pause: Duration::from_millis(1) });
+    writer.wait_for(transactions);
+    writer.stop();
+    source.run(&["FLUSH BINARY LOGS"]);
+    Recording::of(&source.datadir().join(file))
+}
+
+/// The repository of this user, without a daemon.
+fn opened(bed: &Bed) -> Repository {
+    let objects = Directory::open(RealDisk::shared(), bed.user.repository()).unwrap();
+    let clock = Arc::new(FixedClock::new(1_800_000_000_000_000));
+    let secret = Secret::passphrase("a passphrase for tests");
+    Repository::open(Arc::new(objects), &secret, OpenOptions::new(clock)).unwrap()
+}
+
+/// Adds a source that plays a recording. Its base is a record as any other one: it holds what the backup of a folder holds,
+/// and stands at the beginning of the recorded file.
+fn add_recorded(bed: &Bed, name: &str, source: &RecordedSource, file: &str) -> ServerId {
+    let (password, port) = (bed.dir.path().join("shop-password"), source.port().to_string());
+    let password = password.to_str().unwrap();
+    let at = ["--host", "127.0.0.1", "--port", &port, "--user", "backup", "--password-file", password];
+    let _ = bed.user.run(&[&["server", "add", name][..], &at].concat()).ok();
+    let repository = opened(bed);
+    let server = repository.servers().into_iter().find(|s| s.name == name).unwrap().id;
+    let mut base = repository.backups().into_iter().find(|b| b.source == SourceKind::Folder).unwrap();
+    (base.id, base.server) = (BackupId(server.0), server);
+    let gtid = GtidSet::empty(Flavor::MySql);
+    base.coordinates = Coordinates::Exact(Position { file: file.to_owned(), offset: 4, gtid });
+    repository.append(Record::BackupCommitted(base)).unwrap();
+    server
+}
+
+/// All that is archived of a server: one file, from its first byte on.
+fn archived(repository: &Repository, server: ServerId) -> Vec<u8> {
+    let log = ServerLog::open(repository, server).unwrap();
+    let mut cursor = log.read(Place(0), log.end().unwrap()).unwrap();
+    let (mut file, mut event) = (vec![0xfe, b'b', b'i', b'n'], Vec::new());
+    while let Some(place) = cursor.next(&mut event).unwrap() {
+        assert_eq!(file.len() as u64, place.offset, "an event is missing, or there twice");
+        file.extend_from_slice(&event);
+    }
+    file
+}
+
+/// Twenty streams, two of them of real servers at work. After each kill everything is there that was to be had a second
+/// before it, and in the end every file is what its server has, byte for byte: nothing lost, nothing doubled.
+#[test]
+fn twenty_streams_lose_nothing_and_double_nothing_however_often_the_daemon_is_killed() {
+    let (mut random, seed) = Random::from_environment("twenty_streams");
+    let seed = seed % 1_000_000;
+    let kills =
+        std::env::var("HOLDFAST_TEST_STREAM_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(2_u32);
+    let dir = tempfile::Builder::new().prefix("streams-").tempdir_in(scratch()).unwrap();
+    let user = Holdfast::new(dir.path());
+    let sources = [("shop", TestServer::start(Engine::MySql)), ("crm", TestServer::start(Engine::MariaDb))];
+    let recorder = TestServer::start(Engine::MySql);
+    // Enough that each stream has something to say to the end, though each kill may take a minute.
+    let recording = Arc::new(recording(&recorder, seed, 1000 + 100 * kills as usize));
+    drop(recorder);
+    user.protect(&sources[0].1);
+    user.add("crm", &sources[1].1);
+    let folder = dir.path().join("folder");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(folder.join("file"), "a base for those that have none").unwrap();
+    let _ = user.run(&["server", "add", "files", "--folder", folder.to_str().unwrap()]).ok();
+    let _ = user.run(&["backup", "files"]).ok();
+    let mut bed = Bed::new(user, dir, 20);
+    let played: Vec<(RecordedSource, ServerId)> = (0..18)
+        .map(|number| {
+            let source = RecordedSource::start(&recording, number);
+            let server = add_recorded(&bed, &format!("recorded-{number}"), &source, &recording.file);
+            (source, server)
+        })
+        .collect();
+    let writers: Vec<Ledger> = sources
+        .iter()
+        .map(|(_, source)| {
+            Ledger::create_schema(source);
+            let options = LedgerOptions { seed, threads: 2, pause: Duration::from_millis(25) };
+            Ledger::start(source, options)
+        })
+        .collect();
+    let transactions = recording.ends.len() - 1;
+    let rate = transactions as f64 * 0.9 / (f64::from(kills) * 60.0 + 120.0);
+    for (source, _) in &played {
+        source.play(transactions / 20, rate);
+    }
+    bed.configure(CONFIGURATION);
+    bed.start();
+    let mut must_hold: Vec<Vec<Ack>> = Vec::new();
+    let (mut checked, mut bytes) = (0_u64, 0_u64);
+    for kill in 0..kills {
+        bed.until_caught_up();
+        let stalls = Stalls::watch(bed.dir.path());
+        std::thread::sleep(Duration::from_millis(1500 + random.below(1500)));
+        let (killed, moment) = (SystemTime::now(), Instant::now());
+        bed.kill();
+        let loss_max = stalls.stretched(LOSS_MAX);
+        drop(stalls);
+        let acked = |ack: &Ack| ack.acked + loss_max < killed;
+        must_hold = writers.iter().map(|w| w.acks().into_iter().filter(acked).collect()).collect();
+        let repository = opened(&bed);
+        for (number, (source, server)) in played.iter().enumerate() {
+            let must = moment.checked_sub(loss_max).map_or(0, |then| source.end_at(then));
+            let there = archived(&repository, *server);
+            assert!(
+                there.len() >= must && recording.bytes.starts_with(&there),
+                "kill {kill}, recorded-{number}: {} bytes are there, {must} must be",
+                there.len()
+            );
+            (checked, bytes) = (checked + 1, bytes + there.len() as u64);
+        }
+        drop(repository);
+        if kill % 10 == 0 {
+            let fsck = bed.user.fsck();
+            assert_eq!(fsck.code, Some(0), "{}\n{}", fsck.stdout, fsck.stderr);
+        }
+        bed.start();
+    }
+    // All of it, and the daemon goes on to the end.
+    for (source, _) in &played {
+        source.play(transactions, 0.0);
+    }
+    bed.until("every recording is archived whole", |bed| {
+        let repository = opened(bed);
+        std::thread::sleep(Duration::from_secs(1));
+        played.iter().all(|(_, server)| archived(&repository, *server).len() == recording.bytes.len())
+    });
+    bed.kill();
+    for writer in writers {
+        writer.stop();
+    }
+    let repository = opened(&bed);
+    for (_, server) in &played {
+        assert!(archived(&repository, *server) == recording.bytes, "not what the source has");
+    }
+    drop(repository);
+    for ((name, source), must_hold) in sources.iter().zip(&must_hold) {
+        let held = restored(&bed, name, source, seed);
+        let lost = must_hold.iter().filter(|ack| !held.holds(ack)).count();
+        assert_eq!(lost, 0, "{name}: of {} acknowledged transactions", must_hold.len());
+    }
+    let _ = bed.user.fsck().ok();
+    let dumps: u32 = played.iter().map(|(source, _)| source.dumps()).sum();
+    println!(
+        "seed {seed}: {kills} kills, {checked} looks at a recorded stream ({bytes} bytes), {dumps} dumps, {} acknowledged \
+         transactions of real servers",
+        must_hold.iter().map(Vec::len).sum::<usize>()
+    );
 }
 
 /// SIGHUP: another configuration holds, and each stream is the one that it was.
@@ -271,7 +322,7 @@ fn a_reload_leaves_the_streams_alone(bed: &mut Bed) {
         log.matches("stream: following").count()
     };
     let before = begun(bed);
-    let pid = rustix::process::Pid::from_child(bed.daemon.as_ref().unwrap());
+    let pid = rustix::process::Pid::from_child(bed.child());
     rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
     bed.until("the new window", |bed| {
         bed.ask("GET", "/status", None).is_some_and(|(_, status)| {

@@ -2,6 +2,7 @@
 import base64
 import json
 import os
+import select
 import shutil
 import subprocess
 import sys
@@ -79,6 +80,9 @@ class Browser:
 
     def message(self):
         while b"\0" not in self.rest:
+            # One that hangs is no better than one that died.
+            if not select.select([self.read], [], [], WAIT)[0]:
+                die(f"the browser said nothing for {WAIT} s")
             piece = os.read(self.read, 1 << 16)
             if not piece:
                 die("the browser ended")

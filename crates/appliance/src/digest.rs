@@ -9,7 +9,7 @@ use crate::measured::{self, Measured};
 use crate::time::Micros;
 use holdfast_format::ids::{BackupId, ServerId};
 use holdfast_format::record::{Position, Record, ServerRecord, Stamped};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// A backup that was not forgotten, as far as schedules and sums ask.
@@ -52,6 +52,8 @@ pub struct Digest {
     learned: HashMap<BackupId, Position>,
     proofs: HashMap<BackupId, &'static str>,
     locks: HashMap<BackupId, Micros>,
+    /// Servers whose newest lock has terms.
+    locked: HashSet<ServerId>,
     /// By the server's name, which is what a report tells; oldest first.
     measured: HashMap<String, Vec<Measured>>,
     /// Records that concern the repository as a whole.
@@ -132,6 +134,14 @@ impl Digest {
                 *until = (*until).max(*until_us);
                 self.touch_owner(*backup);
             }
+            Record::ServerLocked(lock) => {
+                if lock.terms.is_some() {
+                    self.locked.insert(lock.server);
+                } else {
+                    self.locked.remove(&lock.server);
+                }
+                self.touch(lock.server);
+            }
             // What takes log away, and whatever a later version says, may concern everybody.
             _ => self.changes += 1,
         }
@@ -188,6 +198,12 @@ impl Digest {
     #[must_use]
     pub fn locked_until(&self, backup: BackupId) -> Option<Micros> {
         self.locks.get(&backup).copied()
+    }
+
+    /// Whether a server is locked.
+    #[must_use]
+    pub fn is_locked(&self, server: ServerId) -> bool {
+        self.locked.contains(&server)
     }
 
     /// The reports of a server's restores and drills, oldest first.

@@ -95,6 +95,20 @@ pub fn drill(
     done
 }
 
+/// The report of a drill of the server `name` in `into` that was proved after `since`, if there is one: a drill that
+/// whoever began it did not live to see.
+///
+/// # Errors
+/// When the repository can't be read.
+pub fn proved_into(
+    catalogue: &Catalogue,
+    name: &str,
+    into: &Path,
+    since: Micros,
+) -> Result<Option<serde_json::Value>> {
+    restore::reported_into(catalogue, KIND, name, into, since)
+}
+
 /// Removes a drill's folder with everything in it; a private server that still runs on it is ended first.
 ///
 /// # Errors

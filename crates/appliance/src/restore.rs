@@ -347,10 +347,21 @@ pub fn proved_into(
     into: &Path,
     since: Micros,
 ) -> Result<Option<serde_json::Value>> {
+    reported_into(catalogue, KIND, name, into, since)
+}
+
+/// The same of a restore whose report is of this kind.
+pub(crate) fn reported_into(
+    catalogue: &Catalogue,
+    kind: &str,
+    name: &str,
+    into: &Path,
+    since: Micros,
+) -> Result<Option<serde_json::Value>> {
     catalogue.repository.refresh().map_err(|e| catalogue.store_error(e))?;
     let records = catalogue.repository.records();
     Ok(records.iter().rev().find_map(|stamped| match &stamped.record {
-        Record::Report(report) if report.kind == KIND && report.at_us >= since => {
+        Record::Report(report) if report.kind == kind && report.at_us >= since => {
             let json: serde_json::Value = serde_json::from_slice(&report.json).ok()?;
             let is = |key: &str, value: &str| json.get(key).and_then(|v| v.as_str()) == Some(value);
             let proved = json.get("proved").and_then(serde_json::Value::as_bool) == Some(true);

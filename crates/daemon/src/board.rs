@@ -181,10 +181,10 @@ fn look(daemon: &Daemon, readings: &mut Readings) -> Result<Board> {
     let mut servers = Vec::new();
     let known = catalogue.servers();
     readings.keep(&known);
-    let locks = catalogue.repository.server_locks();
     for server in known {
         match look_at(daemon, &server, readings) {
-            Ok(seen) => servers.push(ServerBoard { locked: locks.contains_key(&server.id), ..seen }),
+            Ok(seen) => servers
+                .push(ServerBoard { locked: catalogue.known(|known| known.is_locked(server.id)), ..seen }),
             // One server's trouble hides no other one; of this one, what was known last is shown with it.
             Err(error) => {
                 tracing::warn!(server = %server.name, "can't be looked at: {}", error.message);

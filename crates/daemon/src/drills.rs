@@ -5,14 +5,14 @@
 
 use crate::daemon::Daemon;
 use crate::jobs::{Job, Live, Moment, Standing, Work};
-use crate::runner::restore_options;
+use crate::runner::{answer, restore_options};
 use holdfast_appliance::drill::{self, clear, drill};
 use holdfast_appliance::error::{Error, Result};
 use holdfast_appliance::measured::{Measured, measured};
 use holdfast_appliance::policy::{DAY, Policy, Span};
-use holdfast_appliance::restore::RestoredView;
 use holdfast_appliance::time::{Micros, now};
 use serde::Serialize;
+use serde_json::Value;
 use std::path::{Path, PathBuf};
 
 /// How long after the first base the first drill begins, at most.
@@ -129,7 +129,7 @@ fn prefix(daemon: &Daemon) -> String {
 }
 
 /// Runs one.
-pub(crate) fn run(daemon: &Daemon, job: &Job, live: &Live, server: &str, at: &str) -> Result<RestoredView> {
+pub(crate) fn run(daemon: &Daemon, job: &Job, live: &Live, server: &str, at: &str) -> Result<Value> {
     let config = daemon.config();
     let Some(place) = &config.drills.into else {
         return Err(Error::usage("There is no folder for drills any more."));
@@ -140,6 +140,13 @@ pub(crate) fn run(daemon: &Daemon, job: &Job, live: &Live, server: &str, at: &st
     })?;
     sweep(daemon, place);
     let into = folder(daemon, place, job.id);
+    if job.tries > 1
+        && let Some(report) = drill::proved_into(&daemon.catalogue, server, &into, job.created)?
+    {
+        // The daemon died between the report and this state.
+        clear(&into)?;
+        return Ok(report);
+    }
     let moment = Moment { to: Some(at.to_owned()), ..Moment::default() };
     let options = restore_options(daemon, server, &moment, &into, false, &config.drills.prove)?;
     let done = drill(&daemon.catalogue, server, &options, config.drills.space.0, live);
@@ -147,7 +154,7 @@ pub(crate) fn run(daemon: &Daemon, job: &Job, live: &Live, server: &str, at: &st
     if done.is_err() && !daemon.is_stopping() {
         clear(&into)?;
     }
-    done
+    answer(&done?)
 }
 
 /// Removes what drills left that nobody goes on with.

@@ -95,11 +95,11 @@ fn done(daemon: &Daemon, job: &Job, live: &Live) -> Result<Value> {
         Work::Canary {} => check(daemon, live, Reach::OfTheDay),
         Work::Scrub {} => scrub(daemon, live),
         Work::Prune { now } => prune::run(daemon, live, *now),
-        Work::Drill { server, at } => answer(&drills::run(daemon, job, live, server, at)?),
+        Work::Drill { server, at } => drills::run(daemon, job, live, server, at),
     }
 }
 
-fn answer<T: serde::Serialize>(view: &T) -> Result<Value> {
+pub(crate) fn answer<T: serde::Serialize>(view: &T) -> Result<Value> {
     serde_json::to_value(view).map_err(|error| Error::failed(format!("The answer can't be kept: {error}.")))
 }
 

@@ -90,10 +90,11 @@ pub(crate) fn list(inner: &Inner, stream: Option<StreamKey>) -> Result<Vec<LogSe
             _ => {}
         }
     }
-    let mut segments = Vec::new();
+    let (mut segments, mut listed) = (Vec::new(), HashSet::new());
     for name in inner.objects.list(names::LOGS)? {
         let id = name.as_str().strip_prefix(names::LOGS).and_then(|hex| hex.parse::<SegmentId>().ok());
         let Some(id) = id.filter(|id| !deleted.contains(id)) else { continue };
+        listed.insert(id);
         if let Some(record) = sealed.get(&id)
             && stream.is_some_and(|s| s != record.stream)
         {
@@ -114,9 +115,7 @@ pub(crate) fn list(inner: &Inner, stream: Option<StreamKey>) -> Result<Vec<LogSe
         let state = sealed.remove(&id).map_or(LogState::Open, |record| LogState::Sealed(Box::new(record)));
         segments.push(LogSegment { segment: id, opening, state });
     }
-    if !deleted.is_empty() {
-        inner.openings.lock().unwrap_or_else(PoisonError::into_inner).retain(|id, _| !deleted.contains(id));
-    }
+    inner.openings.lock().unwrap_or_else(PoisonError::into_inner).retain(|id, _| listed.contains(id));
     segments.sort_by_key(|s| (s.opening.stream, s.opening.number));
     Ok(segments)
 }

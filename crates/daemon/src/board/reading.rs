@@ -20,8 +20,10 @@ const FLAGS_MAX: u32 = 500;
 /// A reading is taken anew after so long at the latest, whatever nobody told of: the end of a log that is followed here
 /// moves without a transaction, too.
 const AGE_MAX: Duration = Duration::from_secs(60);
-/// All that is read anew for its age alone takes one part in this many of the time.
+/// All that is read anew for its age alone takes one part in this many of the time…
 const SHARE_OF_AGED: u32 = 300;
+/// …but nothing grows older than this.
+const PACE_MAX: Duration = Duration::from_secs(300);
 /// One of a log that another process may write to, or whose commits wait for the archive.
 const AGE_MAX_UNTOLD: Duration = Duration::from_secs(5);
 
@@ -29,7 +31,8 @@ const AGE_MAX_UNTOLD: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Reading {
     of: Told,
-    age_max: Duration,
+    /// Nobody would tell of what changes.
+    untold: bool,
     at: Instant,
     took: Duration,
     /// What can be restored.
@@ -40,6 +43,16 @@ pub(super) struct Reading {
     pub(super) flags: Arc<Vec<FoundView>>,
     /// Its restores and drills, newest first.
     pub(super) reports: Vec<Measured>,
+}
+
+impl Reading {
+    /// For how long it is good while nothing is told, as one of so many servers.
+    fn age_max(&self, servers: u32) -> Duration {
+        if self.untold {
+            return AGE_MAX_UNTOLD;
+        }
+        AGE_MAX.max(self.took.saturating_mul(SHARE_OF_AGED).saturating_mul(servers)).min(PACE_MAX)
+    }
 }
 
 /// Of what it was read.
@@ -68,10 +81,7 @@ impl Readings {
             log: daemon.streams.changes(&server.name),
             followed: has_log && is_followed(&daemon.catalogue, server)?,
         };
-        let is_good = |reading: &Reading| {
-            let pace = reading.took.saturating_mul(SHARE_OF_AGED).saturating_mul(servers);
-            reading.of == of && reading.at.elapsed() < reading.age_max.max(pace)
-        };
+        let is_good = |reading: &Reading| reading.of == of && reading.at.elapsed() < reading.age_max(servers);
         Ok(match self.by_name.entry(server.name.clone()) {
             Entry::Occupied(known) if is_good(known.get()) => known.into_mut(),
             Entry::Occupied(mut known) => {
@@ -105,7 +115,7 @@ fn read(daemon: &Daemon, server: &ServerRecord, has_log: bool, of: Told) -> Resu
     let untold = of.followed && (!ours || status.zero_loss.is_some());
     Ok(Reading {
         of,
-        age_max: if untold { AGE_MAX_UNTOLD } else { AGE_MAX },
+        untold,
         at,
         took: at.elapsed(),
         status,
@@ -113,4 +123,39 @@ fn read(daemon: &Daemon, server: &ServerRecord, has_log: bool, of: Told) -> Resu
         flags: Arc::new(flags),
         reports,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reading_grows_older_where_it_is_costly_and_never_very_old() {
+        let told = Told { records: 0, log: 0, followed: true };
+        let reading = |untold: bool, took_ms: u64| Reading {
+            of: told,
+            untold,
+            at: Instant::now(),
+            took: Duration::from_millis(took_ms),
+            status: StatusView::unknown("shop", "a test"),
+            timeline: Arc::new(TimelineView {
+                server: "shop".to_owned(),
+                backups: Vec::new(),
+                spans: Vec::new(),
+                gaps: Vec::new(),
+                fail_overs: Vec::new(),
+                zero_loss: Vec::new(),
+            }),
+            flags: Arc::default(),
+            reports: Vec::new(),
+        };
+        assert_eq!(reading(false, 1).age_max(50), AGE_MAX);
+        assert_eq!(reading(false, 10).age_max(50), Duration::from_secs(150));
+        assert_eq!(reading(false, 60_000).age_max(50), PACE_MAX);
+        assert_eq!(
+            reading(true, 60_000).age_max(50),
+            AGE_MAX_UNTOLD,
+            "a log that others write to is looked at"
+        );
+    }
 }

@@ -227,7 +227,7 @@ fn backup_program(login: Option<&Login>) -> Program {
 }
 
 /// A repository inside the folder that goes into it would never end.
-fn refuse_own_repository(folder: &Path, place: &Path) -> Result<()> {
+pub(crate) fn refuse_own_repository(folder: &Path, place: &Path) -> Result<()> {
     let whole = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
     if whole(place).starts_with(whole(folder)) {
         return Err(Error::usage(format!(
@@ -240,7 +240,7 @@ fn refuse_own_repository(folder: &Path, place: &Path) -> Result<()> {
     Ok(())
 }
 
-fn draft(
+pub(crate) fn draft(
     server: &ServerRecord,
     kind: SourceKind,
     options: &Options,
@@ -283,7 +283,11 @@ pub(crate) fn position(flavor: Option<Flavor>, at: &holdfast_source::Position) -
     Ok(record::Position { file: at.file.clone(), offset: at.offset, gtid })
 }
 
-fn copy_error(catalogue: &Catalogue, server: &ServerRecord, error: holdfast_source::Error) -> Error {
+pub(crate) fn copy_error(
+    catalogue: &Catalogue,
+    server: &ServerRecord,
+    error: holdfast_source::Error,
+) -> Error {
     use holdfast_source::Error as Copy;
     match error {
         Copy::Cancelled => {

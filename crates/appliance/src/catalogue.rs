@@ -10,6 +10,9 @@ use holdfast_store::{Clock, Engine, OpenOptions, RecoveryKit, Repository, Secret
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+/// A fact of a backup that holds what a restore in place was to write over: the moment that it was to lead to.
+pub const SAVED_FACT: &str = "holdfast.in_place";
+
 /// What opens the repository, as the user named it.
 #[derive(Clone, Debug)]
 pub enum Key {
@@ -107,9 +110,12 @@ impl Catalogue {
         Ok(settings.login(&self.repository.id().to_string(), &server.name).cloned())
     }
 
-    /// Backups of `server`, oldest first.
+    /// Backups of `server`, oldest first; without those that a restore in place took of what it was to write over, which
+    /// no policy counts and no restore begins with.
     pub fn backups_of(&self, server: &ServerRecord) -> Vec<BackupRecord> {
-        self.repository.backups_of(server.id)
+        let mut backups = self.repository.backups_of(server.id);
+        backups.retain(|b| b.fact(SAVED_FACT).is_none());
+        backups
     }
 
     /// Turns an error of the store into one for a person.

@@ -17,6 +17,7 @@ pub mod export;
 pub mod fail_over;
 pub mod find;
 pub mod import;
+pub mod in_place;
 pub mod init;
 mod intake;
 pub mod keep;

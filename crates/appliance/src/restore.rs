@@ -29,6 +29,7 @@ pub use holdfast_restore::{Part, Plan};
 use log::ArchivedLog;
 use serde::Serialize;
 use std::net::TcpListener;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 /// The kind of a restore's report in the repository.
@@ -75,6 +76,8 @@ pub struct Options {
 pub struct Delta {
     /// The folder's own name, typed again: for a folder that no restore made, or that was handed over since.
     pub confirm: Option<String>,
+    /// Names in the folder that stay, though the backup does not have them.
+    pub keep: Vec<std::ffi::OsString>,
 }
 
 pub use holdfast_replay::Mode as ReplayMode;
@@ -235,7 +238,7 @@ fn difference(
 
 fn plan_of(catalogue: &Catalogue, server: &ServerRecord, options: &Options) -> Result<PlanView> {
     let log = open_log(catalogue, server)?;
-    let bases = bases_for(server, bases(catalogue, server), options)?;
+    let bases = bases_for(server, bases_into(catalogue, server, options), options)?;
     let (index, mut plan) = make_plan(server, &bases, &log, options)?;
     if let Some(base) = bases.get(index) {
         tables::narrow(catalogue, server, &mut plan, options, base, &log)?;
@@ -284,8 +287,7 @@ pub(crate) fn restore_as(
     let server = catalogue.server(name)?;
     bring_up_to_date(catalogue, &server, options, watcher);
     let log = open_log(catalogue, &server)?;
-    let bases = bases(catalogue, &server);
-    let bases = bases_for(&server, bases, options)?;
+    let bases = bases_for(&server, bases_into(catalogue, &server, options), options)?;
     let (index, mut plan) = make_plan(&server, &bases, &log, options)?;
     let base = bases.get(index).ok_or_else(|| Error::failed("The plan names no backup."))?;
     tables::narrow(catalogue, &server, &mut plan, options, base, &log)?;
@@ -404,7 +406,12 @@ pub fn finish(folder: &Path, engine_dir: Option<&Path>) -> Result<FinishedView> 
 }
 
 /// For `latest`, fetches what the source has logged since; says so when it can't.
-fn bring_up_to_date(catalogue: &Catalogue, server: &ServerRecord, options: &Options, watcher: &dyn Watcher) {
+pub(crate) fn bring_up_to_date(
+    catalogue: &Catalogue,
+    server: &ServerRecord,
+    options: &Options,
+    watcher: &dyn Watcher,
+) {
     if options.target != Target(holdfast_restore::Target::Latest)
         || matches!(server.kind, ServerKind::Folder { .. })
     {
@@ -429,12 +436,51 @@ fn open_log<'c>(catalogue: &'c Catalogue, server: &ServerRecord) -> Result<Archi
 
 fn bases(catalogue: &Catalogue, server: &ServerRecord) -> Vec<StoredBase> {
     let backups = catalogue.backups_of(server);
-    let base = |record: BackupRecord| StoredBase {
+    backups.into_iter().map(|record| base(catalogue, record)).collect()
+}
+
+/// One backup as a base.
+fn base(catalogue: &Catalogue, record: BackupRecord) -> StoredBase {
+    StoredBase {
         repository: catalogue.repository.clone(),
         coordinates: learned(catalogue, &record),
         record,
+        kept: Vec::new(),
+    }
+}
+
+/// The same, to be laid out over what `options` say.
+fn bases_into(catalogue: &Catalogue, server: &ServerRecord, options: &Options) -> Vec<StoredBase> {
+    let mut bases = bases(catalogue, server);
+    if let Some(delta) = &options.delta {
+        bases.iter_mut().for_each(|base| base.kept.clone_from(&delta.keep));
+    }
+    bases
+}
+
+/// Lays a backup of a folder back over it; `kept` stays beside it.
+///
+/// # Errors
+/// As [`restore`].
+pub(crate) fn lay_back(
+    catalogue: &Catalogue,
+    record: BackupRecord,
+    (folder, server): (&Path, &str),
+    kept: Vec<std::ffi::OsString>,
+    watcher: &dyn Watcher,
+) -> Result<holdfast_restore::LaidOut> {
+    let base = StoredBase { kept, ..base(catalogue, record) };
+    let watch = Watch { watcher, transactions: None };
+    let progress = |at| {
+        holdfast_restore::Watch::step(&watch, Step::LayOut(at));
+        if watcher.cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
-    backups.into_iter().map(base).collect()
+    let done = holdfast_restore::in_place::lay_back(&base, folder, server, &progress);
+    done.map_err(|error| match watcher.cancelled() {
+        true => Error::new(Code::Interrupted, format!("Laying back {} was called off.", folder.display()))
+            .with_next("the same command goes on"),
+        false => restore_error(catalogue, error),
+    })
 }
 
 /// The bases that a plan may choose from: all of them, but for a folder whose restore goes on the one that it was
@@ -648,7 +694,7 @@ fn view(restored: &Restored) -> RestoredView {
     }
 }
 
-fn restore_error(catalogue: &Catalogue, error: holdfast_restore::Error) -> Error {
+pub(crate) fn restore_error(catalogue: &Catalogue, error: holdfast_restore::Error) -> Error {
     use holdfast_restore::Error as Restore;
     let text = sentence(&error.to_string());
     let code = match error.exit_code() {

@@ -6,6 +6,7 @@ mod check;
 mod daemon;
 mod export;
 mod import;
+mod in_place;
 mod jobs;
 mod keep;
 mod key;

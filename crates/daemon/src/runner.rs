@@ -174,7 +174,7 @@ pub(crate) fn over(delta: bool, confirm: Option<&str>) -> Result<Option<Delta>> 
         return Err(Error::usage("'confirm' goes with 'delta' only.")
             .with_next("leave it out, or ask for a restore over what the folder holds: \"delta\": true"));
     }
-    Ok(delta.then(|| Delta { confirm: confirm.map(str::to_owned) }))
+    Ok(delta.then(|| Delta { confirm: confirm.map(str::to_owned), keep: Vec::new() }))
 }
 
 fn restore_it(daemon: &Daemon, job: &Job, live: &Live, server: &str, options: &Options) -> Result<Value> {

@@ -7,6 +7,7 @@ use holdfast_engine::{Listen, PrivateServer, Programs, StartOptions, stop_server
 
 use crate::error::{Error, Result};
 use crate::fence;
+use crate::in_place::{self, Mark, Stage};
 use crate::marker::{FolderLock, Marker, State};
 use crate::run::{Running, SHUTDOWN_LIMIT, SOCKET, keep_running};
 
@@ -61,6 +62,12 @@ pub fn finish(folder: &Path, programs: &Programs) -> Result<Finished> {
             None
         }
     };
+    if let Some(mut mark) = Mark::read(&folder)? {
+        // The restore is done, whether or not its command lived to say so; its undo counts on that.
+        mark.stage = Stage::Restored;
+        mark.write(&folder)?;
+        in_place::give_back(&folder, mark.mode)?;
+    }
     Marker::remove(&folder)?;
     Ok(Finished { marker, running })
 }

@@ -10,6 +10,7 @@ mod elsewhere;
 pub mod error;
 pub mod fence;
 pub mod finish;
+pub mod in_place;
 pub mod layout;
 pub mod marker;
 pub mod outlook;

@@ -10,6 +10,7 @@
 //! | socket, pipe, device | left out |
 //! | tables of a datadir outside of it (`.isl`, DATA DIRECTORY), encrypted tablespaces | the copy is refused, by name |
 //! | `ibtmp*`, `#innodb_temp/`, `*.pid` of a datadir | left out: a server makes them anew at every start |
+//! | `holdfast-in-place.*` of a datadir | left out: the mark of a restore over it |
 //!
 //! A datadir in use is refused. A running server is known by the write lock that InnoDB, Aria and MyISAM hold on
 //! their files (`fcntl` locks, asked of the kernel with F_GETLK, so this works for servers of this host), or by a

@@ -11,6 +11,7 @@ use holdfast_restore::marker::{LOCK, MARKER};
 use holdfast_restore::{Base, LaidOut, LayingOut};
 use holdfast_store::{Difference, Existing, Repository, RestoreOptions};
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
@@ -22,6 +23,8 @@ pub(super) struct StoredBase {
     pub(super) repository: Repository,
     pub(super) record: BackupRecord,
     pub(super) coordinates: Coordinates,
+    /// Names of the target folder that are left alone, beside those that every restore leaves.
+    pub(super) kept: Vec<OsString>,
 }
 
 impl Base for StoredBase {
@@ -131,6 +134,7 @@ impl StoredBase {
         if self.record.source == SourceKind::Clone {
             keep.push(CLONE_DIR.into());
         }
+        keep.extend(self.kept.iter().cloned());
         RestoreOptions { facts, existing: Existing::Rewritten { keep }, ..RestoreOptions::default() }
     }
 }

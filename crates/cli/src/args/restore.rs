@@ -29,8 +29,10 @@ pub enum RestoreVerb {
 
 /// Where to restore to, and into what.
 #[derive(Args, Debug)]
-#[command(group = clap::ArgGroup::new("target").required(true).args(["to", "before", "after"]))]
-#[command(group = clap::ArgGroup::new("place").required(true).args(["into", "into_server"]))]
+#[command(group = clap::ArgGroup::new("target").required(true).args(["to", "before", "after", "undo"]))]
+#[command(group = clap::ArgGroup::new("place").required(true).args(["into", "into_server", "in_place", "undo"]))]
+#[command(group = clap::ArgGroup::new("over").multiple(true).args(["delta", "in_place", "undo"]))]
+#[command(group = clap::ArgGroup::new("own").multiple(true).args(["in_place", "undo"]))]
 #[command(group = clap::ArgGroup::new("some").multiple(true).args(["table", "database"]))]
 pub struct Restore {
     /// The server's name
@@ -91,6 +93,23 @@ pub struct Restore {
     /// TMPDIR or /var/tmp without it
     #[arg(long, value_name = "DIR", requires = "into_server", conflicts_with = "into")]
     pub scratch: Option<PathBuf>,
+    /// Restore over the server's own data directory, on its host: the one that the newest backup tells of, or DIR
+    ///
+    /// The server must be stopped (or --stop-command stops it). What is there is saved first, as a backup in the same
+    /// repository that only `forget` removes; --undo puts it back. Then only what differs is written. TLS keys (*.pem) and
+    /// mysqld-auto.cnf stay. A command that was killed is given again, and goes on.
+    #[arg(long, value_name = "DIR", num_args = 0..=1, default_missing_value = "",
+          conflicts_with_all = ["going_on", "delta", "some"])]
+    pub in_place: Option<String>,
+    /// Put back what was in the data directory before the last --in-place: in the one that the newest backup tells of, or DIR
+    ///
+    /// If the server was handed over since, what is there now is saved first, so that an undo can be undone.
+    #[arg(long, value_name = "DIR", num_args = 0..=1, default_missing_value = "",
+          conflicts_with_all = ["going_on", "delta", "some", "start", "dry_run"])]
+    pub undo: Option<String>,
+    /// With --in-place and --undo: run by the shell where a server uses the data directory, and waited for
+    #[arg(long, value_name = "COMMAND", env = "HOLDFAST_STOP_COMMAND", requires = "own")]
+    pub stop_command: Option<String>,
     /// Roll the restore that is in the folder forward to a later target, from where it stands; an interrupted
     /// restore goes on by the same command without this
     #[arg(long = "continue")]
@@ -103,8 +122,9 @@ pub struct Restore {
     #[arg(long, conflicts_with = "going_on")]
     pub delta: bool,
     /// The folder's own name, typed again, for a --delta over a folder that no restore made or that was handed over:
-    /// everything in it that the backup does not have is lost
-    #[arg(long, value_name = "NAME", requires = "delta")]
+    /// everything in it that the backup does not have is lost. With --in-place, where nothing says that the folder is this
+    /// server's
+    #[arg(long, value_name = "NAME", requires = "over")]
     pub confirm: Option<String>,
     /// Folder with the server programs to use
     #[arg(long, value_name = "DIR", env = "HOLDFAST_ENGINE_DIR")]
@@ -163,6 +183,30 @@ mod tests {
         assert!(parse("holdfast restore shop --before drop:orders --into d").is_ok());
         assert!(parse("holdfast restore finish d").is_ok());
         assert!(parse("holdfast restore shop --continue --to latest --into d").is_ok());
+    }
+    #[test]
+    fn in_place_needs_a_moment_and_undo_needs_none() {
+        let parse = |line: &str| Cli::try_parse_from(line.split_whitespace());
+        for right in [
+            "holdfast restore shop --to latest --in-place",
+            "holdfast restore shop --to latest --in-place /var/lib/mysql --confirm mysql --stop-command x",
+            "holdfast restore shop --to latest --in-place --dry-run",
+            "holdfast restore shop --undo",
+            "holdfast restore shop --undo /var/lib/mysql",
+        ] {
+            assert!(parse(right).is_ok(), "{right}");
+        }
+        for wrong in [
+            "holdfast restore shop --in-place",
+            "holdfast restore shop --to latest --undo",
+            "holdfast restore shop --to latest --in-place --into d",
+            "holdfast restore shop --to latest --in-place --table a.b",
+            "holdfast restore shop --to latest --in-place --continue",
+            "holdfast restore shop --to latest --into d --stop-command x",
+            "holdfast restore shop --undo --dry-run",
+        ] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
     }
     #[test]
     fn tables_go_into_a_folder_or_into_a_running_server() {

@@ -99,9 +99,7 @@ pub(super) fn restore(
         (None, Some(restore)) => match (&restore.into, &restore.into_server) {
             (Some(into), _) => restore_to(common, output, &restore, into),
             (None, Some(to)) => super::side::side(common, output, &restore, to),
-            (None, None) => Err(Error::usage("Restore into what?")
-                .with_next("use --into DIR, or --into-server for some tables")
-                .into()),
+            (None, None) => super::in_place::restore(common, output, &restore),
         },
         (None, None) => {
             Err(Error::usage("What is to be restored?").with_next("see holdfast restore --help").into())
@@ -119,7 +117,7 @@ pub(super) fn options(wanted: &Restore, into: &Path) -> Result<Options> {
         engine_dir: wanted.engine_dir.clone(),
         start: wanted.start,
         going_on: wanted.going_on,
-        delta: wanted.delta.then(|| Delta { confirm: wanted.confirm.clone() }),
+        delta: wanted.delta.then(|| Delta { confirm: wanted.confirm.clone(), keep: Vec::new() }),
         tables: Tables::parse(&wanted.table, &wanted.database)?,
         port: wanted.port,
         prove: level(wanted.prove),
@@ -328,7 +326,7 @@ fn at(place: &str) -> String {
     if place.starts_with("between") { place.to_owned() } else { format!("at {place}") }
 }
 
-fn show_restored(out: &mut dyn Write, view: &RestoredView) -> io::Result<()> {
+pub(super) fn show_restored(out: &mut dyn Write, view: &RestoredView) -> io::Result<()> {
     writeln!(out, "Restored '{}' to {} in {}.", view.server, view.reached, view.into)?;
     show_evidence(out, view)?;
     match (&view.socket, view.port) {

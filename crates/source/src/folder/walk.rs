@@ -239,7 +239,7 @@ impl Walker {
     }
 }
 
-/// Files of a datadir that a server makes anew at every start.
+/// Files of a datadir that a server makes anew at every start, and our mark on it.
 fn is_made_anew(path: &FilePath) -> bool {
     let name = path.as_bytes();
     if name.contains(&b'/') {
@@ -249,6 +249,8 @@ fn is_made_anew(path: &FilePath) -> bool {
         || name.starts_with(b"ibtmp")
         || name.ends_with(b".pid")
         || name.ends_with(b".sock.lock")
+        // How far a restore over this folder is: no part of the server.
+        || name.starts_with(b"holdfast-in-place.")
 }
 
 impl Tree {

@@ -1,0 +1,361 @@
+//! `restore --in-place` and `--undo`: over the server's own, stopped data directory, after what is there is saved.
+//!
+//! What is saved is a backup of the folder like any other, but for a fact that keeps it out of every plan and policy
+//! (`catalogue::SAVED_FACT`): it stays until somebody forgets it by its id. `holdfast_restore::in_place` has the mark,
+//! and what each command does when it finds one.
+
+mod folder;
+
+use crate::backup::{self, Watch};
+use crate::catalogue::{Catalogue, SAVED_FACT, sentence};
+use crate::error::{Code, Error, Result};
+use crate::intake::Intake;
+use crate::keep;
+use crate::list;
+use crate::progress::{Reading, Watcher};
+use crate::restore::{self, Delta, Options, PlanView, RestoredView, lay_back, restore_error};
+use crate::views::BackupView;
+use folder::{facts_of, find, kept, refuse_outside, stop};
+use holdfast_format::record::{ServerRecord, SourceKind};
+use holdfast_restore::in_place::{MARK, MARK_LOCK, Mark, MarkLock, Stage, give_back};
+use holdfast_restore::marker::{Marker, State};
+use holdfast_restore::run::SHUTDOWN_LIMIT;
+use holdfast_source::{FolderSource, Source};
+use holdfast_store::VerifyWrite;
+use serde::Serialize;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// The folder, and what stops its server.
+#[derive(Clone, Debug, Default)]
+pub struct Place {
+    /// The data directory; the one that the newest backup tells of without it.
+    pub folder: Option<PathBuf>,
+    /// The folder's own name, typed again, where nothing says that it is this server's.
+    pub confirm: Option<String>,
+    /// Run by the shell where a server uses the folder.
+    pub stop_command: Option<String>,
+}
+
+/// What was restored in place.
+#[derive(Clone, Debug, Serialize)]
+pub struct InPlaceView {
+    /// The restore, with its proof.
+    #[serde(flatten)]
+    pub restored: RestoredView,
+    /// The backup of what was there before.
+    pub saved: BackupView,
+}
+
+/// What was undone.
+#[derive(Clone, Debug, Serialize)]
+pub struct UndoneView {
+    /// The protected server's name.
+    pub server: String,
+    /// The folder.
+    pub folder: String,
+    /// What the restore that is undone was to lead to.
+    pub target: String,
+    /// The backup that was laid back; none: nothing had been changed.
+    pub laid_back: Option<BackupView>,
+    /// Blocks that were written, and that stood there already.
+    pub blocks_written: u64,
+    /// Blocks that were as they should be.
+    pub blocks_kept: u64,
+    /// The backup of what was there before the undo, where a server may have written since the restore.
+    pub saved: Option<BackupView>,
+}
+
+fn told(error: &holdfast_restore::Error) -> Error {
+    let text = sentence(&error.to_string());
+    match error {
+        holdfast_restore::Error::Busy { .. } | holdfast_restore::Error::InUse { .. } => {
+            Error::new(Code::Locked, text)
+        }
+        _ => Error::failed(text),
+    }
+}
+
+/// One folder that is worked in.
+struct Work<'a> {
+    catalogue: &'a Catalogue,
+    server: ServerRecord,
+    folder: PathBuf,
+    place: &'a Place,
+    mark: Option<Mark>,
+    /// What a restore left in it.
+    marker: Option<Marker>,
+    watcher: &'a dyn Watcher,
+}
+
+/// The plan, with what laying the base out would do to the folder.
+///
+/// # Errors
+/// As [`restore::plan`]; `Usage` where the folder is not to be found or not the server's.
+pub fn plan(
+    catalogue: &Catalogue,
+    name: &str,
+    options: &Options,
+    place: &Place,
+    watcher: &dyn Watcher,
+) -> Result<PlanView> {
+    let server = catalogue.server(name)?;
+    let folder = find(catalogue, &server, place)?;
+    restore::plan(catalogue, name, &over(options, &folder), watcher)
+}
+
+/// Saves what is in the server's own data directory, and restores over it. A command that was killed is given again.
+///
+/// # Errors
+/// `Locked` while a server runs on the folder; as [`restore::restore`].
+pub fn restore(
+    catalogue: &Catalogue,
+    name: &str,
+    options: &Options,
+    place: &Place,
+    watcher: &dyn Watcher,
+) -> Result<InPlaceView> {
+    let server = catalogue.server(name)?;
+    let folder = find(catalogue, &server, place)?;
+    backup::refuse_own_repository(&folder, &catalogue.place)?;
+    refuse_outside(&facts_of(catalogue, &server), &folder)?;
+    // What can't be reached is said before a server is stopped, and the log is fetched while it still runs.
+    restore::bring_up_to_date(catalogue, &server, options, watcher);
+    restore::look(catalogue, name, &Options { delta: None, into: folder.clone(), ..options.clone() })?;
+    let lock = MarkLock::take(&folder).map_err(|e| told(&e))?;
+    let mut work = Work::look(catalogue, server, folder, place, watcher)?;
+    let done = work.restore(options);
+    lock.let_go(&work.folder);
+    done
+}
+
+/// Puts the state before the last restore in place back.
+///
+/// # Errors
+/// `Usage` where there was none; `Locked` while a server runs on the folder.
+pub fn undo(catalogue: &Catalogue, name: &str, place: &Place, watcher: &dyn Watcher) -> Result<UndoneView> {
+    let server = catalogue.server(name)?;
+    let folder = find(catalogue, &server, place)?;
+    let lock = MarkLock::take(&folder).map_err(|e| told(&e))?;
+    let mut work = Work::look(catalogue, server, folder, place, watcher)?;
+    let done = work.undo();
+    lock.let_go(&work.folder);
+    done
+}
+
+/// The options of the restore itself: whoever asked for it in place has said which folder it is.
+fn over(options: &Options, folder: &Path) -> Options {
+    let name = folder.file_name().and_then(|name| name.to_str()).map(str::to_owned);
+    let delta = Some(Delta { confirm: name, keep: kept(folder) });
+    Options { into: folder.to_path_buf(), delta, going_on: false, ..options.clone() }
+}
+
+impl<'a> Work<'a> {
+    fn look(
+        catalogue: &'a Catalogue,
+        server: ServerRecord,
+        folder: PathBuf,
+        place: &'a Place,
+        watcher: &'a dyn Watcher,
+    ) -> Result<Self> {
+        let mark = Mark::read(&folder).map_err(|e| told(&e))?;
+        let marker = Marker::read(&folder).map_err(|e| told(&e))?;
+        if let Some(other) = mark.as_ref().filter(|mark| mark.server != server.name) {
+            return Err(Error::usage(format!(
+                "{} was restored over as '{}', not as '{}'.",
+                folder.display(),
+                other.server,
+                server.name
+            )));
+        }
+        Ok(Self { catalogue, server, folder, place, mark, marker, watcher })
+    }
+
+    fn restore(&mut self, options: &Options) -> Result<InPlaceView> {
+        let target = options.target.0.to_string();
+        let state = self.marker.as_ref().map(|marker| marker.state);
+        let saved = match (self.mark.as_ref().map(|mark| mark.stage), state) {
+            (Some(Stage::Undoing), _) => {
+                return Err(Error::usage(format!("An undo in {} was broken off.", self.folder.display()))
+                    .with_next(format!("finish it first: holdfast restore {} --undo", self.server.name)));
+            }
+            // The folder is neither one nor the other: what it was is saved already.
+            (Some(Stage::Restoring), Some(_)) => self.saved()?,
+            // A restore behind its fence: nobody wrote to it.
+            (Some(Stage::Restored), Some(State::Fenced)) => {
+                self.end_ours()?;
+                self.saved()?
+            }
+            (None | Some(Stage::Restored), Some(_)) => {
+                return Err(Error::usage(format!(
+                    "{} holds a restore that was not handed over.",
+                    self.folder.display()
+                ))
+                .with_next(format!(
+                    "hand it over first: holdfast restore finish {}",
+                    self.folder.display()
+                )));
+            }
+            (_, None) | (Some(Stage::Saving), Some(_)) => {
+                stop(&self.folder, self.place, self.watcher)?;
+                self.put(Stage::Saving, &target, None, None)?;
+                self.save(&target)?
+            }
+        };
+        self.put(Stage::Restoring, &target, Some(&saved), None)?;
+        let restored =
+            restore::restore(self.catalogue, &self.server.name, &over(options, &self.folder), self.watcher);
+        let restored = restored.map_err(|error| self.with_way_back(error))?;
+        self.give_back()?;
+        self.put(Stage::Restored, &target, Some(&saved), None)?;
+        Ok(InPlaceView { restored, saved })
+    }
+
+    fn undo(&mut self) -> Result<UndoneView> {
+        let name = self.server.name.clone();
+        let Some(mark) = self.mark.clone() else {
+            return Err(Error::usage(format!("No restore in place was done in {}.", self.folder.display()))
+                .with_next("name the data directory that one was done in: --undo DIR"));
+        };
+        let nothing = UndoneView {
+            server: name.clone(),
+            folder: self.folder.display().to_string(),
+            target: mark.target.clone(),
+            laid_back: None,
+            blocks_written: 0,
+            blocks_kept: 0,
+            saved: None,
+        };
+        if mark.stage == Stage::Saving || mark.stage == Stage::Restoring && self.marker.is_none() {
+            Mark::remove(&self.folder).map_err(|e| told(&e))?;
+            return Ok(nothing);
+        }
+        let back = self.saved()?;
+        let saved = match (mark.stage, self.marker.as_ref().map(|marker| marker.state)) {
+            (Stage::Undoing, _) => mark.saved_now.as_deref().map(|id| self.backup(id)).transpose()?,
+            (Stage::Restored, Some(State::Fenced)) => {
+                self.end_ours()?;
+                None
+            }
+            (Stage::Restored, None) => {
+                stop(&self.folder, self.place, self.watcher)?;
+                Some(self.save(&format!("undo of {}", mark.target))?)
+            }
+            _ => None,
+        };
+        self.put(Stage::Undoing, &mark.target, Some(&back), saved.as_ref())?;
+        let record = keep::find(self.catalogue, &back.id)?;
+        let ours = [MARK, &format!("{MARK}.new"), MARK_LOCK].map(Into::into).to_vec();
+        let done = lay_back(self.catalogue, record, (&self.folder, &name), ours, self.watcher)?;
+        self.give_back()?;
+        match &saved {
+            Some(saved) => {
+                self.put(Stage::Restored, &format!("undo of {}", mark.target), Some(saved), None)?
+            }
+            None => Mark::remove(&self.folder).map_err(|e| told(&e))?,
+        }
+        Ok(UndoneView {
+            laid_back: Some(back),
+            blocks_written: done.blocks,
+            blocks_kept: done.blocks_kept,
+            saved,
+            ..nothing
+        })
+    }
+
+    /// The backup that the mark names.
+    fn saved(&self) -> Result<BackupView> {
+        let named = self.mark.as_ref().and_then(|mark| mark.saved.clone());
+        let id = named.ok_or_else(|| {
+            Error::failed(format!("{}/{MARK} names no backup.", self.folder.display()))
+                .with_next("see the backups of what was there: holdfast list")
+        })?;
+        self.backup(&id)
+    }
+
+    fn backup(&self, id: &str) -> Result<BackupView> {
+        Ok(list::view(self.catalogue, &keep::find(self.catalogue, id)?))
+    }
+
+    /// Shuts a restored server of ours down that waits behind its fence.
+    fn end_ours(&self) -> Result<()> {
+        let ended = holdfast_engine::stop_server_on(&self.folder, SHUTDOWN_LIMIT);
+        ended.map_err(|error| Error::failed(sentence(&error.to_string())))?;
+        stop(&self.folder, self.place, self.watcher)
+    }
+
+    /// Takes the backup of what is in the folder.
+    fn save(&self, target: &str) -> Result<BackupView> {
+        let catalogue = self.catalogue;
+        self.watcher.reading(Reading { phase: "save", ..Reading::default() });
+        // The files of the newest copy have the same names, and mostly the same blocks.
+        let parent = catalogue.backups_of(&self.server).last().map(|backup| backup.id);
+        let writer = catalogue.repository.begin_backup_verified(parent, VerifyWrite::Full);
+        let writer = writer.map_err(|e| catalogue.store_error(e))?;
+        let intake = Intake::new(&writer);
+        // Every byte is read: the parent is a copy that was made in another way.
+        let mut source = FolderSource::new(&self.folder).force(true);
+        let outcome = source.copy(&intake, &Watch(self.watcher));
+        let outcome = outcome.map_err(|e| backup::copy_error(catalogue, &self.server, e))?;
+        let options = backup::Options {
+            note: format!("{} before a restore in place: {target}", self.folder.display()),
+            ..backup::Options::default()
+        };
+        let mut draft = backup::draft(&self.server, SourceKind::Folder, &options, &outcome)?;
+        draft.facts.push((SAVED_FACT.to_owned(), target.to_owned()));
+        if self.watcher.cancelled() {
+            return Err(backup::copy_error(catalogue, &self.server, holdfast_source::Error::Cancelled));
+        }
+        let record = writer.commit(draft).map_err(|e| catalogue.store_error(e))?;
+        Ok(list::view(catalogue, &record))
+    }
+
+    fn put(
+        &mut self,
+        stage: Stage,
+        target: &str,
+        saved: Option<&BackupView>,
+        saved_now: Option<&BackupView>,
+    ) -> Result<()> {
+        let mode = match &self.mark {
+            Some(mark) => mark.mode,
+            None => {
+                let facts = std::fs::metadata(&self.folder).map_err(|error| {
+                    Error::failed(format!("{} can't be looked at: {error}.", self.folder.display()))
+                })?;
+                facts.mode() & 0o7777
+            }
+        };
+        let mark = Mark {
+            stage,
+            server: self.server.name.clone(),
+            target: target.to_owned(),
+            saved: saved.map(|backup| backup.id.clone()),
+            saved_now: saved_now.map(|backup| backup.id.clone()),
+            mode,
+        };
+        mark.write(&self.folder).map_err(|error| restore_error(self.catalogue, error))?;
+        self.mark = Some(mark);
+        Ok(())
+    }
+
+    fn give_back(&self) -> Result<()> {
+        let mode = self.mark.as_ref().map_or(0o700, |mark| mark.mode);
+        give_back(&self.folder, mode).map_err(|error| restore_error(self.catalogue, error))
+    }
+
+    /// The error, with how what was there comes back.
+    fn with_way_back(&self, error: Error) -> Error {
+        let back = format!(
+            "what was in {} is saved: `holdfast restore {} --undo {}` puts it back",
+            self.folder.display(),
+            self.server.name,
+            self.folder.display()
+        );
+        let next = match &error.next {
+            Some(next) => format!("{next}; {back}"),
+            None => format!("the same command goes on; {back}"),
+        };
+        error.with_next(next)
+    }
+}

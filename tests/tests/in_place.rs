@@ -1,0 +1,142 @@
+//! `restore --in-place` over a server's own data directory, killed on the way, and `--undo`.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a panic is how a test fails")]
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use holdfast_tests::bed::{Bed, refused};
+use holdfast_tests::{Engine, ServerState, differences};
+
+/// What the test's own server holds, started for the question alone.
+fn state_of(bed: &mut Bed) -> ServerState {
+    bed.server.start_again();
+    let state = ServerState::read(&mut bed.server.root()).unwrap();
+    bed.server.stop();
+    state
+}
+
+fn a_servers_own_folder_is_restored_over_and_back(engine: Engine) {
+    let mut bed = Bed::new(engine, &[]);
+    bed.server.run(&[
+        "CREATE DATABASE shop",
+        "CREATE TABLE shop.orders (id INT PRIMARY KEY AUTO_INCREMENT, text VARCHAR(200) NOT NULL)",
+        "INSERT INTO shop.orders (text) VALUES ('kept')",
+    ]);
+    bed.backup();
+    std::thread::sleep(Duration::from_millis(1100));
+    let early = bed.now();
+    std::thread::sleep(Duration::from_millis(1100));
+    bed.server.run(&[
+        "INSERT INTO shop.orders (text) VALUES ('later')",
+        "CREATE TABLE shop.later (id INT PRIMARY KEY)",
+    ]);
+    bed.backup();
+    let backups = bed.backups();
+
+    let folder = bed.server.datadir().to_path_buf();
+    let (shown, programs) = (folder.to_str().unwrap().to_owned(), engine.dir());
+    let name = folder.file_name().unwrap().to_str().unwrap().to_owned();
+    let base = ["restore", "shop", "--engine-dir", programs.to_str().unwrap(), "--prove", "quick"];
+    let early_to: &str = &early;
+    let restore = |bed: &Bed, more: &[&str]| {
+        bed.user.run(&[base.as_slice(), &["--to", early_to, "--in-place"], more].concat())
+    };
+    let undo = |bed: &Bed| bed.user.run(&["restore", "shop", "--undo", "--json"]);
+    let mark = folder.join("holdfast-in-place.json");
+
+    // Nothing is touched while it runs, in a folder of another server, or where nothing was restored.
+    refused(restore(&bed, &[]), 11, &["in use", "--stop-command"]);
+    refused(undo(&bed), 2, &["No restore in place"]);
+    let other = bed.text("other");
+    fs::create_dir(&other).unwrap();
+    fs::write(bed.path("other/auto.cnf"), "[auto]\nserver-uuid=not-ours\n").unwrap();
+    refused(restore(&bed, &[&other]), 2, &["never had", "--confirm"]);
+    assert!(!mark.exists() && !folder.join("holdfast-in-place.lock").exists());
+    assert_eq!(bed.backups(), backups, "nothing was saved");
+
+    bed.server.stop();
+    // Nobody archives these: they are in the folder alone.
+    bed.server.start_again();
+    bed.server.run(&["INSERT INTO shop.orders (text) VALUES ('never archived')"]);
+    bed.server.stop();
+    let before = state_of(&mut bed);
+    let uuid = fs::read(folder.join("auto.cnf")).ok();
+    let plan = restore(&bed, &["--dry-run", "--json"]).ok().json();
+    assert!(plan["delta"]["bytes_kept"].as_u64().unwrap() > 0, "{plan}");
+    assert!(!mark.exists(), "a plan changes nothing");
+
+    // Killed when the mark says that what is there was saved.
+    let args = [base.as_slice(), &["--to", &early, "--in-place"]].concat();
+    let mut child = bed.user.spawn(&args, &bed.path("killed"));
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while !fs::read_to_string(&mark).is_ok_and(|text| text.contains("restoring")) {
+        assert!(child.try_wait().unwrap().is_none(), "{}", fs::read_to_string(bed.path("killed")).unwrap());
+        assert!(Instant::now() < deadline);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    std::thread::sleep(Duration::from_millis(300));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let saved = bed.backups();
+    assert_eq!(saved, backups + 1);
+
+    let done = restore(&bed, &["--json"]).accepted().json();
+    assert_eq!(done["proved"], true, "{done}");
+    assert_eq!(bed.backups(), saved, "what was there is not saved a second time");
+    assert!(done["report"]["laid_out"]["blocks_kept"].as_u64().unwrap() > 0, "{done}");
+    let save = done["saved"]["id"].as_str().unwrap().to_owned();
+    bed.user.run(&["restore", "finish", &shown, "--engine-dir", programs.to_str().unwrap()]).ok();
+    bed.server.start_again();
+    assert_eq!(bed.server.value("SELECT GROUP_CONCAT(text) FROM shop.orders").as_deref(), Some("kept"));
+    bed.server.run(&["INSERT INTO shop.orders (text) VALUES ('after the restore')"]);
+    // It runs: an undo stops it by the command that is given.
+    refused(undo(&bed), 11, &["in use"]);
+    let pid = bed.server.server().pid().to_string();
+    let stop = format!("kill {pid}");
+    let undone = bed.user.run(&["restore", "shop", "--undo", "--stop-command", &stop, "--json"]).ok().json();
+    bed.server.kill();
+    assert_eq!(undone["laid_back"]["id"], save.as_str());
+    assert!(undone["blocks_kept"].as_u64().unwrap() > 0, "{undone}");
+    assert_eq!(fs::read(folder.join("auto.cnf")).ok(), uuid, "with its identity");
+    let found = differences(&state_of(&mut bed), &before);
+    assert!(found.is_empty(), "{found:?}");
+
+    // What the undo wrote over comes back with another one, and that is the end of it.
+    let again = undo(&bed).ok().json();
+    assert_eq!(again["laid_back"]["id"], undone["saved"]["id"]);
+    bed.server.start_again();
+    let texts = bed.server.value("SELECT GROUP_CONCAT(text ORDER BY id) FROM shop.orders");
+    assert_eq!(texts.as_deref(), Some("kept,after the restore"));
+    bed.server.stop();
+
+    // A restore that nobody handed over is undone without another backup; --confirm where the identity is another one.
+    let backups = bed.backups();
+    let done = restore(&bed, &[&shown, "--confirm", &name, "--json"]).accepted().json();
+    assert_eq!(bed.backups(), backups + 1);
+    let undone = undo(&bed).ok().json();
+    assert_eq!(undone["laid_back"]["id"], done["saved"]["id"]);
+    assert!(undone["saved"].is_null(), "{undone}");
+    assert!(!folder.join("holdfast-restore.json").exists());
+    bed.user.fsck().ok();
+    let status = bed.user.run(&["list", "shop", "--json"]).ok().json();
+    let notes = status["backups"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|b| b["note"].as_str().is_some_and(|note| note.contains("before a restore in place")));
+    assert!(notes.count() >= 4, "{status}");
+    // What was saved begins no restore.
+    let fastest = bed.plan("fastest").ok().stdout;
+    assert!(fastest.contains("it stands"), "{fastest}");
+    assert!(!fastest.contains("no place in a log"), "{fastest}");
+}
+
+#[test]
+fn a_servers_own_folder_is_restored_over_and_back_mysql() {
+    a_servers_own_folder_is_restored_over_and_back(Engine::MySql);
+}
+
+#[test]
+fn a_servers_own_folder_is_restored_over_and_back_mariadb() {
+    a_servers_own_folder_is_restored_over_and_back(Engine::MariaDb);
+}

@@ -65,15 +65,16 @@ fn a_servers_own_folder_is_restored_over_and_back(engine: Engine) {
     assert!(plan["delta"]["bytes_kept"].as_u64().unwrap() > 0, "{plan}");
     assert!(!mark.exists(), "a plan changes nothing");
 
-    // Killed when the mark says that what is there was saved.
+    // Killed when what is there was saved, and the folder is about to be written to.
     let args = [base.as_slice(), &["--to", &early, "--in-place"]].concat();
     let mut child = bed.user.spawn(&args, &bed.path("killed"));
     let deadline = Instant::now() + Duration::from_secs(120);
-    while !fs::read_to_string(&mark).is_ok_and(|text| text.contains("restoring")) {
+    while !folder.join("holdfast-restore.json").exists() {
         assert!(child.try_wait().unwrap().is_none(), "{}", fs::read_to_string(bed.path("killed")).unwrap());
         assert!(Instant::now() < deadline);
         std::thread::sleep(Duration::from_millis(1));
     }
+    assert!(fs::read_to_string(&mark).unwrap().contains("restoring"));
     std::thread::sleep(Duration::from_millis(300));
     child.kill().unwrap();
     child.wait().unwrap();

@@ -2,9 +2,11 @@
 
 mod base;
 mod log;
+mod replica;
 mod tables;
 mod target;
 
+pub use replica::ReplicaOf;
 pub use tables::Tables;
 pub use target::Target;
 
@@ -20,10 +22,11 @@ use holdfast_archive::ServerLog;
 use holdfast_engine::Programs;
 use holdfast_format::record::{BackupRecord, Record, ReportRecord, ServerKind, ServerRecord};
 use holdfast_mysql::{Flavor, ServerVersion};
+use holdfast_restore::config::Config;
 use holdfast_restore::marker::{Marker, State};
 pub use holdfast_restore::outlook::Outlook;
 use holdfast_restore::report::Verdict;
-use holdfast_restore::tuning::Facts;
+use holdfast_restore::tuning::{Facts, memory_free};
 use holdfast_restore::{Base, Over, Prove, Report, Request, Restored, Step};
 pub use holdfast_restore::{Part, Plan};
 use log::ArchivedLog;
@@ -69,6 +72,36 @@ pub struct Options {
     pub delta: Option<Delta>,
     /// Some tables alone.
     pub tables: Option<Tables>,
+    /// The restored server carries on replicating.
+    pub replica: Option<ReplicaOf>,
+    /// The source's settings come along, or others.
+    pub config: Option<Settings>,
+}
+
+/// What the restored server is set to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// As the source was set.
+    pub of_source: bool,
+    /// Names and values that count more.
+    pub set: Vec<(String, String)>,
+}
+
+impl Settings {
+    /// Reads `--with-config` and each `--set NAME=VALUE`; none where there are neither.
+    ///
+    /// # Errors
+    /// `Usage` with what is wrong.
+    pub fn parse(of_source: bool, set: &[String]) -> Result<Option<Self>> {
+        let read = |text: &String| {
+            holdfast_restore::config::parse_set(text).map_err(|why| {
+                Error::usage(sentence(&why))
+                    .with_next("write --set NAME=VALUE, such as --set max_connections=500")
+            })
+        };
+        let set = set.iter().map(read).collect::<Result<Vec<_>>>()?;
+        Ok((of_source || !set.is_empty()).then_some(Self { of_source, set }))
+    }
 }
 
 /// How a folder that holds something is restored over.
@@ -296,6 +329,18 @@ pub(crate) fn restore_as(
         return Err(Error::usage(format!("{} is not a folder.", options.into.display()))
             .with_next("name a folder that is empty or does not exist"));
     }
+    if programs.is_none() && (options.replica.is_some() || options.config.is_some()) {
+        return Err(Error::usage(format!("'{}' is a folder that is no server's.", server.name))
+            .with_next("leave --as-replica-of, --with-config and --set away"));
+    }
+    // What does not let us in is said before anything is laid out.
+    let of = |wanted| replica::look(catalogue, &server, wanted);
+    let replica = options.replica.as_ref().map(of).transpose()?;
+    let flavor = programs.as_ref().map_or(Flavor::MySql, Programs::flavor);
+    let config = options.config.as_ref().map(|wanted| {
+        let fact = |name: &str| base.fact(name);
+        Config::new(&fact, flavor, wanted.of_source, &wanted.set, memory_free())
+    });
     let request = Request {
         server: &server.name,
         base,
@@ -313,6 +358,8 @@ pub(crate) fn restore_as(
         going_on: options.going_on,
         over: over(catalogue, options)?,
         tables: options.tables.as_ref().map(|tables| &tables.0),
+        replica: replica.as_ref(),
+        config: config.as_ref(),
         watch: &Watch { watcher, transactions: tables::transactions(&plan) },
     };
     match holdfast_restore::run(&request) {
@@ -383,6 +430,9 @@ pub struct FinishedView {
     pub port: Option<u16>,
     /// How to start it by hand.
     pub start_with: String,
+    /// The server that it replicates from, as `HOST:PORT`: it does where it runs, else it begins with its first start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replica_of: Option<String>,
 }
 
 /// Hands a restored folder over.
@@ -401,7 +451,8 @@ pub fn finish(folder: &Path, engine_dir: Option<&Path>) -> Result<FinishedView> 
     Ok(FinishedView {
         into: folder.display().to_string(),
         port: finished.running.and_then(|r| r.port),
-        start_with: holdfast_restore::fence::start_line(&programs.server, folder),
+        start_with: holdfast_restore::fence::start_line_after(&programs.server, folder),
+        replica_of: finished.marker.replica_of,
     })
 }
 

@@ -434,6 +434,14 @@ impl<'s> ServerLog<'s> {
         Ok(last)
     }
 
+    /// The source's file and offset at a place.
+    #[must_use]
+    pub fn position_at(&self, place: Place) -> Option<(String, u64)> {
+        let (number, offset) = split(place);
+        let span = self.streams.iter().flat_map(|stream| &stream.files).nth(number)?;
+        Some((span.name.clone(), offset))
+    }
+
     /// The end of the log.
     #[must_use]
     pub fn end(&self) -> Option<Place> {

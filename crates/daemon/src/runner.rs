@@ -165,6 +165,8 @@ pub(crate) fn restore_options(
         going_on: false,
         delta: None,
         tables: None,
+        replica: None,
+        config: None,
     })
 }
 

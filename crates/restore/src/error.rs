@@ -47,6 +47,14 @@ pub enum Error {
         /// How we know.
         evidence: String,
     },
+    /// Nothing says where in the source's log the restored server stands.
+    #[error(
+        "nothing says where in the log of {source_server} the restored server stands: restore to a moment of its log"
+    )]
+    NoPlace {
+        /// The source as `HOST:PORT`.
+        source_server: String,
+    },
     /// Another file system below the folder.
     #[error(
         "{path} is another file system. Unmount it, or name another folder: a restore removes nothing there."

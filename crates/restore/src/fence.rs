@@ -12,6 +12,7 @@ use std::path::Path;
 use holdfast_engine::PrivateServer;
 use holdfast_mysql::{Conn, Flavor};
 
+use crate::config::CONFIG_FILE;
 use crate::error::{Error, Result};
 
 /// The option file in the restored folder.
@@ -25,11 +26,15 @@ const PERSISTED: [(&str, &str); 3] =
     [("event_scheduler", "OFF"), ("skip_replica_start", "ON"), ("super_read_only", "ON")];
 
 /// Puts the fence up and drops the one-time account. `conn` can still read afterwards: a session
-/// keeps the privileges that it logged in with.
-pub fn put_up(server: &PrivateServer, conn: &mut Conn) -> Result<()> {
+/// keeps the privileges that it logged in with. `with_config`: the folder has the source's settings as a file, which the
+/// fence's takes in.
+pub fn put_up(server: &PrivateServer, conn: &mut Conn, with_config: bool) -> Result<()> {
     let folder = server.datadir();
     let path = folder.join(FENCE_FILE);
-    fs::write(&path, FENCE_TEXT)
+    // What comes last counts.
+    let config = folder.join(CONFIG_FILE);
+    let include = if with_config { format!("!include {}\n", config.display()) } else { String::new() };
+    fs::write(&path, format!("{include}{FENCE_TEXT}"))
         .and_then(|()| fs::File::open(&path)?.sync_all())
         .map_err(|source| Error::file("write", path, source))?;
     match server.programs().flavor() {
@@ -92,6 +97,17 @@ fn remove_if_there(path: &Path) -> std::io::Result<()> {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
+}
+
+/// How a person starts the restored server by hand when the fence is gone.
+#[must_use]
+pub fn start_line_after(server: &Path, folder: &Path) -> String {
+    let defaults = match folder.join(CONFIG_FILE) {
+        config if config.exists() => format!("--defaults-file={}", config.display()),
+        _ => "--no-defaults".to_owned(),
+    };
+    let (server, folder) = (server.display(), folder.display());
+    format!("{server} {defaults} --datadir={folder} --socket={folder}/mysqld.sock")
 }
 
 /// How a person starts the restored server by hand, inside the fence.

@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::fence;
 use crate::in_place::{self, Mark, Stage};
 use crate::marker::{FolderLock, Marker, State};
+use crate::replica;
 use crate::run::{Running, SHUTDOWN_LIMIT, SOCKET, keep_running};
 
 /// Longest time for a start of a server that was shut down cleanly.
@@ -47,18 +48,26 @@ pub fn finish(folder: &Path, programs: &Programs) -> Result<Finished> {
     options.purpose = "the restored server".to_owned();
     options.timeout = START_LIMIT;
     options.log = Some(folder.join(crate::run::SERVER_LOG));
+    options.extra_args.clone_from(&marker.settings);
     if let Some(port) = marker.port {
         options.listen = Listen::Loopback(port);
         options.socket = Some(folder.join(SOCKET));
     }
     let server = PrivateServer::start(options)?;
     let mut conn = server.connect()?;
+    let flavor = programs.flavor();
+    if marker.port.is_some() && marker.replica_of.is_some() {
+        replica::start(&mut conn, flavor)?;
+    }
     server.drop_account(&mut conn)?;
     drop(conn);
     let running = match marker.port {
         Some(_) => Some(keep_running(server)),
         None => {
             server.stop(SHUTDOWN_LIMIT)?;
+            if marker.replica_of.is_some() {
+                replica::untie(&folder, flavor)?;
+            }
             None
         }
     };

@@ -163,6 +163,8 @@ pub fn lay_back(
         engine: String::new(),
         port: None,
         tables: None,
+        settings: Vec::new(),
+        replica_of: None,
     };
     let space = Space { base: base.bytes(), needed: base.bytes() };
     let how = Taking { going_on: false, over: Some(Over::Anything) };

@@ -440,6 +440,8 @@ mod tests {
             engine: String::new(),
             port: None,
             tables: None,
+            settings: Vec::new(),
+            replica_of: None,
         }
     }
 

@@ -6,6 +6,7 @@
 
 pub mod catalog;
 pub mod cell;
+pub mod config;
 mod elsewhere;
 pub mod error;
 pub mod fence;
@@ -19,6 +20,7 @@ pub mod progress;
 pub mod proof;
 pub mod range;
 pub mod recovered;
+pub mod replica;
 pub mod report;
 pub mod run;
 pub mod sample;

@@ -48,6 +48,12 @@ pub struct Marker {
     /// Of a restore of some tables: which, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tables: Option<String>,
+    /// What the server was last started with beside what every one is, so that `finish` starts it the same way.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub settings: Vec<String>,
+    /// The server that it is set up to replicate from, as `HOST:PORT`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replica_of: Option<String>,
 }
 
 impl Marker {
@@ -153,6 +159,8 @@ mod tests {
             engine: String::new(),
             port: None,
             tables: None,
+            settings: Vec::new(),
+            replica_of: None,
         };
         marker.write(dir.path()).unwrap();
         assert_eq!(Marker::read(dir.path()).unwrap(), Some(marker.clone()));

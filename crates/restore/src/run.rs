@@ -34,6 +34,7 @@ use holdfast_replay::{scan, serial};
 use settings::settings;
 pub use settings::source_settings;
 
+use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::fence;
 use crate::layout::{self, Found, Over, Space, Taking};
@@ -41,6 +42,7 @@ use crate::marker::{Marker, State};
 use crate::plan::Plan;
 use crate::progress::{Phase, Progress, boot_id};
 use crate::range::RangeLog;
+use crate::replica::{self, Reached, Replica};
 use crate::report::{Check, Prove, Report, Seconds};
 use crate::scope::{self, Scope, Wanted, files};
 use crate::seam::{Base, LaidOut, LayingOut, Log};
@@ -120,6 +122,11 @@ pub struct Request<'a> {
     pub over: Option<Over>,
     /// Some tables alone; the plan was narrowed to them.
     pub tables: Option<&'a Wanted>,
+    /// `--as-replica-of`: whom the restored server replicates from.
+    pub replica: Option<&'a Replica>,
+    /// `--with-config`, `--set`: what the server is started with at the end beside what it must be, and the option file
+    /// that says so.
+    pub config: Option<&'a Config>,
     /// Whoever waits.
     pub watch: &'a dyn Watch,
 }
@@ -168,6 +175,8 @@ pub fn run(request: &Request<'_>) -> Result<Restored> {
         engine: request.programs.map(|programs| programs.version.to_string()).unwrap_or_default(),
         port: None,
         tables: request.tables.map(Wanted::words),
+        settings: Vec::new(),
+        replica_of: None,
     };
     let how = Taking { going_on: request.going_on, over: request.over };
     let space = Space { base: request.base.bytes(), needed: request.plan.space_needed };
@@ -306,6 +315,7 @@ fn carry_out(
         mode,
         stepped,
         tuned: Vec::new(),
+        reached: Reached::default(),
         scope,
         report: &mut report,
     };
@@ -322,6 +332,8 @@ fn carry_out(
     let start_line = fence::start_line(&programs.server, target.folder());
     marker.state = State::Fenced;
     marker.port = request.start;
+    marker.settings = settings_at_end(request, programs.flavor());
+    marker.replica_of = request.replica.map(Replica::source);
     let running = match request.start {
         Some(_) => {
             marker.write(target.folder())?;
@@ -329,6 +341,9 @@ fn carry_out(
         }
         None => {
             server.stop(SHUTDOWN_LIMIT)?;
+            if request.replica.is_some() {
+                replica::untie(target.folder(), programs.flavor())?;
+            }
             marker.write(target.folder())?;
             None
         }
@@ -348,6 +363,13 @@ fn lay_out(request: &Request<'_>, target: &layout::Target, scope: Option<&Scope>
     let done = target.fill(request.base, Some(&only), &progress)?;
     target.make_folders(&paths)?;
     Ok(done)
+}
+
+/// What the restored server is started with at the end: what the copy needs, then what somebody asked for, which counts.
+fn settings_at_end(request: &Request<'_>, flavor: Flavor) -> Vec<String> {
+    let mut all = settings(request.base, flavor);
+    all.extend(request.config.iter().flat_map(|config| config.args.iter().cloned()));
+    all
 }
 
 /// Lets go of a server that runs on.
@@ -393,6 +415,8 @@ struct Restore<'a, 'r> {
     stepped: &'a [SteppedDown],
     /// What the server of the replay was started with beside what every one is.
     tuned: Vec<String>,
+    /// Where it led to.
+    reached: Reached,
     /// Of a restore of some tables: which.
     scope: Option<Arc<Scope>>,
     report: &'r mut Report,
@@ -448,6 +472,7 @@ impl<'a> Restore<'a, '_> {
         }
         self.report.seconds.replay = started.elapsed().as_secs_f64();
         progress.gtids = self.gtids(&mut conn)?;
+        self.reached = self.reached(&progress)?;
         drop(conn);
         self.request.watch.step(Step::Restart);
         let restarting = Instant::now();
@@ -486,6 +511,22 @@ impl<'a> Restore<'a, '_> {
         }
     }
 
+    /// Where the server stands now, for whoever goes on from there: by the log where some was replayed, else by the base.
+    fn reached(&self, progress: &Progress) -> Result<Reached> {
+        let held = &progress.held;
+        let (Some(range), Some(log)) = (self.request.plan.log, self.request.log) else {
+            let gtids = match (&held.executed, &held.exact) {
+                (Some(gtids), _) => gtids.to_string(),
+                (None, Some(at)) => at.gtid.to_string(),
+                (None, None) => String::new(),
+            };
+            let position = held.exact.as_ref().filter(|at| !at.file.is_empty());
+            return Ok(Reached { position: position.map(|at| (at.file.clone(), at.offset)), gtids });
+        };
+        let position = log.position_at(range.until).map_err(Error::Log)?;
+        Ok(Reached { position, gtids: progress.gtids.clone() })
+    }
+
     /// The log from the base up to the target; none where nothing is replayed.
     fn range(&self, progress: &Progress) -> Result<Option<RangeLog<'a>>> {
         let (Some(range), Some(log)) = (self.request.plan.log, self.request.log) else { return Ok(None) };
@@ -501,7 +542,7 @@ impl<'a> Restore<'a, '_> {
         options.purpose = "the restored server".to_owned();
         options.timeout = RECOVERY_LIMIT;
         options.log = Some(self.folder.join(SERVER_LOG));
-        options.extra_args = settings(self.request.base, self.programs.flavor());
+        options.extra_args = settings_at_end(self.request, self.programs.flavor());
         if let Some(port) = self.request.start {
             options.listen = Listen::Loopback(port);
             options.socket = Some(self.folder.join(SOCKET));
@@ -514,8 +555,21 @@ impl<'a> Restore<'a, '_> {
         let settings = tuning::put_back(&mut conn, self.programs.flavor(), &self.tuned)?;
         self.report.checks.retain(|check| check.name != settings.name);
         self.report.checks.push(settings);
+        if let Some(config) = self.request.config {
+            let check = config.check(&mut conn)?;
+            self.report.checks.retain(|known| known.name != check.name);
+            self.report.checks.push(check);
+        }
+        if let Some(replica) = self.request.replica {
+            let check = replica::set_up(&mut conn, self.programs.flavor(), replica, &self.reached)?;
+            self.report.checks.retain(|known| known.name != check.name);
+            self.report.checks.push(check);
+        }
         self.refuse_unproved(began)?;
-        fence::put_up(&server, &mut conn)?;
+        if let Some(config) = self.request.config {
+            config.write(self.folder)?;
+        }
+        fence::put_up(&server, &mut conn, self.request.config.is_some())?;
         Ok((server, conn))
     }
 }

@@ -220,6 +220,11 @@ pub trait Log: Sync {
     fn gap(&self, from: Place, until: Place) -> Result<Option<Gap>, Foreign>;
     /// How much lies between two places.
     fn size(&self, from: Place, until: Place) -> Result<LogSize, Foreign>;
+    /// The source's file and offset at a place; none where the log does not tell.
+    fn position_at(&self, place: Place) -> Result<Option<(String, u64)>, Foreign> {
+        let _ = place;
+        Ok(None)
+    }
     /// A reader of the events between two places, both borders of transactions.
     fn read(&self, from: Place, until: Place) -> Result<Box<dyn LogReader + '_>, Foreign>;
 }

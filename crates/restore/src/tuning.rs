@@ -149,7 +149,8 @@ pub fn choose(version: &ServerVersion, facts: &Facts) -> Tuning {
 
 /// Memory that is free, in bytes: of this host, and of each control group that this process and its servers are in; 0
 /// where the system does not say it.
-pub(crate) fn memory_free() -> u64 {
+#[must_use]
+pub fn memory_free() -> u64 {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let host = field(&read("/proc/meminfo"), "MemAvailable:").unwrap_or(0).saturating_mul(1024);
     let group = group_free(Path::new("/sys/fs/cgroup"), &read("/proc/self/cgroup"));

@@ -67,7 +67,38 @@ const LIST_BYTES_MAX: usize = 64 * 1024;
 /// Tables named one by one; of the rest the number is told.
 const TABLES_NAMED_MAX: usize = 10_000;
 
-/// The server's variables by their own names, and its loadable plugins.
+/// Endings of names of settings whose values are nobody's business.
+const SECRET: [&str; 5] = ["report_password", "_passphrase", "_auth", "_token", "_secret"];
+
+/// What was set by somebody, a line `name=value` each: everything that is not as the server was built. None where the
+/// account may not ask.
+fn changed_settings(conn: &mut Conn) -> Result<Option<(String, String)>, Error> {
+    let asked = if conn.server().is_mariadb() {
+        "SELECT VARIABLE_NAME, GLOBAL_VALUE FROM information_schema.SYSTEM_VARIABLES \
+         WHERE GLOBAL_VALUE_ORIGIN NOT IN ('COMPILE-TIME', 'AUTO') AND GLOBAL_VALUE IS NOT NULL ORDER BY 1"
+    } else {
+        "SELECT VARIABLE_NAME, VARIABLE_VALUE FROM performance_schema.variables_info \
+         JOIN performance_schema.global_variables USING (VARIABLE_NAME) WHERE VARIABLE_SOURCE <> 'COMPILED' ORDER BY 1"
+    };
+    let rows = match conn.query(asked) {
+        Ok(rows) => rows,
+        // A server that has no such tables, or an account that may not read them: a copy is one all the same.
+        Err(error) if error.code().is_some() => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let mut lines = String::new();
+    for row in 0..rows.rows.len() {
+        let (Some(name), Some(value)) = (rows.text(row, 0), rows.text(row, 1)) else { continue };
+        let name = name.to_ascii_lowercase();
+        let kept = !value.contains(['\n', '\r']) && !SECRET.iter().any(|end| name.ends_with(end));
+        if kept && lines.len() + name.len() + value.len() + 2 <= LIST_BYTES_MAX {
+            lines.push_str(&format!("{name}={value}\n"));
+        }
+    }
+    Ok(Some(("settings".to_owned(), lines)))
+}
+
+/// The server's variables by their own names, what of its settings somebody set, and its loadable plugins.
 pub(crate) fn variables(conn: &mut Conn) -> Result<Facts, Error> {
     let names: Vec<String> = VARIABLES.iter().map(|name| format!("'{name}'")).collect();
     let names = names.join(",");
@@ -85,6 +116,7 @@ pub(crate) fn variables(conn: &mut Conn) -> Result<Facts, Error> {
     let plugins = (0..plugins.rows.len())
         .filter_map(|row| Some(format!("{}={}", plugins.text(row, 0)?, plugins.text(row, 1)?)));
     facts.push(("plugins".to_owned(), join(plugins)));
+    facts.extend(changed_settings(conn)?);
     Ok(facts)
 }
 

@@ -48,6 +48,10 @@ impl Log for ArchivedLog<'_> {
         Ok(LogSize { transactions: size.transactions, bytes: size.bytes })
     }
 
+    fn position_at(&self, place: Place) -> Result<Option<(String, u64)>, Foreign> {
+        Ok(self.0.position_at(archived(place)))
+    }
+
     fn read(&self, from: Place, until: Place) -> Result<Box<dyn LogReader + '_>, Foreign> {
         Ok(Box::new(Events { cursor: self.0.read(archived(from), archived(until))?, file: "".into() }))
     }

@@ -110,6 +110,27 @@ pub struct Restore {
     /// With --in-place and --undo: run by the shell where a server uses the data directory, and waited for
     #[arg(long, value_name = "COMMAND", env = "HOLDFAST_STOP_COMMAND", requires = "own")]
     pub stop_command: Option<String>,
+    /// The restored server carries on replicating from this one, from where the restore led to: HOST or HOST:PORT
+    ///
+    /// By GTIDs, or by file and position where the source has none. It begins when it is started after `restore finish`.
+    /// The source must still have what it logged since.
+    #[arg(long, value_name = "HOST[:PORT]", conflicts_with_all = ["into_server", "undo", "some"])]
+    pub as_replica_of: Option<String>,
+    /// With --as-replica-of: the account; the one that the protected server is known by without it
+    #[arg(long, value_name = "USER", requires = "as_replica_of")]
+    pub replica_user: Option<String>,
+    /// With --as-replica-of: file whose first line is the account's password
+    #[arg(long, value_name = "FILE", requires = "replica_user")]
+    pub replica_password_file: Option<PathBuf>,
+    /// Bring the source's settings back, its time zone included, as the file holdfast-source.cnf of the folder
+    ///
+    /// What was not the server's default is set; places, identities and plugins of the source's host stand in comments,
+    /// with the reason. The restored server is started with it, and what it then says of itself is compared.
+    #[arg(long, conflicts_with_all = ["into_server", "undo"])]
+    pub with_config: bool,
+    /// Set this in the restored server's option file, whatever the source had (may be given again)
+    #[arg(long, value_name = "NAME=VALUE", conflicts_with_all = ["into_server", "undo"])]
+    pub set: Vec<String>,
     /// Roll the restore that is in the folder forward to a later target, from where it stands; an interrupted
     /// restore goes on by the same command without this
     #[arg(long = "continue")]

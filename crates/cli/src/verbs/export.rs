@@ -77,6 +77,8 @@ fn options(wanted: &Export, into: PathBuf) -> Result<Options> {
         going_on: false,
         delta: None,
         tables: None,
+        replica: None,
+        config: None,
         port: None,
         prove: level(wanted.prove),
         mode: ReplayMode::Auto,

@@ -1,15 +1,15 @@
 //! `backup`, `archive`, `restore`, `fsck`: what takes time.
 
 use super::{DAMAGED, DONE, DONE_WITH_WARNINGS, Stop, open, place};
-use crate::args::{Common, FsckArgs, Mode, Prove, Restore, RestoreCommand, RestoreVerb};
+use crate::args::{Common, FsckArgs, Mode, On, Prove, Restore, RestoreCommand, RestoreVerb};
 use crate::output::{Output, duration, size};
 use crate::progress::Meter;
 use crate::signals::stop_flag;
 use holdfast_appliance::error::{Error, Result};
 use holdfast_appliance::measured::EstimateView;
 use holdfast_appliance::restore::{
-    self, Delta, DeltaView, Options, Outlook, Part, Plan, PlanView, ProveLevel, ReplayMode, RestoredView,
-    Tables, Target,
+    self, Delta, DeltaView, Options, Outlook, Part, Plan, PlanView, ProveLevel, ReplayMode, ReplicaOf,
+    RestoredView, Settings, Tables, Target,
 };
 use holdfast_appliance::time::show_time;
 use std::ffi::OsString;
@@ -92,6 +92,11 @@ pub(super) fn restore(
                 match finished.port {
                     Some(port) => writeln!(out, "Its server runs on 127.0.0.1:{port} and takes writes."),
                     None => writeln!(out, "start it with: {}", finished.start_with),
+                }?;
+                match (&finished.replica_of, finished.port) {
+                    (Some(source), Some(_)) => writeln!(out, "It replicates from {source}."),
+                    (Some(source), None) => writeln!(out, "It replicates from {source} when it is started."),
+                    (None, _) => Ok(()),
                 }
             })?;
             Ok(DONE)
@@ -107,6 +112,16 @@ pub(super) fn restore(
     }
 }
 
+/// The source that `--as-replica-of` names, and the account.
+fn replica(text: &str, wanted: &Restore) -> Result<ReplicaOf> {
+    let On { host, port, .. } = super::side::server(text, wanted)?;
+    let Some(host) = host else {
+        return Err(Error::usage(format!("'{text}' is no host.")).with_next("write HOST or HOST:PORT"));
+    };
+    let (user, password_file) = (wanted.replica_user.clone(), wanted.replica_password_file.clone());
+    Ok(ReplicaOf { host, port, user, password_file })
+}
+
 /// What was asked for, into the folder `into`.
 pub(super) fn options(wanted: &Restore, into: &Path) -> Result<Options> {
     let into = std::path::absolute(into)
@@ -119,6 +134,8 @@ pub(super) fn options(wanted: &Restore, into: &Path) -> Result<Options> {
         going_on: wanted.going_on,
         delta: wanted.delta.then(|| Delta { confirm: wanted.confirm.clone(), keep: Vec::new() }),
         tables: Tables::parse(&wanted.table, &wanted.database)?,
+        replica: wanted.as_replica_of.as_ref().map(|text| replica(text, wanted)).transpose()?,
+        config: Settings::parse(wanted.with_config, &wanted.set)?,
         port: wanted.port,
         prove: level(wanted.prove),
         mode: match wanted.mode {

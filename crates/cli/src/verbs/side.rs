@@ -14,7 +14,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 /// The server that `--into-server` names.
-fn server(text: &str, wanted: &Restore) -> Result<On> {
+pub(super) fn server(text: &str, wanted: &Restore) -> Result<On> {
     const PORT: u16 = 3306;
     let (user, password_file) = (wanted.user.clone(), wanted.password_file.clone());
     let named = On { host: None, port: PORT, socket: None, user, password_file };

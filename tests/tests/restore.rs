@@ -101,6 +101,8 @@ impl Bed {
             going_on: false,
             over: None,
             tables: None,
+            replica: None,
+            config: None,
             watch,
         })
     }
@@ -369,6 +371,8 @@ fn rolled_forward(bed: &Bed, earlier: &Plan, folder: &Path) {
             going_on: true,
             over: None,
             tables: None,
+            replica: None,
+            config: None,
             mode: Mode::Net,
             watch: &Patient,
         })
@@ -595,6 +599,8 @@ fn a_surprise_behind_committed_rows_lays_the_base_out_again_and_lets_the_table_s
         going_on: false,
         over: None,
         tables: None,
+        replica: None,
+        config: None,
         watch: &Patient,
     })
     .unwrap();

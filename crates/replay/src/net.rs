@@ -87,7 +87,7 @@ impl Default for Options {
             mode: Mode::Auto,
             connections: 0,
             chunk_bytes: 4 << 20,
-            memory_bytes: 112 << 20,
+            memory_bytes: 80 << 20,
             early_bytes: 24 << 20,
         }
     }

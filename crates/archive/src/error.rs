@@ -110,6 +110,16 @@ pub enum Error {
         "the repository's disk takes too long, so the source's commits are not made to wait for it for a while"
     )]
     TooSlow,
+    /// The system refuses a thread.
+    #[error(
+        "the system grants no thread that {doing}: {source}; raise the limit of threads (`ulimit -u`; `TasksMax` of a service)"
+    )]
+    NoThread {
+        /// What it was to do.
+        doing: &'static str,
+        /// Why.
+        source: std::io::Error,
+    },
     /// A thread of ours died.
     #[error("the thread that {doing} ended without a word")]
     Thread {

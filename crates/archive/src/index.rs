@@ -159,7 +159,7 @@ pub(crate) fn each_mapped<T: Send>(
     // The index of a segment that a crash left behind lies in the one that was begun next, so it must be known first.
     let mut indexes: HashMap<u64, Vec<T>> = HashMap::new();
     let mut ahead = skipped;
-    let lanes = Lanes::new();
+    let lanes = Lanes::get();
     for (place, stretch) in stretches.iter().enumerate().skip(skipped) {
         // A few segments are looked at ahead, more only behind one that was left behind.
         while ahead < stretches.len() && !indexes.contains_key(&stretch.number) {

@@ -3,6 +3,8 @@
 //! Rayon's pool of the whole process panics where one of its threads is refused. Here the work is then done by fewer of
 //! them, in the end by the one that wanted help.
 
+use std::sync::OnceLock;
+
 use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
@@ -10,9 +12,13 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 pub(crate) struct Lanes(Option<ThreadPool>);
 
 impl Lanes {
-    pub(crate) fn new() -> Self {
-        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        Self::of(cores, ThreadPoolBuilder::new)
+    /// Those of this process: made once, with what the system granted then.
+    pub(crate) fn get() -> &'static Self {
+        static LANES: OnceLock<Lanes> = OnceLock::new();
+        LANES.get_or_init(|| {
+            let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+            Self::of(cores, ThreadPoolBuilder::new)
+        })
     }
 
     fn of(mut threads: usize, builder: impl Fn() -> ThreadPoolBuilder) -> Self {

@@ -238,7 +238,9 @@ impl<'a> Follower<'a> {
         if *until == Until::Stopped {
             // Not waited for: it ends by itself when it sees that it is not needed.
             let (connect, halted) = (self.options.connect.clone(), Arc::clone(&halted));
-            std::thread::spawn(move || ask_again(connect, semi_sync, ask, halted));
+            std::thread::Builder::new()
+                .spawn(move || ask_again(connect, semi_sync, ask, halted))
+                .map_err(|source| Error::NoThread { doing: "asks the source how it stands", source })?;
         }
         let (durable, words) = semi_sync.then(words).unzip();
         (self.taken, self.durable) = (0, durable);
@@ -246,7 +248,14 @@ impl<'a> Follower<'a> {
         std::thread::scope(|scope| {
             let (outbox, inbox) = channel(BATCHES);
             let engine = self.options.engine;
-            let reader = scope.spawn(move || engine::run(engine, stream, &outbox, words, halt));
+            let read = move || engine::run(engine, stream, &outbox, words, halt);
+            let reader = match std::thread::Builder::new().spawn_scoped(scope, read) {
+                Ok(reader) => reader,
+                Err(source) => {
+                    halt.store(true, Ordering::Relaxed);
+                    return Err(Error::NoThread { doing: "reads the binlog from the socket", source });
+                }
+            };
             let ended = self.consume(&inbox, &probes, until, stop);
             // The reader may wait for the socket or for room in the channel: end both waits.
             halt.store(true, Ordering::Relaxed);

@@ -394,7 +394,7 @@ impl Run<'_> {
     /// Reads header and footer of every segment.
     fn index(&self, names: &[ObjectName]) -> (Index, Vec<Unreadable>) {
         let (mut index, mut unreadable) = (Index::new(self.known.carriers.clone()), Vec::new());
-        let lanes = Lanes::new();
+        let lanes = Lanes::get();
         for some in names.chunks(FOOTERS_AT_ONCE) {
             for (name, result) in lanes.map(some, |name| (name, self.open(name))) {
                 match result {
@@ -479,7 +479,7 @@ impl Run<'_> {
             scope: self.options.scope,
             seed: self.options.seed,
         };
-        let outcomes: Vec<Outcome> = Lanes::new().map(&reader.index.segments, |segment| {
+        let outcomes: Vec<Outcome> = Lanes::get().map(&reader.index.segments, |segment| {
             let needed = self.needed(segment, reached);
             let mut outcome = self.one(&checker, segment, needed);
             if let Some(opening) = outcome.opening.take() {

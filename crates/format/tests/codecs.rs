@@ -364,6 +364,9 @@ proptest! {
         let bytes = record.encode(at_us);
         let read = Record::decode(&bytes).unwrap();
         prop_assert_eq!(&read, &(at_us, record));
+        let longer = Record::decode(&[&bytes[..], &[0]].concat());
+        let unknown = matches!(read.1, Record::Unknown { .. });
+        prop_assert_eq!(longer.is_ok(), unknown, "a byte more");
         harm(&bytes, at, bit, &read, false, Record::decode)?;
     }
 
@@ -475,13 +478,21 @@ proptest! {
         repo in bytes(), id in bytes(), epoch: u64, roots in proptest::collection::vec(address(), 0..5),
         stream in stream(), number: u64, start in position(), opened_us: i64, at: prop::sample::Index, bit: u8
     ) {
-        let session = Session { repo: RepoId(repo), id: SessionId(id), kind: SessionKind::Backup, epoch, roots };
-        let bytes = session.encode();
-        prop_assert_eq!(&Session::decode(&bytes).unwrap(), &session);
-        harm(&bytes, at, bit, &session, true, Session::decode)?;
+        let hashed = |body: &[u8]| [body, blake3::hash(body).as_bytes()].concat();
+        for kind in [SessionKind::Backup, SessionKind::Log, SessionKind::Read, SessionKind::Prune] {
+            let session = Session { repo: RepoId(repo), id: SessionId(id), kind, epoch, roots: roots.clone() };
+            let bytes = session.encode();
+            prop_assert_eq!(&Session::decode(&bytes).unwrap(), &session);
+            harm(&bytes, at, bit, &session, true, Session::decode)?;
+            let mut body = bytes[..bytes.len() - 32].to_vec();
+            prop_assert!(Session::decode(&hashed(&[&body[..], &[0]].concat())).is_err(), "a byte more");
+            body[8] += 1;
+            prop_assert!(Session::decode(&hashed(&body)).is_err(), "another version");
+        }
         let opening = LogOpening { stream, number, start, opened_us };
         let bytes = opening.encode();
         prop_assert_eq!(&LogOpening::decode(&bytes).unwrap(), &opening);
+        prop_assert!(LogOpening::decode(&[&bytes[..], &[0]].concat()).is_err(), "a byte more");
         harm(&bytes, at, bit, &opening, false, LogOpening::decode)?;
     }
 

@@ -153,6 +153,18 @@ fn re_encryptions_between_other_steps_lose_nothing_and_heal_what_they_read() {
     eprintln!("{count} seeds from {first} on");
 }
 
+/// A repair leaves rot in what no backup needs. A prune may still read that, for a backup that was forgotten when the clock
+/// stood later than now; then it refuses, and takes nothing away.
+fn pruned(world: &mut World) -> Result<(), holdfast_store::Error> {
+    match world.prune() {
+        Err(e) if e.is_damage() => {
+            world.open();
+            Ok(())
+        }
+        done => done,
+    }
+}
+
 #[test]
 fn what_is_forgotten_and_pruned_between_other_steps_costs_nothing_that_is_wanted() {
     let (first, count) = (number("HOLDFAST_TEST_SEED", 20_261_123), number("HOLDFAST_TEST_SEEDS", 6));
@@ -166,7 +178,7 @@ fn what_is_forgotten_and_pruned_between_other_steps_costs_nothing_that_is_wanted
             step(&mut world, &label);
             let done = match world.chance.below(6) {
                 0 | 1 => world.forget(),
-                2 => world.prune(),
+                2 => pruned(&mut world),
                 _ => continue,
             };
             outlived(&mut world, done, &label);
@@ -175,7 +187,9 @@ fn what_is_forgotten_and_pruned_between_other_steps_costs_nothing_that_is_wanted
         world.open();
         let done = world.repair();
         assert!(done.clean(), "{label}: {}", done.text());
-        world.prune().unwrap_or_else(|e| panic!("{label}: {e}"));
+        // A process that is new, as above.
+        world.open();
+        pruned(&mut world).unwrap_or_else(|e| panic!("{label}: {e}"));
         world.verify(&label);
         agree(&mut world, Scope::Full, &label);
     }

@@ -268,8 +268,7 @@ impl World {
             ..PruneOptions::default()
         };
         let process = self.process();
-        let done = self.repos[process].prune(&options, &|_, _| {})?;
-        assert!(done.damaged.is_empty() || !self.rotten.is_empty(), "{done:?}");
+        self.repos[process].prune(&options, &|_, _| {})?;
         // A failure that did not come yet is not for the look around.
         self.disk.clear_faults();
         self.forget_what_is_whole();

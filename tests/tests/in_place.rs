@@ -4,6 +4,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
+use holdfast_engine::{PrivateServer, StartOptions};
 use holdfast_tests::bed::{Bed, refused};
 use holdfast_tests::{Engine, ServerState, differences};
 
@@ -110,14 +111,48 @@ fn a_servers_own_folder_is_restored_over_and_back(engine: Engine) {
     assert_eq!(texts.as_deref(), Some("kept,after the restore"));
     bed.server.stop();
 
-    // A restore that nobody handed over is undone without another backup; --confirm where the identity is another one.
+    // What is behind a fence is saved as well: whoever wrote there all the same gets it back.
     let backups = bed.backups();
     let done = restore(&bed, &[&shown, "--confirm", &name, "--json"]).accepted().json();
     assert_eq!(bed.backups(), backups + 1);
+    let first = done["saved"]["id"].as_str().unwrap().to_owned();
+    let server = PrivateServer::start(StartOptions::new(engine.programs(), &folder)).unwrap();
+    let mut conn = server.connect().unwrap();
+    if engine == Engine::MySql {
+        conn.execute("SET GLOBAL super_read_only = OFF").unwrap();
+    }
+    conn.execute("INSERT INTO shop.orders (text) VALUES ('over the fence')").unwrap();
+    drop(conn);
+    server.stop(Duration::from_secs(120)).unwrap();
+    let done = restore(&bed, &[&shown, "--json"]).accepted().json();
+    assert_eq!(bed.backups(), backups + 2);
+    assert_ne!(done["saved"]["id"], first.as_str());
     let undone = undo(&bed).ok().json();
     assert_eq!(undone["laid_back"]["id"], done["saved"]["id"]);
-    assert!(undone["saved"].is_null(), "{undone}");
     assert!(!folder.join("holdfast-restore.json").exists());
+    bed.server.start_again();
+    let texts = bed.server.value("SELECT GROUP_CONCAT(text ORDER BY id) FROM shop.orders");
+    assert_eq!(texts.as_deref(), Some("kept,over the fence"));
+    let fence = ["mysqld-auto.cnf", "mysqld-auto.cnf.source", "holdfast-fence.cnf"];
+    assert!(!fence.iter().any(|name| folder.join(name).exists()), "no fence comes back");
+    bed.server.stop();
+
+    // Into a folder that is lost, by its id; and no other backup.
+    let lost = bed.text("lost");
+    let saved = ["restore", "shop", "--undo", &lost, "--saved"];
+    let ids = bed.user.run(&["list", "shop", "--json"]).ok().json();
+    let plain = ids["backups"][0]["id"].as_str().unwrap();
+    refused(
+        bed.user.run(&[&saved[..], &[plain]].concat()),
+        2,
+        &["does not hold what was in a data directory"],
+    );
+    bed.user.run(&[&saved[..], &[&save]].concat()).ok();
+    let server = PrivateServer::start(StartOptions::new(engine.programs(), &lost)).unwrap();
+    let found = differences(&ServerState::read(&mut server.connect().unwrap()).unwrap(), &before);
+    assert!(found.is_empty(), "{found:?}");
+    server.stop(Duration::from_secs(120)).unwrap();
+    refused(bed.user.run(&["forget", &save]), 23, &["locked"]);
     bed.user.fsck().ok();
     let status = bed.user.run(&["list", "shop", "--json"]).ok().json();
     let notes = status["backups"]

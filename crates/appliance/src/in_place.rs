@@ -14,9 +14,12 @@ use crate::keep;
 use crate::list;
 use crate::progress::{Reading, Watcher};
 use crate::restore::{self, Delta, Options, PlanView, RestoredView, lay_back, restore_error};
+use crate::server::is_mariadb;
+use crate::time::now;
 use crate::views::BackupView;
-use folder::{facts_of, find, kept, refuse_outside, stop};
-use holdfast_format::record::{ServerRecord, SourceKind};
+use folder::{facts_of, find, kept, refuse_links, refuse_outside, stop};
+use holdfast_format::record::{BackupRecord, ServerRecord, SourceKind};
+use holdfast_mysql::Flavor;
 use holdfast_restore::in_place::{MARK, MARK_LOCK, Mark, MarkLock, Stage, give_back};
 use holdfast_restore::marker::{Marker, State};
 use holdfast_restore::run::SHUTDOWN_LIMIT;
@@ -25,6 +28,9 @@ use holdfast_store::VerifyWrite;
 use serde::Serialize;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+
+/// For how long what was saved can't be forgotten: three days, microseconds.
+const LOCKED_US: i64 = 3 * 24 * 3600 * 1_000_000;
 
 /// The folder, and what stops its server.
 #[derive(Clone, Debug, Default)]
@@ -35,6 +41,8 @@ pub struct Place {
     pub confirm: Option<String>,
     /// Run by the shell where a server uses the folder.
     pub stop_command: Option<String>,
+    /// Of an undo: the backup to lay back, in place of the one that the folder's mark names.
+    pub saved: Option<String>,
 }
 
 /// What was restored in place.
@@ -119,6 +127,7 @@ pub fn restore(
     let folder = find(catalogue, &server, place)?;
     backup::refuse_own_repository(&folder, &catalogue.place)?;
     refuse_outside(&facts_of(catalogue, &server), &folder)?;
+    refuse_links(&folder)?;
     // What can't be reached is said before a server is stopped, and the log is fetched while it still runs.
     restore::bring_up_to_date(catalogue, &server, options, watcher);
     restore::look(catalogue, name, &Options { delta: None, into: folder.clone(), ..options.clone() })?;
@@ -174,19 +183,18 @@ impl<'a> Work<'a> {
     fn restore(&mut self, options: &Options) -> Result<InPlaceView> {
         let target = options.target.0.to_string();
         let state = self.marker.as_ref().map(|marker| marker.state);
-        let saved = match (self.mark.as_ref().map(|mark| mark.stage), state) {
+        let stage = self.mark.as_ref().map(|mark| mark.stage);
+        let saved = match (stage, state) {
             (Some(Stage::Undoing), _) => {
                 return Err(Error::usage(format!("An undo in {} was broken off.", self.folder.display()))
                     .with_next(format!("finish it first: holdfast restore {} --undo", self.server.name)));
             }
             // The folder is neither one nor the other: what it was is saved already.
-            (Some(Stage::Restoring), Some(_)) => self.saved()?,
-            // A restore behind its fence: nobody wrote to it.
-            (Some(Stage::Restored), Some(State::Fenced)) => {
-                self.end_ours()?;
+            (Some(Stage::Restoring), Some(State::UnderWay)) => {
+                self.clear_ours()?;
                 self.saved()?
             }
-            (None | Some(Stage::Restored), Some(_)) => {
+            (None, Some(_)) | (Some(Stage::Restored), Some(State::UnderWay)) => {
                 return Err(Error::usage(format!(
                     "{} holds a restore that was not handed over.",
                     self.folder.display()
@@ -196,9 +204,11 @@ impl<'a> Work<'a> {
                     self.folder.display()
                 )));
             }
-            (_, None) | (Some(Stage::Saving), Some(_)) => {
-                stop(&self.folder, self.place, self.watcher)?;
-                self.put(Stage::Saving, &target, None, None)?;
+            // Also one behind its fence: a fence keeps nobody from writing who means to.
+            _ => {
+                self.clear_ours()?;
+                let before = self.mark.as_ref().and_then(|mark| mark.saved.clone());
+                self.put_ids(Stage::Saving, &target, before, None)?;
                 self.save(&target)?
             }
         };
@@ -213,7 +223,16 @@ impl<'a> Work<'a> {
 
     fn undo(&mut self) -> Result<UndoneView> {
         let name = self.server.name.clone();
-        let Some(mark) = self.mark.clone() else {
+        let unmarked = || Mark {
+            stage: Stage::Restored,
+            server: name.clone(),
+            target: "another moment".to_owned(),
+            saved: None,
+            saved_now: None,
+            mode: 0o700,
+        };
+        let named = self.place.saved.as_ref().map(|_| unmarked());
+        let Some(mark) = self.mark.clone().or(named) else {
             return Err(Error::usage(format!("No restore in place was done in {}.", self.folder.display()))
                 .with_next("name the data directory that one was done in: --undo DIR"));
         };
@@ -226,22 +245,25 @@ impl<'a> Work<'a> {
             blocks_kept: 0,
             saved: None,
         };
-        if mark.stage == Stage::Saving || mark.stage == Stage::Restoring && self.marker.is_none() {
+        let named = self.place.saved.is_some();
+        let untouched = mark.stage == Stage::Saving && mark.saved.is_none()
+            || mark.stage == Stage::Restoring && self.marker.is_none();
+        if untouched && !named {
             Mark::remove(&self.folder).map_err(|e| told(&e))?;
             return Ok(nothing);
         }
-        let back = self.saved()?;
-        let saved = match (mark.stage, self.marker.as_ref().map(|marker| marker.state)) {
+        let back = match &self.place.saved {
+            Some(id) => self.backup(&self.named(id)?.id.to_string())?,
+            None => self.saved()?,
+        };
+        self.clear_ours()?;
+        let state = self.marker.as_ref().map(|marker| marker.state);
+        let saved = match (mark.stage, state) {
             (Stage::Undoing, _) => mark.saved_now.as_deref().map(|id| self.backup(id)).transpose()?,
-            (Stage::Restored, Some(State::Fenced)) => {
-                self.end_ours()?;
-                None
-            }
-            (Stage::Restored, None) => {
-                stop(&self.folder, self.place, self.watcher)?;
-                Some(self.save(&format!("undo of {}", mark.target))?)
-            }
-            _ => None,
+            // Neither one nor the other, or nothing at all: not worth keeping.
+            (_, Some(State::UnderWay)) => None,
+            _ if self.is_empty()? => None,
+            _ => Some(self.save(&format!("undo of {}", mark.target))?),
         };
         self.put(Stage::Undoing, &mark.target, Some(&back), saved.as_ref())?;
         let record = keep::find(self.catalogue, &back.id)?;
@@ -277,11 +299,42 @@ impl<'a> Work<'a> {
         Ok(list::view(self.catalogue, &keep::find(self.catalogue, id)?))
     }
 
-    /// Shuts a restored server of ours down that waits behind its fence.
-    fn end_ours(&self) -> Result<()> {
-        let ended = holdfast_engine::stop_server_on(&self.folder, SHUTDOWN_LIMIT);
-        ended.map_err(|error| Error::failed(sentence(&error.to_string())))?;
-        stop(&self.folder, self.place, self.watcher)
+    /// The backup of what was in a folder of this server that somebody names by its id.
+    fn named(&self, id: &str) -> Result<BackupRecord> {
+        let found = keep::find(self.catalogue, id)?;
+        if found.server != self.server.id || found.fact(SAVED_FACT).is_none() {
+            return Err(Error::usage(format!(
+                "The backup {} does not hold what was in a data directory of '{}' before a restore in place.",
+                found.id, self.server.name
+            ))
+            .with_next(format!("see their notes: holdfast list {}", self.server.name)));
+        }
+        Ok(found)
+    }
+
+    fn is_empty(&self) -> Result<bool> {
+        folder::is_empty(&self.folder)
+    }
+
+    /// Nothing of ours runs on the folder any more, nobody's server does, and no fence is left in it.
+    fn clear_ours(&self) -> Result<()> {
+        let failed = |error: holdfast_engine::Error| Error::failed(sentence(&error.to_string()));
+        match self.marker.as_ref().map(|marker| marker.state) {
+            Some(State::Fenced) => {
+                holdfast_engine::stop_server_on(&self.folder, SHUTDOWN_LIMIT).map_err(failed)?;
+            }
+            Some(State::UnderWay) => {
+                holdfast_engine::kill_server_on(&self.folder).map_err(failed)?;
+            }
+            None => {}
+        }
+        stop(&self.folder, self.place, self.watcher)?;
+        if self.marker.is_some() {
+            // The settings that the server keeps in its folder are its own again.
+            let flavor = if is_mariadb(&self.server) { Flavor::MariaDb } else { Flavor::MySql };
+            holdfast_restore::fence::take_away(&self.folder, flavor).map_err(|e| told(&e))?;
+        }
+        Ok(())
     }
 
     /// Takes the backup of what is in the folder.
@@ -296,7 +349,11 @@ impl<'a> Work<'a> {
         // Every byte is read: the parent is a copy that was made in another way.
         let mut source = FolderSource::new(&self.folder).force(true);
         let outcome = source.copy(&intake, &Watch(self.watcher));
-        let outcome = outcome.map_err(|e| backup::copy_error(catalogue, &self.server, e))?;
+        let outcome = outcome.map_err(|e| {
+            let error = backup::copy_error(catalogue, &self.server, e);
+            let next = error.next.clone().unwrap_or_else(|| "give the same command again".to_owned());
+            error.with_next(format!("{next}; nothing was changed, and the server is stopped"))
+        })?;
         let options = backup::Options {
             note: format!("{} before a restore in place: {target}", self.folder.display()),
             ..backup::Options::default()
@@ -307,6 +364,9 @@ impl<'a> Work<'a> {
             return Err(backup::copy_error(catalogue, &self.server, holdfast_source::Error::Cancelled));
         }
         let record = writer.commit(draft).map_err(|e| catalogue.store_error(e))?;
+        // Nobody forgets it by mistake while it is needed most.
+        let until = now().saturating_add(LOCKED_US);
+        catalogue.repository.lock_backup(record.id, until).map_err(|e| catalogue.store_error(e))?;
         Ok(list::view(catalogue, &record))
     }
 
@@ -316,6 +376,17 @@ impl<'a> Work<'a> {
         target: &str,
         saved: Option<&BackupView>,
         saved_now: Option<&BackupView>,
+    ) -> Result<()> {
+        let id = |backup: &BackupView| backup.id.clone();
+        self.put_ids(stage, target, saved.map(id), saved_now.map(id))
+    }
+
+    fn put_ids(
+        &mut self,
+        stage: Stage,
+        target: &str,
+        saved: Option<String>,
+        saved_now: Option<String>,
     ) -> Result<()> {
         let mode = match &self.mark {
             Some(mark) => mark.mode,
@@ -330,8 +401,8 @@ impl<'a> Work<'a> {
             stage,
             server: self.server.name.clone(),
             target: target.to_owned(),
-            saved: saved.map(|backup| backup.id.clone()),
-            saved_now: saved_now.map(|backup| backup.id.clone()),
+            saved,
+            saved_now,
             mode,
         };
         mark.write(&self.folder).map_err(|error| restore_error(self.catalogue, error))?;

@@ -151,8 +151,17 @@ pub fn parse_set(text: &str) -> std::result::Result<(String, String), String> {
     if !fine || value.contains(['\n', '\r', '\0']) {
         return Err(format!("'{text}' is no setting"));
     }
-    if OURS.contains(&name.as_str()) {
-        return Err(format!("{name} is given by the restore itself"));
+    // Servers take beginnings of names, and words before them.
+    let mut bare = name.as_str();
+    while let Some(rest) =
+        ["loose_", "skip_", "enable_", "disable_", "maximum_"].iter().find_map(|word| bare.strip_prefix(word))
+    {
+        bare = rest;
+    }
+    if let Some(ours) =
+        OURS.iter().find(|ours| ours.starts_with(bare) || ours.trim_start_matches("skip_") == bare)
+    {
+        return Err(format!("{ours} is given by the restore itself"));
     }
     Ok((name, value.trim().to_owned()))
 }
@@ -183,6 +192,10 @@ impl Config {
         }
         for (name, value) in set {
             put(&mut out, name, value);
+            let state = LEFT.iter().any(|(_, names)| names.contains(&name.as_str()));
+            if state || FILE_ALONE.contains(&name.as_str()) || name.starts_with("log_bin") {
+                continue;
+            }
             config.args.push(format!("--{name}={value}"));
             config.expected.insert(variable(name).to_owned(), value.clone());
         }
@@ -283,9 +296,16 @@ impl Config {
     /// Where it can't be written.
     pub fn write(&self, folder: &Path) -> Result<()> {
         let path = folder.join(CONFIG_FILE);
-        fs::write(&path, &self.text)
-            .and_then(|()| fs::File::open(&path)?.sync_all())
-            .map_err(|source| Error::file("write", path, source))
+        let write = || {
+            use std::io::Write as _;
+            use std::os::unix::fs::OpenOptionsExt as _;
+            let mut options = fs::OpenOptions::new();
+            // Settings may hold what is nobody's business.
+            let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+            file.write_all(self.text.as_bytes())?;
+            file.sync_all()
+        };
+        write().map_err(|source| Error::file("write", path, source))
     }
 
     /// Compares what the started server says of itself with what it was given. What differs is told, and fails nothing: a
@@ -463,7 +483,17 @@ mod tests {
         }
         assert_ne!(plain("1"), plain("2"));
         assert_ne!(plain("m"), plain("0"));
-        for wrong in ["max_connections", "=1", "a b=1", "port=3", "x=\n[client]"] {
+        for wrong in [
+            "max_connections",
+            "=1",
+            "a b=1",
+            "port=3",
+            "x=\n[client]",
+            "loose-datadir=/x",
+            "datadi=/x",
+            "skip-networking=0",
+            "loose_skip_networking=0",
+        ] {
             assert!(parse_set(wrong).is_err(), "{wrong}");
         }
     }

@@ -5,13 +5,13 @@
 //!
 //! | mark | beside it | it means | `restore --in-place` | `--undo` |
 //! |---|---|---|---|---|
-//! | `saving` | | what is there is being saved; nothing was changed | saves it anew | removes the mark |
+//! | `saving` | | what is there is being saved; nothing was changed since | saves it anew | removes the mark, or undoes the restore before |
 //! | `restoring` | no marker of a restore | saved, and nothing was changed yet | saves it anew, the server may have run since | removes the mark |
 //! | `restoring` | a restore under way | the folder is neither one nor the other | goes on | lays back what was saved |
-//! | `restored` | a fenced restore | done, and nobody wrote to it | restores over it; what was saved first stays the one to go back to | lays back what was saved |
-//! | `restored` | no marker | done, and handed over | saves what is there now | saves what is there now, then lays back |
+//! | `restoring`, `restored` | a fenced restore, or none | done | saves what is there now | saves what is there now, then lays back |
 //! | `undoing` | | the folder is neither one nor the other | refuses | goes on |
 //!
+//! What is there is saved behind a fence, too: a fence keeps nobody from writing who means to.
 //! The marker of the restore itself (`marker.rs`) says the rest.
 
 use std::fs::{self, File, TryLockError};
@@ -126,12 +126,25 @@ impl MarkLock {
     /// `Busy` while another command holds it.
     pub fn take(folder: &Path) -> Result<Self> {
         let path = folder.join(MARK_LOCK);
-        let file = File::options().create(true).append(true).open(&path);
-        let file = file.map_err(|source| Error::file("open", &path, source))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Self { _file: file }),
-            Err(TryLockError::WouldBlock) => Err(Error::Busy { folder: folder.to_path_buf() }),
-            Err(TryLockError::Error(source)) => Err(Error::file("lock", path, source)),
+        let failed = |doing| {
+            let path = path.clone();
+            move |source| Error::file(doing, path, source)
+        };
+        loop {
+            let file = File::options().create(true).append(true).open(&path).map_err(failed("open"))?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => return Err(Error::Busy { folder: folder.to_path_buf() }),
+                Err(TryLockError::Error(source)) => return Err(Error::file("lock", path, source)),
+            }
+            // Whoever held it may have removed the file while we opened it: that one locks nobody out.
+            let held = file.metadata().map_err(failed("look at"))?.ino();
+            match fs::metadata(&path) {
+                Ok(there) if there.ino() == held => return Ok(Self { _file: file }),
+                Ok(_) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(source) => return Err(Error::file("look at", path, source)),
+            }
         }
     }
 

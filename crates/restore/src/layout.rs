@@ -136,6 +136,10 @@ impl Target {
         if there.is_some() {
             // A killed restore leaves its server behind; it must be gone before its files are rewritten.
             holdfast_engine::kill_server_on(folder)?;
+            if how.over.is_some() {
+                // Somebody else's may have been started on what was left.
+                refuse_in_use(folder)?;
+            }
         }
         let kept = if existed { bytes_below(folder, false)? } else { 0 };
         if existed && let Err(error) = check_space(folder, space.needed.saturating_sub(kept)) {

@@ -64,7 +64,13 @@ pub struct Reached {
 pub fn set_up(conn: &mut Conn, flavor: Flavor, replica: &Replica, reached: &Reached) -> Result<Check> {
     // Quotes are doubled, and nothing else means anything in a text.
     conn.execute("SET SESSION sql_mode = 'NO_BACKSLASH_ESCAPES'")?;
+    // A channel that came with the copy must leave nothing behind: delays, filters, certificates.
+    forget(conn, flavor)?;
     let (place, words) = match flavor {
+        // From nowhere it would fetch everything that the source ever logged.
+        Flavor::MariaDb if reached.gtids.is_empty() => {
+            return Err(Error::NoPlace { source_server: replica.source() });
+        }
         Flavor::MariaDb => {
             conn.execute(
                 [b"SET GLOBAL gtid_slave_pos = ".as_slice(), &text(reached.gtids.as_bytes())].concat(),
@@ -95,6 +101,9 @@ pub fn set_up(conn: &mut Conn, flavor: Flavor, replica: &Replica, reached: &Reac
     let of =
         |names: [&str; 2]| names.iter().find_map(|name| status.text_by_name(0, name)).unwrap_or_default();
     let mut failures = Vec::new();
+    if status.rows.len() != 1 {
+        failures.push(format!("the server has {} channels, not one", status.rows.len()));
+    }
     let mut must_be = |what: &str, found: String, wanted: &str| {
         if found != wanted {
             failures.push(format!("the channel's {what} is '{found}', not '{wanted}'"));
@@ -120,6 +129,18 @@ pub fn set_up(conn: &mut Conn, flavor: Flavor, replica: &Replica, reached: &Reac
         replica.user
     );
     Ok(Check::new("replica", detail, failures, Vec::new()))
+}
+
+/// Removes every channel.
+///
+/// # Errors
+/// Where the server refuses.
+pub fn forget(conn: &mut Conn, flavor: Flavor) -> Result<()> {
+    conn.execute(match (flavor, renamed(conn.server())) {
+        (Flavor::MySql, true) => "RESET REPLICA ALL",
+        _ => "RESET SLAVE ALL",
+    })?;
+    Ok(())
 }
 
 /// Begins to replicate, on a server that runs on after `restore finish`.

@@ -176,7 +176,8 @@ pub fn run(request: &Request<'_>) -> Result<Restored> {
         port: None,
         tables: request.tables.map(Wanted::words),
         settings: Vec::new(),
-        replica_of: None,
+        // Until the end it says what an earlier run set up in the folder.
+        replica_of: Marker::read(request.folder)?.and_then(|there| there.replica_of),
     };
     let how = Taking { going_on: request.going_on, over: request.over };
     let space = Space { base: request.base.bytes(), needed: request.plan.space_needed };
@@ -325,7 +326,7 @@ fn carry_out(
     }
     let exact = done?;
     let starting = Instant::now();
-    let (server, conn) = restore.hand_over(began)?;
+    let (server, conn) = restore.hand_over(began, marker.replica_of.is_some())?;
     drop(conn);
     report.seconds.restart += starting.elapsed().as_secs_f64();
     conclude(&mut report, began);
@@ -368,7 +369,14 @@ fn lay_out(request: &Request<'_>, target: &layout::Target, scope: Option<&Scope>
 /// What the restored server is started with at the end: what the copy needs, then what somebody asked for, which counts.
 fn settings_at_end(request: &Request<'_>, flavor: Flavor) -> Vec<String> {
     let mut all = settings(request.base, flavor);
-    all.extend(request.config.iter().flat_map(|config| config.args.iter().cloned()));
+    if let Some(config) = request.config {
+        all.extend(config.args.iter().cloned());
+        // What comes last counts, however a setting was written.
+        let still =
+            ["event-scheduler=OFF", "general-log=OFF", "slow-query-log=OFF"].map(|word| format!("--{word}"));
+        all.extend(still);
+        all.extend(["--loose-skip-slave-start", "--loose-skip-replica-start"].map(str::to_owned));
+    }
     all
 }
 
@@ -537,7 +545,7 @@ impl<'a> Restore<'a, '_> {
 
     /// Last start, fenced: as whoever asked for the server will find it. Its options are put together anew, so it is asked
     /// once more whether any setting of the replay is among them.
-    fn hand_over(&mut self, began: Instant) -> Result<(PrivateServer, Conn)> {
+    fn hand_over(&mut self, began: Instant, was_replica: bool) -> Result<(PrivateServer, Conn)> {
         let mut options = StartOptions::new(self.programs.clone(), self.folder);
         options.purpose = "the restored server".to_owned();
         options.timeout = RECOVERY_LIMIT;
@@ -559,6 +567,10 @@ impl<'a> Restore<'a, '_> {
             let check = config.check(&mut conn)?;
             self.report.checks.retain(|known| known.name != check.name);
             self.report.checks.push(check);
+        }
+        if self.request.replica.is_none() && was_replica {
+            // It was set up behind another moment.
+            replica::forget(&mut conn, self.programs.flavor())?;
         }
         if let Some(replica) = self.request.replica {
             let check = replica::set_up(&mut conn, self.programs.flavor(), replica, &self.reached)?;

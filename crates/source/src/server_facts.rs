@@ -67,8 +67,12 @@ const LIST_BYTES_MAX: usize = 64 * 1024;
 /// Tables named one by one; of the rest the number is told.
 const TABLES_NAMED_MAX: usize = 10_000;
 
-/// Endings of names of settings whose values are nobody's business.
-const SECRET: [&str; 5] = ["report_password", "_passphrase", "_auth", "_token", "_secret"];
+/// Parts of names of settings whose values are nobody's business.
+const SECRET: [&str; 8] =
+    ["passw", "passphrase", "pwd", "secret", "token", "filekey", "_auth", "wsrep_provider_options"];
+
+/// Settings with such a part in their names that say how passwords are to be, and hold none.
+const NO_SECRET: [&str; 3] = ["validate_password", "default_password_lifetime", "password_"];
 
 /// What was set by somebody, a line `name=value` each: everything that is not as the server was built. None where the
 /// account may not ask.
@@ -90,7 +94,9 @@ fn changed_settings(conn: &mut Conn) -> Result<Option<(String, String)>, Error> 
     for row in 0..rows.rows.len() {
         let (Some(name), Some(value)) = (rows.text(row, 0), rows.text(row, 1)) else { continue };
         let name = name.to_ascii_lowercase();
-        let kept = !value.contains(['\n', '\r']) && !SECRET.iter().any(|end| name.ends_with(end));
+        let kept = !value.contains(['\n', '\r'])
+            && (!SECRET.iter().any(|part| name.contains(part))
+                || NO_SECRET.iter().any(|begin| name.starts_with(begin)));
         if kept && lines.len() + name.len() + value.len() + 2 <= LIST_BYTES_MAX {
             lines.push_str(&format!("{name}={value}\n"));
         }

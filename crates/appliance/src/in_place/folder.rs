@@ -8,6 +8,7 @@ use holdfast_format::record::{BackupRecord, ServerKind, ServerRecord};
 use holdfast_restore::in_place::{MARK, MARK_LOCK, Mark};
 use std::collections::HashMap;
 use std::ffi::OsString;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -38,6 +39,14 @@ pub(super) fn find(catalogue: &Catalogue, server: &ServerRecord, place: &Place) 
         return Err(Error::usage(format!("No backup says where '{}' has its data directory.", server.name))
             .with_next("name it: --in-place DIR"));
     };
+    if place.saved.is_some() && place.folder.is_some() && !named.exists() {
+        // What was there is laid back into a folder that is lost.
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&named)
+            .map_err(|error| Error::failed(format!("{} can't be made: {error}.", named.display())))?;
+    }
     let folder = named.canonicalize().map_err(|error| {
         Error::usage(format!("{} can't be used: {error}.", named.display())).with_next(
             "run this on the server's own host, or name its data directory: --in-place DIR; a new folder is filled with --into",
@@ -65,7 +74,10 @@ fn refuse_foreign(
                 .with_next("--confirm takes the last part of the folder's path, so that it is meant"));
         }
     };
-    let empty = std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none());
+    let empty = is_empty(folder)?;
+    if empty && place.saved.is_some() {
+        return Ok(());
+    }
     if empty {
         return Err(Error::usage(format!("{shown} is empty: there is nothing to save and to restore over."))
             .with_next(format!("use --into {shown}")));
@@ -87,11 +99,44 @@ fn refuse_foreign(
         ))
         .with_next(next));
     }
-    if is_known {
+    // A path alone says little: every MariaDB has its data in the same one.
+    let here = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let there = facts_of(catalogue, server).remove("hostname");
+    if is_known && there.is_some_and(|there| there == here.trim()) {
         return Ok(());
     }
     Err(Error::usage(format!("Nothing says that {shown} is the data directory of '{}'.", server.name))
         .with_next(next))
+}
+
+/// True for a folder with nothing in it but our lock.
+pub(super) fn is_empty(folder: &Path) -> Result<bool> {
+    let entries = std::fs::read_dir(folder)
+        .map_err(|error| Error::failed(format!("{} can't be listed: {error}.", folder.display())))?;
+    let mut names = entries.flatten().map(|entry| entry.file_name());
+    Ok(!names.any(|name| name != MARK && name != MARK_LOCK))
+}
+
+/// Refuses links in the folder: what they lead to is copied, and a restore would put files in their place.
+pub(super) fn refuse_links(folder: &Path) -> Result<()> {
+    let mut waiting = vec![folder.to_path_buf()];
+    while let Some(dir) = waiting.pop() {
+        let entries = std::fs::read_dir(&dir)
+            .map_err(|error| Error::failed(format!("{} can't be listed: {error}.", dir.display())))?;
+        for entry in entries.flatten() {
+            let kind = entry.file_type().map_err(|error| {
+                Error::failed(format!("{} can't be looked at: {error}.", entry.path().display()))
+            })?;
+            if kind.is_symlink() {
+                return Err(Error::usage(format!("{} is a link.", entry.path().display()))
+                    .with_next("restore with --into: in place, a file or folder would take its place"));
+            }
+            if kind.is_dir() {
+                waiting.push(entry.path());
+            }
+        }
+    }
+    Ok(())
 }
 
 fn server_uuid(folder: &Path) -> Option<String> {
@@ -119,6 +164,13 @@ pub(super) fn refuse_outside(facts: &HashMap<String, String>, folder: &Path) -> 
             ))
             .with_next("restore with --into, and start the server there"));
         }
+    }
+    if let Some(files) = facts.get("innodb_data_file_path").filter(|files| files.contains('/')) {
+        return Err(Error::usage(format!(
+            "The server's system tablespace may lie outside of {}: innodb_data_file_path is {files}.",
+            folder.display()
+        ))
+        .with_next("restore with --into, and start the server there"));
     }
     let Some(base) = facts.get("log_bin_basename").filter(|base| !base.is_empty()) else { return Ok(()) };
     let base = Path::new(base);

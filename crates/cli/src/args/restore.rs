@@ -107,6 +107,11 @@ pub struct Restore {
     #[arg(long, value_name = "DIR", num_args = 0..=1, default_missing_value = "",
           conflicts_with_all = ["going_on", "delta", "some", "start", "dry_run"])]
     pub undo: Option<String>,
+    /// With --undo: lay this backup back, which `list` shows with its note, in place of the one that the folder's mark names
+    ///
+    /// For a folder that is lost (name it: --undo DIR), or for what was there before an earlier restore.
+    #[arg(long, value_name = "ID", requires = "undo")]
+    pub saved: Option<String>,
     /// With --in-place and --undo: run by the shell where a server uses the data directory, and waited for
     #[arg(long, value_name = "COMMAND", env = "HOLDFAST_STOP_COMMAND", requires = "own")]
     pub stop_command: Option<String>,

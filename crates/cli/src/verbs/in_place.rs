@@ -15,7 +15,12 @@ use std::path::{Path, PathBuf};
 /// The folder that an option names, if it names one.
 fn place(wanted: &Restore, folder: &str) -> Result<Place> {
     let named = (!folder.is_empty()).then(|| absolute(Path::new(folder))).transpose()?;
-    Ok(Place { folder: named, confirm: wanted.confirm.clone(), stop_command: wanted.stop_command.clone() })
+    Ok(Place {
+        folder: named,
+        confirm: wanted.confirm.clone(),
+        stop_command: wanted.stop_command.clone(),
+        saved: wanted.saved.clone(),
+    })
 }
 
 fn absolute(path: &Path) -> Result<PathBuf> {

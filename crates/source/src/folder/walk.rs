@@ -160,7 +160,7 @@ impl Walker {
             name: real.display().to_string(),
             source,
         })?;
-        if self.datadir && is_made_anew(&path) {
+        if self.datadir && is_made_anew(&path) || MARKS.contains(&path.as_bytes()) {
             return Ok(());
         }
         let Some((real, metadata)) = self.follow(real, &path)? else { return Ok(()) };
@@ -239,7 +239,19 @@ impl Walker {
     }
 }
 
-/// Files of a datadir that a server makes anew at every start, and our mark on it.
+/// How far a restore of this folder is, and one over it: a state of the folder, and none of what it holds.
+const MARKS: [&[u8]; 8] = [
+    b"holdfast-in-place.json",
+    b"holdfast-in-place.json.new",
+    b"holdfast-in-place.lock",
+    b"holdfast-restore.json",
+    b"holdfast-restore.json.new",
+    b"holdfast-restore.lock",
+    b"holdfast-restore-progress.json",
+    b"holdfast-restore-progress.json.new",
+];
+
+/// Files of a datadir that a server makes anew at every start.
 fn is_made_anew(path: &FilePath) -> bool {
     let name = path.as_bytes();
     if name.contains(&b'/') {
@@ -249,8 +261,6 @@ fn is_made_anew(path: &FilePath) -> bool {
         || name.starts_with(b"ibtmp")
         || name.ends_with(b".pid")
         || name.ends_with(b".sock.lock")
-        // How far a restore over this folder is: no part of the server.
-        || name.starts_with(b"holdfast-in-place.")
 }
 
 impl Tree {

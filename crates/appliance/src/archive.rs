@@ -54,11 +54,14 @@ pub fn archive(
     semi_sync: bool,
     watcher: &dyn Watcher,
 ) -> Result<ArchivedView> {
+    // Where the log of a promoted host goes on, found while it was asked: its log is not walked a second time for that.
+    let mut joint: Option<Box<Join>> = None;
     loop {
         let server = catalogue.server(name)?;
         let connect = connection(catalogue, &server)?;
         let mut options = FollowOptions::new(connect, server_id(catalogue, &server, Role::Archive));
         options.semi_sync = semi_sync;
+        options.join = joint.take().map(|join| *join);
         let members = Members::of(catalogue.login(&server)?.as_ref());
         if let Some(members) = &members {
             options.give_up_after = Some(members.after);
@@ -71,7 +74,10 @@ pub fn archive(
         };
         let since = gone_since.get().unwrap_or_else(Instant::now);
         match fail_over(catalogue, &server, &members, since, watcher)? {
-            Ended::Again => catalogue.repository.refresh().map_err(|e| catalogue.store_error(e))?,
+            Ended::Again(found) => {
+                joint = found;
+                catalogue.repository.refresh().map_err(|e| catalogue.store_error(e))?;
+            }
             Ended::Cancelled => return ended,
         }
     }
@@ -249,7 +255,10 @@ fn joint(
     let Some((before, executed)) = join::executed_before(store, &start.stream).map_err(told)? else {
         return Ok(None);
     };
-    let standing = join::look(&options.connect, options.dump.server_id, store, server.id, &executed);
+    let standing = match options.join.clone().filter(|found| found.at.gtid == executed) {
+        Some(found) => Ok(Standing::GoesOn(Box::new(found))),
+        None => join::look(&options.connect, options.dump.server_id, store, server.id, &executed),
+    };
     match standing.map_err(told)? {
         Standing::GoesOn(join) => {
             tail::close(store, &before).map_err(told)?;

@@ -84,7 +84,7 @@ pub fn backup(
     let verify = if options.verify_sample { VerifyWrite::Sample } else { VerifyWrite::Full };
     let writer = catalogue.repository.begin_backup_verified(parent, verify);
     let writer = writer.map_err(|e| catalogue.store_error(e))?;
-    let intake = Intake::new(&writer).at_rate(options.rate.as_deref());
+    let intake = Intake::new(&writer).at_rate(options.rate.as_deref(), watcher);
     let outcome = source.copy(&intake, &Watch(watcher)).map_err(|e| copy_error(catalogue, &server, e))?;
     let mut draft = draft(&server, kind, options, &outcome)?;
     if let Some(life) = life {

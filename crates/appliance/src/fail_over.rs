@@ -13,7 +13,7 @@ use crate::server::identify;
 use crate::settings::Login;
 use crate::time::now;
 use holdfast_archive::join::{self, Standing};
-use holdfast_archive::{ServerLog, tail};
+use holdfast_archive::{Join, ServerLog, tail};
 use holdfast_format::gtid::{Flavor, GtidSet, Uuid};
 use holdfast_format::record::{LogGap, Record, ServerKind, ServerRecord, StreamKey};
 use holdfast_mysql::{Conn, ConnectOptions, Endpoint};
@@ -85,8 +85,9 @@ pub fn host_and_port(text: &str, port: u16) -> Result<(String, u16)> {
 
 /// What became of looking for another host.
 pub(crate) enum Ended {
-    /// The name stands for another host now, or the present one is back.
-    Again,
+    /// The present host is back, or the name stands for another one now: then with the place where its log goes on, if that
+    /// was looked for.
+    Again(Option<Box<Join>>),
     /// The watcher wants to stop.
     Cancelled,
 }
@@ -113,7 +114,7 @@ pub(crate) fn fail_over(
     loop {
         let own = options_of(catalogue, server)?;
         if !is_gone(&own) {
-            return Ok(Ended::Again);
+            return Ok(Ended::Again(None));
         }
         let asked = Instant::now();
         if since.elapsed() >= members.after && asked >= next {
@@ -122,7 +123,7 @@ pub(crate) fn fail_over(
                 let kind = ServerKind::Network { host: host.clone(), port: *port, socket: None };
                 let other = ServerRecord { kind, ..server.clone() };
                 match consider(catalogue, server, other)? {
-                    Found::Promoted(record) => {
+                    Found::Promoted(record, join) => {
                         catalogue
                             .repository
                             .append(Record::ServerPut((*record).clone()))
@@ -132,7 +133,7 @@ pub(crate) fn fail_over(
                             own.endpoint,
                             endpoint(&record)?
                         ));
-                        return Ok(Ended::Again);
+                        return Ok(Ended::Again(join));
                     }
                     // Another one may have been promoted.
                     Found::Apart(why) => forks.push((host, *port, why)),
@@ -167,7 +168,7 @@ pub(crate) fn is_gone(options: &ConnectOptions) -> bool {
 }
 
 enum Found {
-    Promoted(Box<ServerRecord>),
+    Promoted(Box<ServerRecord>, Option<Box<Join>>),
     NotYet(String),
     Apart(String),
 }
@@ -192,7 +193,7 @@ fn consider(catalogue: &Catalogue, server: &ServerRecord, mut other: ServerRecor
         other.source_uuid = Some(member_identity(&mut conn, server)?);
     } else if other.source_uuid == server.source_uuid {
         // The same server under another address.
-        return Ok(Found::Promoted(Box::new(other)));
+        return Ok(Found::Promoted(Box::new(other), None));
     }
     match conn.query_text("SELECT @@GLOBAL.read_only") {
         Ok(Some(off)) if off == "0" || off.eq_ignore_ascii_case("OFF") => {}
@@ -206,7 +207,7 @@ fn consider(catalogue: &Catalogue, server: &ServerRecord, mut other: ServerRecor
     };
     let role = server_id(catalogue, server, Role::Mark);
     match join::look(&options, role, &catalogue.repository, server.id, &executed) {
-        Ok(Standing::GoesOn(_)) => Ok(Found::Promoted(Box::new(other))),
+        Ok(Standing::GoesOn(join)) => Ok(Found::Promoted(Box::new(other), Some(join))),
         Ok(Standing::Behind { lacks }) => not_yet(format!("lacks {lacks}, which is archived")),
         Ok(Standing::Apart { why }) if replicates => {
             not_yet(format!("is a replica still, with a history of its own: {why}"))

@@ -1,10 +1,13 @@
-//! `import`: a dump that another tool made becomes a backup.
+//! `import`: a dump that another tool made becomes a backup; binlog files that a server left become part of its archive
+//! (`binlogs.rs`).
 //!
 //! Loaded into a private server, which is shut down cleanly; its data directory is the backup, from which everything else
 //! goes on as from any other. One record in the manifest makes it one: before it nothing is listed, and the same command
 //! begins again.
 
+mod binlogs;
 mod load;
+mod mydumper;
 mod position;
 mod reach;
 mod words;
@@ -17,6 +20,7 @@ use crate::list;
 use crate::progress::{Reading, Watcher};
 use crate::scratch::Scratch;
 use crate::views::BackupView;
+pub use binlogs::{ImportedLogView, LogOptions, binlogs};
 use holdfast_archive::mark::FACT as MARK;
 use holdfast_archive::{FileMark, Indexed, ServerLog, Target};
 use holdfast_engine::{PrivateServer, Programs, StartOptions};
@@ -71,7 +75,33 @@ pub struct ImportedView {
     pub warnings: Vec<String>,
 }
 
-/// Imports the script in the file `dump` as a backup of the server called `name`; it is durable when this returns.
+/// A dump as its program wrote it.
+enum Given {
+    /// One script of SQL.
+    Script(load::Input),
+    /// A folder of mydumper's.
+    Folder(mydumper::Folder),
+}
+
+impl Given {
+    fn open(path: &Path) -> Result<Self> {
+        match path.is_dir() {
+            true => Ok(Self::Folder(mydumper::Folder::open(path)?)),
+            false => Ok(Self::Script(load::Input::open(path)?)),
+        }
+    }
+
+    /// Does it say that it is of MariaDB?
+    fn is_mariadb(&mut self) -> bool {
+        match self {
+            Self::Script(input) => input.is_mariadb(),
+            Self::Folder(_) => false,
+        }
+    }
+}
+
+/// Imports the script in the file `dump`, or the folder of mydumper's, as a backup of the server called `name`; it is durable
+/// when this returns.
 ///
 /// # Errors
 /// `Failed` with file, line and statement where the server refuses one; `Usage` where no server program fits.
@@ -83,8 +113,8 @@ pub fn dump(
     watcher: &dyn Watcher,
 ) -> Result<ImportedView> {
     let server = catalogue.server(name)?;
-    let mut input = load::Input::open(dump)?;
-    let programs = programs(&server, input.is_mariadb(), options)?;
+    let mut given = Given::open(dump)?;
+    let programs = programs(&server, given.is_mariadb(), options)?;
     let place = match &options.scratch {
         Some(scratch) => scratch.clone(),
         None => {
@@ -94,7 +124,7 @@ pub fn dump(
     };
     let scratch = Scratch::take(&place)?;
     scratch.clear_data()?;
-    let done = import(catalogue, &server, (dump, input), (&programs, &scratch), options, watcher);
+    let done = import(catalogue, &server, (dump, given), (&programs, &scratch), options, watcher);
     // Why it failed matters more than that its folder stays.
     let cleared = scratch.clear();
     let view = done?;
@@ -109,6 +139,11 @@ fn told(error: &dyn std::error::Error) -> Error {
 fn interrupted() -> Error {
     Error::new(Code::Interrupted, "The import was interrupted.")
         .with_next("nothing is listed of it; run the same command again")
+}
+
+fn interrupted_log() -> Error {
+    Error::new(Code::Interrupted, "The import was interrupted.")
+        .with_next("what came so far is archived; run the same command again, and it goes on there")
 }
 
 /// The programs of the server's own series, or of the family that the dump's head names.
@@ -129,7 +164,7 @@ fn programs(server: &ServerRecord, mariadb: bool, options: &Options) -> Result<P
 fn import(
     catalogue: &Catalogue,
     server: &ServerRecord,
-    (dump, input): (&Path, load::Input),
+    (dump, given): (&Path, Given),
     (programs, scratch): (&Programs, &Scratch),
     options: &Options,
     watcher: &dyn Watcher,
@@ -153,7 +188,11 @@ fn import(
             other => told(&other),
         })?;
     let mut conn = private.connect().map_err(|e| told(&e))?;
-    let loaded = load::load(&mut conn, input, watcher)?;
+    conn.set_read_timeout(load::STATEMENT_TIME_MAX);
+    let loaded = match given {
+        Given::Script(input) => load::load(&mut conn, input, watcher)?,
+        Given::Folder(folder) => folder.load(&mut conn, watcher)?,
+    };
     let mut warnings = loaded.warnings();
     let at = position(catalogue, server, programs.flavor(), &loaded, options.whole, &mut warnings)?;
     let facts = settle(&mut conn, at.as_ref(), &loaded)?;
@@ -268,7 +307,7 @@ fn position(
     whole: bool,
     warnings: &mut Vec<String>,
 ) -> Result<Option<Position>> {
-    let Told { file, gtids, another, differing } = &loaded.told;
+    let Told { file, gtids, another, differing, source } = &loaded.told;
     let flavor = match family {
         Family::MySql => Flavor::MySql,
         Family::MariaDb => Flavor::MariaDb,
@@ -318,6 +357,8 @@ fn position(
     match log.resolve(&target).map_err(archive)? {
         Ok(cut) => match contradiction(&at, cut.kept.as_ref(), cut.left_out.as_ref()) {
             Some(why) => refused(why),
+            // Offsets alone meet by chance in the logs of two servers.
+            None if source.is_some() && at.gtid.is_empty() => refused(of_a_replica(source)),
             None => Ok(Some(at)),
         },
         // What is yet to be archived can't be compared.
@@ -325,9 +366,18 @@ fn position(
             Some(last) if !is_behind(&at, &last) => {
                 refused(format!("{}:{} is not archived, and what is behind it is", at.file, at.offset))
             }
+            _ if source.is_some() => refused(of_a_replica(source)),
             _ => Ok(Some(at)),
         },
     }
+}
+
+fn of_a_replica(source: &Option<String>) -> String {
+    let host = source.as_deref().unwrap_or_default();
+    format!(
+        "it was made of a replica of {host}, and the archived log does not show by its GTIDs that the position is in \
+         that of this server"
+    )
 }
 
 /// What the transactions around a position say against it.

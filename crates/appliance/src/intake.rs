@@ -1,5 +1,6 @@
 //! Joins a source's sink to a backup's writer: the one place where both are known.
 
+use crate::progress::Watcher;
 use crate::rate::Rate;
 use crate::time::now;
 use holdfast_format::map;
@@ -7,11 +8,17 @@ use holdfast_source::{FileKind, FileNo, FilePath, FileSpec, FileState, Sink, Sin
 use holdfast_store::BackupWriter;
 
 /// A backup's writer as the sink of a copy.
-#[derive(Debug)]
 pub(crate) struct Intake<'a> {
     writer: &'a BackupWriter,
     mtime_us: i64,
-    rate: Option<&'a Rate>,
+    /// How fast, and who may end the wait for one's turn.
+    rate: Option<(&'a Rate, &'a dyn Watcher)>,
+}
+
+impl std::fmt::Debug for Intake<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Intake").field("writer", &self.writer).finish_non_exhaustive()
+    }
 }
 
 impl<'a> Intake<'a> {
@@ -19,9 +26,9 @@ impl<'a> Intake<'a> {
         Self { writer, mtime_us: now(), rate: None }
     }
 
-    /// Takes blocks no faster than this.
-    pub(crate) fn at_rate(self, rate: Option<&'a Rate>) -> Self {
-        Self { rate, ..self }
+    /// Takes blocks no faster than this, until the watcher wants to stop.
+    pub(crate) fn at_rate(self, rate: Option<&'a Rate>, watcher: &'a dyn Watcher) -> Self {
+        Self { rate: rate.map(|rate| (rate, watcher)), ..self }
     }
 }
 
@@ -51,8 +58,8 @@ impl Sink for Intake<'_> {
     }
 
     fn block(&self, file: FileNo, block_no: u64, bytes: &[u8]) -> Result<(), SinkError> {
-        if let Some(rate) = self.rate {
-            rate.pass(bytes.len());
+        if let Some((rate, watcher)) = self.rate {
+            rate.pass(bytes.len(), &|| watcher.cancelled());
         }
         let block = u32::try_from(block_no)
             .map_err(|_| SinkError::new("a file of more than 256 TiB can't be stored"))?;

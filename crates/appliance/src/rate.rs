@@ -37,12 +37,13 @@ impl Rate {
         Self { asked: Box::new(asked), state: Mutex::new(state) }
     }
 
-    /// Returns when so many bytes may pass. Whoever comes first goes first; nobody saves up for later.
-    pub fn pass(&self, bytes: usize) {
+    /// Returns when so many bytes may pass, or when whoever passes them wants to stop. Whoever comes first goes first; nobody
+    /// saves up for later.
+    pub fn pass(&self, bytes: usize, cancelled: &dyn Fn() -> bool) {
         let Some(until) = self.turn(bytes, Instant::now()) else { return };
         loop {
             let now = Instant::now();
-            if now >= until || self.rate(&mut self.lock(), now).is_none() {
+            if now >= until || cancelled() || self.rate(&mut self.lock(), now).is_none() {
                 return;
             }
             std::thread::sleep((until - now).min(NAP));
@@ -103,12 +104,20 @@ mod tests {
     }
 
     #[test]
+    fn who_wants_to_stop_waits_for_no_turn() {
+        let rate = Rate::new(|| Some(1));
+        rate.pass(1 << 20, &|| false);
+        // A turn that comes in twelve days.
+        rate.pass(1, &|| true);
+    }
+
+    #[test]
     fn several_readers_share_it() {
         let rate = Rate::new(|| Some(10 << 20));
         let begun = Instant::now();
         std::thread::scope(|scope| {
             for _ in 0..4 {
-                scope.spawn(|| (0..4).for_each(|_| rate.pass(64 << 10)));
+                scope.spawn(|| (0..4).for_each(|_| rate.pass(64 << 10, &|| false)));
             }
         });
         // 16 pieces, the first at once: 15/160 s at least, however busy the machine is.

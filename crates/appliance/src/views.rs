@@ -224,6 +224,9 @@ pub struct FoundView {
     /// The statement, where the log has its text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub statement: Option<String>,
+    /// `user@host` of who ran it, where the log was read and says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
 }
 
 /// A value for people.

@@ -120,6 +120,25 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// Binlog files that can't become part of the archive. Nothing was written of what this is about.
+    #[error("the file {file} can't be imported: {reason}")]
+    Import {
+        /// The file.
+        file: String,
+        /// Why.
+        reason: String,
+    },
+    /// A binlog file that can't be read.
+    #[error("the file {file} can't be read: {source}")]
+    Read {
+        /// The file.
+        file: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The caller wanted to stop.
+    #[error("it was interrupted")]
+    Interrupted,
     /// A thread of ours died.
     #[error("the thread that {doing} ended without a word")]
     Thread {

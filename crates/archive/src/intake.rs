@@ -9,7 +9,7 @@ use holdfast_binlog::event::{FLAG_ARTIFICIAL, HEADER_LEN};
 use holdfast_binlog::kind::EventType;
 use holdfast_binlog::transaction::{Assembler, Oddity, Pushed, Transaction};
 use holdfast_binlog::walker::{MAGIC, Walker};
-use holdfast_binlog::{Body, FormatDescription, Header};
+use holdfast_binlog::{Body, Header};
 use holdfast_format::gtid::{Flavor, GtidSet, MariaDbGtid};
 use holdfast_format::record::Position;
 
@@ -64,32 +64,59 @@ pub struct Anchor {
     pub bytes: Vec<u8>,
     /// The end of what is summed up.
     end: u64,
-    /// Of all bytes from the first event on. No CRC: events end with their own, behind which all look alike to it.
-    digest: blake3::Hasher,
+    /// Of all bytes from the first event on, but those in `rest`. No CRC: events end with their own, behind which all look
+    /// alike to it.
+    summed: Option<Box<blake3::Hasher>>,
+    /// What is not summed up yet: of nearly all transactions nobody ever asks for the sum.
+    rest: Vec<u8>,
 }
+
+/// Bytes of an anchor that are kept as they are.
+const ANCHOR_REST_MAX: usize = 64 << 10;
 
 impl Anchor {
     /// Begins with the event `raw` at `offset`.
     #[must_use]
     pub fn new(offset: u64, raw: &[u8]) -> Self {
-        let mut anchor = Self { offset, bytes: raw.to_vec(), end: offset, digest: blake3::Hasher::new() };
+        let mut anchor = Self { offset, bytes: raw.to_vec(), end: offset, summed: None, rest: Vec::new() };
         anchor.extend(offset, raw);
         anchor
     }
 
+    /// Begins anew, in the same memory.
+    fn restart(&mut self, offset: u64, raw: &[u8]) {
+        raw.clone_into(&mut self.bytes);
+        (self.offset, self.end, self.summed) = (offset, offset, None);
+        self.rest.clear();
+        self.extend(offset, raw);
+    }
+
     /// Goes on with the event `raw` at `offset`, if that is where it ends.
     pub fn extend(&mut self, offset: u64, raw: &[u8]) {
-        if offset == self.end {
-            self.digest.update(raw);
-            self.end += raw.len() as u64;
+        if offset != self.end {
+            return;
         }
+        self.end += raw.len() as u64;
+        if self.rest.len() + raw.len() > ANCHOR_REST_MAX {
+            let summed = self.summed.get_or_insert_default();
+            summed.update(&self.rest).update(raw);
+            self.rest.clear();
+        } else {
+            self.rest.extend_from_slice(raw);
+        }
+    }
+
+    fn digest(&self) -> blake3::Hash {
+        let mut hasher = self.summed.as_deref().cloned().unwrap_or_default();
+        hasher.update(&self.rest);
+        hasher.finalize()
     }
 
     /// Can a log that shows `shown` so far, from the same offset on, be the same one?
     fn allows(&self, shown: &Self) -> bool {
         self.bytes == shown.bytes
             && match shown.end.cmp(&self.end) {
-                std::cmp::Ordering::Equal => self.digest.finalize() == shown.digest.finalize(),
+                std::cmp::Ordering::Equal => self.digest() == shown.digest(),
                 // Longer than the sum: an event that ends at another place than ours did.
                 std::cmp::Ordering::Greater => false,
                 std::cmp::Ordering::Less => true,
@@ -210,6 +237,12 @@ impl Intake {
         self.incoming
     }
 
+    /// Goes on at the end of what is archived without its being shown again: somebody else says that it is the same log.
+    pub(crate) fn trust(&mut self) {
+        self.connected = true;
+        self.incoming = self.offset;
+    }
+
     /// What a source must show again: the last transaction, and what follows it in the file.
     pub(crate) fn anchor(&self) -> Option<&Anchor> {
         self.anchor.as_ref()
@@ -256,6 +289,11 @@ impl Intake {
     /// Tells the name of the file that follows.
     fn rotation(&mut self, raw: &[u8]) -> std::result::Result<Taken, Flaw> {
         let (name, offset) = rotation_target(raw)?;
+        self.rotated(name, offset)
+    }
+
+    /// Takes that what follows is of this file, from this offset on.
+    pub(crate) fn rotated(&mut self, name: String, offset: u64) -> std::result::Result<Taken, Flaw> {
         if !self.connected {
             self.connected = true;
             if name != self.file || offset != self.incoming {
@@ -337,18 +375,21 @@ impl Intake {
         }
         self.walker.set_position(self.offset);
         let event = self.walker.whole(raw).map_err(Flaw::Event)?;
-        let Some(format) = self.walker.format().cloned() else {
-            return Err(Flaw::Gap(format!("{} begins without a format description", self.file)));
-        };
         if event.kind() == EventType::FORMAT_DESCRIPTION {
             raw.clone_into(&mut self.format_event);
         }
-        self.check_special(&event, &format)?;
+        self.check_special(&event)?;
+        let Some(format) = self.walker.format() else {
+            return Err(Flaw::Gap(format!("{} begins without a format description", self.file)));
+        };
         let starts = !self.assembler.is_open();
-        let pushed = self.assembler.push(&event, &format).map_err(Flaw::Event)?;
+        let pushed = self.assembler.push(&event, format).map_err(Flaw::Event)?;
         let first_of_file = self.anchor.is_none() && event.kind() != EventType::FORMAT_DESCRIPTION;
         if (starts && !matches!(pushed, Pushed::Outside)) || first_of_file {
-            self.anchor = Some(Anchor::new(self.offset, raw));
+            match self.anchor.as_mut() {
+                Some(anchor) => anchor.restart(self.offset, raw),
+                None => self.anchor = Some(Anchor::new(self.offset, raw)),
+            }
         } else if let Some(anchor) = self.anchor.as_mut() {
             anchor.extend(self.offset, raw);
         }
@@ -362,11 +403,7 @@ impl Intake {
         Ok(Taken::Keep(Kept { boundary: !self.assembler.is_open(), since, transaction }))
     }
 
-    fn check_special(
-        &mut self,
-        event: &holdfast_binlog::Event<'_>,
-        format: &FormatDescription,
-    ) -> std::result::Result<(), Flaw> {
+    fn check_special(&mut self, event: &holdfast_binlog::Event<'_>) -> std::result::Result<(), Flaw> {
         if !matches!(
             event.kind(),
             EventType::ROTATE
@@ -376,6 +413,7 @@ impl Intake {
         ) {
             return Ok(());
         }
+        let Some(format) = self.walker.format() else { return Ok(()) };
         match event.parse(format).map_err(Flaw::Event)? {
             Body::Rotate { file, .. } => {
                 self.rotated_to = Some(String::from_utf8_lossy(file).into_owned());

@@ -2,14 +2,16 @@
 //!
 //! Owns the receiver, the archived stretches of log, their index by GTID, time, table and statement, what they cover,
 //! and the search. Refuses to know how events are applied. Start reading at `receiver.rs`: `intake.rs` decides what
-//! becomes of each event, `stretch.rs` writes, `tail.rs` finds the place to go on from, `join.rs` the one in another
+//! becomes of each event, `keeper.rs` keeps it by `stretch.rs`, which writes; `import.rs` takes events out of files instead; `tail.rs` finds the place to go on from, `join.rs` the one in another
 //! server's log after a fail-over; `log.rs` reads back.
 
 pub mod error;
 pub mod find;
+pub mod import;
 pub mod index;
 pub mod intake;
 pub mod join;
+mod keeper;
 mod lanes;
 pub mod log;
 pub mod mark;
@@ -17,6 +19,7 @@ pub mod options;
 pub mod probe;
 pub mod receiver;
 mod repository;
+pub mod scan;
 pub mod server_log;
 pub mod start;
 pub mod storage;

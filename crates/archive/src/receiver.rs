@@ -1,7 +1,7 @@
 //! Follows a source's binlog into the archive: a task reads the socket, the calling thread checks and writes.
 //!
 //! ```text
-//! socket -> task.rs on uring.rs or plain.rs (engine.rs chooses) -> channel.rs -> here: intake, stretch, sync
+//! socket -> task.rs on uring.rs or plain.rs (engine.rs chooses) -> channel.rs -> here: when to sync -> keeper.rs: intake, stretch
 //! ```
 //!
 //! Durable means synced: nothing counts as received before. What is not yet synced when the process dies comes again.
@@ -10,25 +10,21 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
-use holdfast_format::gtid::Flavor;
-use holdfast_format::record::{LogGap, Position, Record, StreamKey};
+use holdfast_format::record::{Position, StreamKey};
 use holdfast_mysql::{Conn, DumpFrom};
 
 use crate::error::{Error, Result};
-use crate::intake::{
-    FIRST_OFFSET, Flaw, Intake, Kept, Taken, flaw_to_error, is_other_gtid_mode, is_purged, is_senseless,
-    order,
-};
+use crate::intake::{Flaw, Intake, is_other_gtid_mode, is_purged, is_senseless, order};
+use crate::keeper::Keeper;
 use crate::log::stream_name;
 use crate::mark::{FileMark, Origin};
 use crate::options::{FollowOptions, Followed, Note, Until};
 use crate::probe::{Probe, ask_again};
 use crate::storage::LogStore;
-use crate::stretch::StretchRecorder;
-use crate::tail::{self, Orphan};
+use crate::tail;
 use channel::{Batch, Inbox, channel};
 pub use engine::ReceiverEngine;
 use guard::Guard;
@@ -36,8 +32,8 @@ pub(crate) use source::binlog_files;
 use source::check_identity;
 use words::{Durable, words};
 
-/// Batches on their way, of 1 MiB each: 4 MiB, or that many events larger than that.
-const BATCHES: usize = 4;
+/// Batches on their way, of 1 MiB each: 4 MiB, or one event that is larger than that.
+const BATCHES: u32 = 4;
 
 /// A connection that lasted this long was one, even if the source had nothing to say.
 const LASTING: Duration = Duration::from_secs(1);
@@ -70,40 +66,23 @@ pub fn follow(
     let mut follower = Follower::start(store, stream, origins, options, note)?;
     let result = follower.run(until, stop);
     match result {
-        Ok(()) => follower.finish(),
+        Ok(()) => follower.keeper.finish(),
         Err(Error::Gap { stream: name, after, reason, next }) => {
-            follower.record_gap(&reason)?;
+            follower.keeper.record_gap(&reason)?;
             Err(Error::Gap { stream: name, after, reason, next })
         }
         // What came before the failure is good; the failure is what the caller must hear.
         Err(error) => {
-            let _ = follower.finish();
+            let _ = follower.keeper.finish();
             Err(error)
         }
     }
 }
 
 struct Follower<'a> {
-    store: &'a dyn LogStore,
-    stream: StreamKey,
+    keeper: Keeper<'a>,
     options: &'a FollowOptions,
-    note: &'a mut dyn FnMut(Note<'_>),
-    flavor: Flavor,
-    intake: Option<Intake>,
     origins: Vec<Origin>,
-    tail: Option<tail::Tail>,
-    orphans: Vec<Orphan>,
-    recorder: Option<StretchRecorder>,
-    /// Events of a file's head, until it is known what was executed before it, and that it is the one that follows.
-    head: Vec<Vec<u8>>,
-    /// The end of the file before, while nothing of the present one is archived.
-    file_end: Option<Position>,
-    transactions: u64,
-    bytes: u64,
-    last_us: i64,
-    caught_up: bool,
-    oldest_unsynced: Option<Instant>,
-    last_sync: Instant,
     /// What the source told last, until that much is archived.
     probe: Option<Probe>,
     /// Nothing was archived of this stream before: its first note says since when it is complete.
@@ -135,32 +114,12 @@ impl<'a> Follower<'a> {
         options: &'a FollowOptions,
         note: &'a mut dyn FnMut(Note<'_>),
     ) -> Result<Self> {
-        let mut tail = tail::find(store, stream)?;
-        for damage in &tail.damage {
-            note(Note::Warning(format!("{damage}; what came behind it is asked from the server again")));
-        }
-        let last_us = tail.last_us.unwrap_or_default();
-        let first_note = tail.at.is_none();
-        tail.begin_at(options.join.as_ref());
+        let first_note = store.stretches(stream)?.is_empty();
+        let keeper = Keeper::start(store, stream, options.join.as_ref(), options.stretch_bytes, note)?;
         Ok(Self {
-            store,
-            stream: *stream,
+            keeper,
             options,
-            note,
-            flavor: Flavor::MySql,
-            intake: None,
             origins: origins.to_vec(),
-            orphans: std::mem::take(&mut tail.orphans),
-            tail: Some(tail),
-            recorder: None,
-            head: Vec::new(),
-            file_end: None,
-            transactions: 0,
-            bytes: 0,
-            last_us,
-            caught_up: false,
-            oldest_unsynced: None,
-            last_sync: Instant::now(),
             probe: None,
             first_note,
             taken: 0,
@@ -179,7 +138,7 @@ impl<'a> Follower<'a> {
             if stop.load(Ordering::Relaxed) || self.reached(until) {
                 return Ok(());
             }
-            let before = self.bytes;
+            let before = self.keeper.bytes;
             let error = match self.session(until, stop) {
                 Ok(Ended::Reached | Ended::Stopped) => return Ok(()),
                 Ok(Ended::Rested) => continue,
@@ -187,18 +146,18 @@ impl<'a> Follower<'a> {
                 Err(error) => return Err(error),
             };
             // What has come is kept, and made durable before the wait.
-            self.sync()?;
+            self.keeper.sync()?;
             if matches!(error, Error::TooSlow) {
                 self.rest_until = Some(Instant::now() + self.options.rest);
             }
             let followed = self.followed_since.take().is_some_and(|since| since.elapsed() >= LASTING);
-            if self.bytes > before || followed {
+            if self.keeper.bytes > before || followed {
                 (wait, alone_since) = (first, Instant::now());
             }
             if self.options.give_up_after.is_some_and(|limit| alone_since.elapsed() >= limit) {
                 return Err(error);
             }
-            (self.note)(Note::Retrying { error: &error, after: wait });
+            (self.keeper.note)(Note::Retrying { error: &error, after: wait });
             let wake = Instant::now() + wait;
             while Instant::now() < wake && !stop.load(Ordering::Relaxed) {
                 std::thread::sleep(TICK.min(wake.saturating_duration_since(Instant::now())));
@@ -210,11 +169,11 @@ impl<'a> Follower<'a> {
     /// One connection.
     fn session(&mut self, until: &Until, stop: &AtomicBool) -> Result<Ended> {
         let mut conn = Conn::connect(&self.options.connect)?;
-        self.flavor = check_identity(&mut conn, self.options.expect_uuid)?;
+        self.keeper.flavor = check_identity(&mut conn, self.options.expect_uuid)?;
         self.step_back()?;
         self.choose_start(&mut conn)?;
-        let Some(intake) = self.intake.as_mut() else {
-            return Err(Error::Empty { stream: stream_name(&self.stream) });
+        let Some(intake) = self.keeper.intake.as_mut() else {
+            return Err(Error::Empty { stream: stream_name(&self.keeper.stream) });
         };
         let offset = intake.reconnect();
         let from = DumpFrom::Position { file: intake.file().to_owned(), offset };
@@ -231,7 +190,7 @@ impl<'a> Follower<'a> {
         }
         let stream = conn.dump(&from, &dump)?;
         self.followed_since = Some(Instant::now());
-        (self.note)(Note::Connected { version, at: format!("{}:{offset}", intake.file()) });
+        (self.keeper.note)(Note::Connected { version, at: format!("{}:{offset}", intake.file()) });
         let interrupter = stream.interrupter();
         let halted = Arc::new(AtomicBool::new(false));
         let (ask, probes) = bounded(1);
@@ -274,34 +233,34 @@ impl<'a> Follower<'a> {
     /// Without an event of the present file that the source could show again, this connection begins in the file before:
     /// meanwhile another log may have begun, whose files have the same names.
     fn step_back(&mut self) -> Result<()> {
-        if self.intake.as_ref().is_none_or(Intake::can_be_proved) {
+        if self.keeper.intake.as_ref().is_none_or(Intake::can_be_proved) {
             return Ok(());
         }
-        self.intake = None;
-        self.head.clear();
-        self.file_end = None;
-        let mut tail = tail::find(self.store, &self.stream)?;
+        self.keeper.intake = None;
+        self.keeper.head.clear();
+        self.keeper.file_end = None;
+        let mut tail = tail::find(self.keeper.store, &self.keeper.stream)?;
         tail.begin_at(self.options.join.as_ref());
-        self.orphans = std::mem::take(&mut tail.orphans);
-        self.tail = Some(tail);
+        self.keeper.orphans = std::mem::take(&mut tail.orphans);
+        self.keeper.tail = Some(tail);
         Ok(())
     }
 
     /// Decides where to begin, once.
     fn choose_start(&mut self, conn: &mut Conn) -> Result<()> {
-        if self.intake.is_some() {
+        if self.keeper.intake.is_some() {
             return Ok(());
         }
-        if let Some(tail) = self.tail.as_mut()
+        if let Some(tail) = self.keeper.tail.as_mut()
             && let Some(at) = tail.at.clone()
         {
-            self.intake = Some(Intake::resume(self.flavor, &at, tail));
+            self.keeper.intake = Some(Intake::resume(self.keeper.flavor, &at, tail));
             return Ok(());
         }
         let present = binlog_files(conn)?;
         let origin = self.origin_at_source(&present)?;
-        if origin.is_none() && !self.origins.is_empty() && self.stream.incarnation > 0 {
-            return Err(Error::NoOrigin { stream: stream_name(&self.stream) });
+        if origin.is_none() && !self.origins.is_empty() && self.keeper.stream.incarnation > 0 {
+            return Err(Error::NoOrigin { stream: stream_name(&self.keeper.stream) });
         }
         let file = match origin.clone().or_else(|| present.last().cloned()) {
             Some(file) => file,
@@ -315,11 +274,11 @@ impl<'a> Follower<'a> {
             }
         };
         if origin.is_none() && !self.origins.is_empty() {
-            (self.note)(Note::Warning(format!(
+            (self.keeper.note)(Note::Warning(format!(
                 "the source has purged the logs of all backups; the archive begins with {file}, take a new backup"
             )));
         }
-        self.intake = Some(Intake::new(self.flavor, &file, None));
+        self.keeper.intake = Some(Intake::new(self.keeper.flavor, &file, None));
         Ok(())
     }
 
@@ -355,17 +314,17 @@ impl<'a> Follower<'a> {
             }
             self.note_complete()?;
             match inbox.take(self.patience()) {
-                Ok(Batch::Begun(engine)) => (self.note)(Note::Receiving { engine }),
+                Ok(Batch::Begun(engine)) => (self.keeper.note)(Note::Receiving { engine }),
                 Ok(Batch::SemiSync(on)) => {
                     if !on {
                         self.durable = None;
                     }
-                    (self.note)(Note::SemiSync { on });
+                    (self.keeper.note)(Note::SemiSync { on });
                 }
                 Ok(Batch::Events(events)) => {
                     for event in &events {
                         self.taken += 1;
-                        self.take(event)?;
+                        self.keeper.take(event)?;
                         if self.reached(until) {
                             return Ok(Ended::Reached);
                         }
@@ -402,7 +361,7 @@ impl<'a> Follower<'a> {
     /// file is one even if all of it is archived: nothing would prove that the file after it is of the same log.
     fn source_failed(&mut self, error: Error) -> Result<Ended> {
         let Error::Mysql(source) = &error else { return Err(error) };
-        let shows_nothing = self.intake.as_ref().is_some_and(Intake::shows_nothing);
+        let shows_nothing = self.keeper.intake.as_ref().is_some_and(Intake::shows_nothing);
         let why = if shows_nothing && is_senseless(source) {
             format!("the source has another log there than the one that is archived: {source}")
         } else if is_other_gtid_mode(source) {
@@ -412,170 +371,37 @@ impl<'a> Follower<'a> {
         } else {
             return Err(error);
         };
-        Err(self.flaw(Flaw::Gap(why)))
-    }
-
-    fn flaw(&self, flaw: Flaw) -> Error {
-        let after = self.end();
-        flaw_to_error(flaw, &stream_name(&self.stream), &after)
-    }
-
-    /// The end of what came and has a place in the archive.
-    fn end(&self) -> Position {
-        self.file_end.clone().unwrap_or_else(|| self.here())
-    }
-
-    /// The end of what came: a file's head included that still waits for what follows it.
-    fn here(&self) -> Position {
-        self.intake.as_ref().map_or_else(
-            || Position {
-                file: String::new(),
-                offset: 0,
-                gtid: holdfast_format::gtid::GtidSet::empty(self.flavor),
-            },
-            Intake::position,
-        )
-    }
-
-    fn take(&mut self, raw: &[u8]) -> Result<()> {
-        let Some(intake) = self.intake.as_mut() else { return Ok(()) };
-        // Copied only where it may be needed: a set of GTIDs can be long.
-        let room = self.recorder.as_ref().is_some_and(|recorder| recorder.has_room(raw.len()));
-        let before = (!room || is_rotation(raw)).then(|| intake.position());
-        match intake.take(raw) {
-            Err(flaw) => Err(self.flaw(flaw)),
-            Ok(Taken::Nothing) => Ok(()),
-            Ok(Taken::CaughtUp) => {
-                self.caught_up = true;
-                Ok(())
-            }
-            Ok(Taken::File) => {
-                let Some(end) = before else { return Ok(()) };
-                self.seal_at(&end)?;
-                self.head.clear();
-                // Of a file of which only the head came, nothing is archived.
-                self.file_end.get_or_insert(end);
-                Ok(())
-            }
-            Ok(Taken::Keep(kept)) => self.keep(raw, &kept, before),
-        }
-    }
-
-    /// `before` is the position before the event, if it may not find room in the segment.
-    fn keep(&mut self, raw: &[u8], kept: &Kept, before: Option<Position>) -> Result<()> {
-        self.caught_up = false;
-        self.oldest_unsynced.get_or_insert_with(Instant::now);
-        self.bytes += raw.len() as u64;
-        let transaction = kept.transaction.as_deref();
-        if let Some(transaction) = transaction {
-            self.transactions += 1;
-            self.last_us = i64::try_from(transaction.commit_micros).unwrap_or(i64::MAX);
-        }
-        let mut at = before.unwrap_or_else(|| self.here());
-        let start = self.intake.as_ref().map_or(0, Intake::offset) - raw.len() as u64;
-        at.offset = start;
-        if self.recorder.is_none() && !self.begin(&at, kept.since, raw)? {
-            return Ok(());
-        }
-        let mut taken = 0;
-        while let Some(recorder) = self.recorder.as_mut() {
-            taken += recorder.put(raw.get(taken..).unwrap_or_default())?;
-            if taken >= raw.len() {
-                break;
-            }
-            // The segment is full in the middle of an event: the next one goes on there.
-            at.offset = start + taken as u64;
-            self.seal_at(&at)?;
-            self.begin(&at, kept.since, raw)?;
-        }
-        let Some(recorder) = self.recorder.as_mut() else { return Ok(()) };
-        recorder.count(transaction);
-        let enough = recorder.is_full() || recorder.counts().bytes >= self.options.stretch_bytes;
-        if kept.boundary && enough {
-            let at = self.end();
-            self.seal_at(&at)?;
-        }
-        Ok(())
-    }
-
-    /// Begins a stretch at `at`, the start of the event `raw` or a place inside it, which belongs to the transaction that
-    /// begins at `since`. False: the event waits in `head`, because what came before the file is known only behind its
-    /// list of GTIDs, and a format description alone proves nothing to a later connection.
-    fn begin(&mut self, at: &Position, since: Option<u64>, raw: &[u8]) -> Result<bool> {
-        let Some(intake) = self.intake.as_ref() else { return Ok(false) };
-        let first_of_all = intake.executed().is_none() && !intake.is_open();
-        if (first_of_all || at.offset == FIRST_OFFSET) && self.head.len() < HEAD_EVENTS_MAX {
-            self.head.push(raw.to_vec());
-            return Ok(false);
-        }
-        let head = std::mem::take(&mut self.head);
-        let mut first = at.clone();
-        if !head.is_empty() {
-            // Of a file's head nothing is executed but what its list says.
-            first.gtid = intake.position().gtid;
-            first.offset -= head.iter().map(|event| event.len() as u64).sum::<u64>();
-        }
-        let inside = since.filter(|since| *since < first.offset);
-        self.begin_stretch(first, inside)?;
-        for event in &head {
-            if let Some(recorder) = self.recorder.as_mut() {
-                recorder.put(event)?;
-                recorder.count(None);
-            }
-        }
-        self.file_end = None;
-        Ok(true)
-    }
-
-    fn begin_stretch(&mut self, first: Position, inside: Option<u64>) -> Result<()> {
-        let format_event =
-            self.intake.as_ref().map_or_else(Vec::new, |intake| intake.format_event().to_vec());
-        let mut recorder = StretchRecorder::begin(self.store, &self.stream, first, &format_event, inside)?;
-        // Only now that this stream is ours: until then another process might have been writing it.
-        for orphan in std::mem::take(&mut self.orphans) {
-            recorder.adopt(orphan)?;
-        }
-        self.recorder = Some(recorder);
-        Ok(())
-    }
-
-    fn seal_at(&mut self, at: &Position) -> Result<()> {
-        if let Some(recorder) = self.recorder.take() {
-            let record = recorder.seal(at)?;
-            self.oldest_unsynced = None;
-            self.last_sync = Instant::now();
-            (self.note)(Note::Sealed(&record));
-            self.note_synced();
-        }
-        Ok(())
+        Err(self.keeper.flaw(Flaw::Gap(why)))
     }
 
     /// Notes up to when the archive is complete, once it holds what the source had when it was asked. Newer
     /// transactions say as much.
     fn note_complete(&mut self) -> Result<()> {
-        let (Some(probe), Some(intake)) = (&self.probe, &self.intake) else { return Ok(()) };
-        let between =
-            intake.goes_on() && !intake.is_open() && self.file_end.is_none() && self.head.is_empty();
+        let (Some(probe), Some(intake)) = (&self.probe, &self.keeper.intake) else { return Ok(()) };
+        let between = intake.goes_on()
+            && !intake.is_open()
+            && self.keeper.file_end.is_none()
+            && self.keeper.head.is_empty();
         if !between || !probe.is_reached(intake.file(), intake.offset()) {
             return Ok(());
         }
         let complete_us = probe.complete_us;
         self.probe = None;
-        if complete_us <= self.last_us && !self.first_note {
+        if complete_us <= self.keeper.last_us && !self.first_note {
             return Ok(());
         }
-        if self.recorder.is_none() {
-            let at = self.end();
-            self.begin_stretch(at, None)?;
+        if self.keeper.recorder.is_none() {
+            let at = self.keeper.end();
+            self.keeper.begin_stretch(at, None)?;
         }
-        let Some(recorder) = self.recorder.as_mut() else { return Ok(()) };
+        let Some(recorder) = self.keeper.recorder.as_mut() else { return Ok(()) };
         recorder.complete(complete_us)?;
         let full = recorder.is_full();
         self.first_note = false;
-        self.oldest_unsynced.get_or_insert_with(Instant::now);
+        self.keeper.oldest_unsynced.get_or_insert_with(Instant::now);
         if full {
-            let at = self.end();
-            self.seal_at(&at)?;
+            let at = self.keeper.end();
+            self.keeper.seal_at(&at)?;
         }
         Ok(())
     }
@@ -587,21 +413,21 @@ impl<'a> Follower<'a> {
             self.note_zero_loss(interval)?;
         }
         if let Some((from_us, until_us)) = self.guard.proved() {
-            (self.note)(Note::ZeroLoss { from_us, until_us });
+            (self.keeper.note)(Note::ZeroLoss { from_us, until_us });
         }
         Ok(())
     }
 
     /// Writes down that nothing was lost in this time; without a place for it it is not claimed.
     fn note_zero_loss(&mut self, (from_us, until_us): guard::Interval) -> Result<()> {
-        let Some(recorder) = self.recorder.as_mut() else { return Ok(()) };
+        let Some(recorder) = self.keeper.recorder.as_mut() else { return Ok(()) };
         recorder.zero_loss(from_us, until_us)?;
-        self.oldest_unsynced.get_or_insert_with(Instant::now);
+        self.keeper.oldest_unsynced.get_or_insert_with(Instant::now);
         Ok(())
     }
 
     fn patience(&self) -> Duration {
-        match self.oldest_unsynced {
+        match self.keeper.oldest_unsynced {
             Some(since) => (since + self.options.sync_after)
                 .saturating_duration_since(Instant::now())
                 .clamp(Duration::from_millis(1), self.options.sync_idle),
@@ -610,98 +436,30 @@ impl<'a> Follower<'a> {
     }
 
     fn sync_if_due(&mut self, quiet: bool) -> Result<()> {
-        let due = self.oldest_unsynced.is_none_or(|since| quiet || since.elapsed() >= GROUP);
+        let due = self.keeper.oldest_unsynced.is_none_or(|since| quiet || since.elapsed() >= GROUP);
         if due && self.durable.as_ref().is_some_and(|durable| durable.published() < self.taken) {
-            self.sync()?;
+            self.keeper.sync()?;
             if let Some(durable) = &self.durable {
                 durable.publish(self.taken);
             }
         }
-        let Some(since) = self.oldest_unsynced else { return Ok(()) };
-        let between = self.intake.as_ref().is_some_and(|intake| !intake.is_open());
-        let idle = quiet && between && self.last_sync.elapsed() >= self.options.sync_idle;
+        let Some(since) = self.keeper.oldest_unsynced else { return Ok(()) };
+        let between = self.keeper.intake.as_ref().is_some_and(|intake| !intake.is_open());
+        let idle = quiet && between && self.keeper.last_sync.elapsed() >= self.options.sync_idle;
         if idle || since.elapsed() >= self.options.sync_after {
-            self.sync()?;
+            self.keeper.sync()?;
         }
         Ok(())
-    }
-
-    fn sync(&mut self) -> Result<()> {
-        if let Some(recorder) = self.recorder.as_mut()
-            && recorder.is_unsynced()
-        {
-            recorder.sync()?;
-            self.last_sync = Instant::now();
-            self.oldest_unsynced = None;
-            self.note_synced();
-        }
-        Ok(())
-    }
-
-    fn note_synced(&mut self) {
-        let at = self.end();
-        (self.note)(Note::Synced {
-            at: &at,
-            last_us: self.last_us,
-            transactions: self.transactions,
-            caught_up: self.caught_up,
-        });
     }
 
     fn reached(&self, until: &Until) -> bool {
-        let (Until::Position(target), Some(intake)) = (until, self.intake.as_ref()) else { return false };
+        let (Until::Position(target), Some(intake)) = (until, self.keeper.intake.as_ref()) else {
+            return false;
+        };
         let here =
             Position { file: intake.file().to_owned(), offset: intake.offset(), gtid: target.gtid.clone() };
         !intake.is_open() && order(&here, target).is_some_and(std::cmp::Ordering::is_ge)
     }
-
-    /// Leaves a clean end: everything whole that came is durable and indexed.
-    fn finish(mut self) -> Result<Followed> {
-        let open = self.intake.as_ref().is_some_and(Intake::is_open);
-        if open {
-            // An unfinished transaction comes again; without a record its stretch ends at the last boundary.
-            self.sync()?;
-        } else {
-            let at = self.end();
-            self.seal_at(&at)?;
-        }
-        let at = match (&self.intake, self.tail.take().and_then(|tail| tail.at)) {
-            (Some(intake), _) if intake.offset() > FIRST_OFFSET => Some(self.end()),
-            (_, tail) => tail,
-        };
-        Ok(Followed { at, transactions: self.transactions, bytes: self.bytes })
-    }
-
-    /// Ends the stream: what is good is sealed, then the gap is recorded, unless it is known already.
-    fn record_gap(&mut self, reason: &str) -> Result<()> {
-        if self.intake.as_ref().is_some_and(Intake::is_open) {
-            self.sync()?;
-        } else {
-            let at = self.end();
-            self.seal_at(&at)?;
-        }
-        let after = self.end();
-        let known = self.tail.as_ref().and_then(|tail| tail.gap.as_ref());
-        if known.is_some_and(|gap| gap.after.file == after.file && gap.after.offset == after.offset) {
-            return Ok(());
-        }
-        let gap = LogGap { stream: self.stream, after, reason: reason.to_owned(), at_us: now_us() };
-        self.store.append(Record::LogGap(gap))
-    }
-}
-
-/// An artificial rotation or a real one: the next event may be of another file.
-fn is_rotation(raw: &[u8]) -> bool {
-    raw.get(4) == Some(&holdfast_binlog::EventType::ROTATE.0)
-}
-
-/// Events in a file before its list of GTIDs: the format description only.
-const HEAD_EVENTS_MAX: usize = 4;
-
-/// Microseconds since the Unix epoch.
-fn now_us() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }
 
 mod channel;

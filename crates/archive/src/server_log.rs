@@ -1,7 +1,7 @@
 //! The whole log of one server: its streams one after the other, the holes between them, and the way from what a user
 //! names (a time, a GTID, a position) to an exact cut between two transactions.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::ControlFlow;
 
 use holdfast_format::gtid::{GtidSet, Uuid};
@@ -10,6 +10,7 @@ use holdfast_format::record::{BackupRecord, LogGap, Position, Record, StreamKey}
 use holdfast_format::txn_index::{EntryView, FrameView};
 
 use crate::error::Result;
+use crate::find::Query;
 use crate::index::{Indexed, each_frame, each_mapped};
 use crate::intake::FIRST_OFFSET;
 use crate::join;
@@ -234,6 +235,34 @@ impl<'s> ServerLog<'s> {
     #[must_use]
     pub fn streams(&self) -> Vec<StreamKey> {
         self.streams.iter().map(|stream| stream.key).collect()
+    }
+
+    /// Where it is read from.
+    pub(crate) fn store(&self) -> &'s dyn LogStore {
+        self.store
+    }
+
+    /// The life that a stream is of; `None` if there is one only.
+    pub(crate) fn life_of(&self, key: &StreamKey) -> Option<u32> {
+        (self.streams.len() > 1).then_some(key.incarnation)
+    }
+
+    /// The segments of a stream, by number, in which the index has a transaction that fits.
+    pub(crate) fn segments_with(&self, key: &StreamKey, query: &Query) -> Result<BTreeSet<u64>> {
+        let mut numbers = BTreeSet::new();
+        each_frame(self.store, key, &mut |frame| {
+            if !numbers.contains(&frame.number) {
+                let wanted = query.wanted_of(frame.tables());
+                frame.each(|entry| {
+                    if query.matches(entry, &wanted) {
+                        numbers.insert(frame.number);
+                    }
+                    Ok::<_, crate::error::Error>(())
+                })?;
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(numbers)
     }
 
     /// The streams of the newest part of the log, in which there is no hole.

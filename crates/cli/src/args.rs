@@ -179,10 +179,13 @@ pub enum Verb {
     /// a server of the same series starts (--datadir, --tar), or a script of SQL as mysqldump writes them (--sql).
     Export(Box<Export>),
 
-    /// Make a dump of mysqldump, mariadb-dump or `export --sql` a backup
+    /// Make a dump of mysqldump, mariadb-dump, mydumper or `export --sql` a backup, or binlog files a part of the archive
     ///
-    /// The script is loaded into a private server of the same series, which is shut down and copied. With --whole,
+    /// A script or a folder of mydumper's is loaded into a private server of the same series, which is shut down and copied. With --whole,
     /// an archived log leads on from the position that it names. Interrupted, nothing is listed.
+    ///
+    /// With --binlogs, files that the server left (binlog.000001 and so on) become the begin of its archive, or go on
+    /// behind its end. All are read and checked before anything is written; a hole is refused.
     Import(Import),
 
     /// Say that a backup is not wanted any more
@@ -559,9 +562,15 @@ pub struct Find {
     /// Only transactions that changed more rows than this
     #[arg(long, value_name = "N")]
     pub rows_over: Option<u64>,
-    /// Only statements like this pattern (% and _ as in SQL)
+    /// Only statements like this pattern (% and _ as in SQL). Without --scan, those that the index has: definitions, accounts, statement-based changes
     #[arg(long, value_name = "PATTERN")]
     pub like: Option<String>,
+    /// Read the log itself, for the original statements of row changes, too (binlog_rows_query_log_events, MariaDB: binlog_annotate_row_events)
+    #[arg(long)]
+    pub scan: bool,
+    /// Only what this user ran. Servers log a user with few statements: what was found to have one is told. Reads the log
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
     /// Not before this time (RFC 3339 with a zone, or an age such as -10m)
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub since: Option<String>,

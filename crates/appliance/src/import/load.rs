@@ -24,12 +24,13 @@ const HEAD_BYTES: usize = 4096;
 const SHOWN_BYTES: usize = 160;
 
 /// Longest wait for one statement: an ALTER TABLE ... ENABLE KEYS builds all indexes of a table.
-const STATEMENT_TIME_MAX: Duration = Duration::from_secs(24 * 3600);
+pub(super) const STATEMENT_TIME_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// A script's file, unpacked where it is packed.
 pub(super) struct Input {
     path: PathBuf,
-    reader: Box<dyn BufRead>,
+    /// What it holds.
+    pub(super) reader: Box<dyn BufRead>,
     /// Bytes of the file that were read, and all of them.
     read: Arc<AtomicU64>,
     len: u64,
@@ -52,10 +53,6 @@ impl Input {
     /// Opens the file; how it is packed is told by how it begins.
     pub(super) fn open(path: &Path) -> Result<Self> {
         let cant = |e: io::Error| Error::usage(format!("The dump {} can't be read: {e}.", path.display()));
-        if path.is_dir() {
-            return Err(Error::usage(format!("{} is a folder.", path.display()))
-                .with_next("name a script of SQL; a folder of mydumper's is not read yet"));
-        }
         let file = File::open(path).map_err(cant)?;
         let len = file.metadata().map_err(cant)?.len();
         let read = Arc::new(AtomicU64::new(0));
@@ -98,18 +95,21 @@ pub(super) struct Loaded {
     /// The first line, by which dump programs say who they are.
     pub head: Option<String>,
     /// Whether the last line said that it is whole.
-    completed: bool,
+    pub completed: bool,
+    /// What else to know of it.
+    pub notes: Vec<String>,
 }
 
 impl Loaded {
     pub(super) fn warnings(&self) -> Vec<String> {
-        if self.completed {
-            return Vec::new();
+        let mut warnings = self.notes.clone();
+        if !self.completed {
+            warnings.push(
+                "the dump does not say at its end that it is whole, as mysqldump's do unless told otherwise"
+                    .to_owned(),
+            );
         }
-        vec![
-            "the dump does not say at its end that it is whole, as mysqldump's do unless told otherwise"
-                .to_owned(),
-        ]
+        warnings
     }
 
     fn comment(&mut self, text: &[u8]) {
@@ -130,7 +130,6 @@ impl Loaded {
 
 /// Carries all statements out.
 pub(super) fn load(conn: &mut Conn, mut input: Input, watcher: &dyn Watcher) -> Result<Loaded> {
-    conn.set_read_timeout(STATEMENT_TIME_MAX);
     let (mut loaded, mut splitter) = (Loaded::default(), Splitter::new(STATEMENT_BYTES_MAX));
     let path = input.path.display().to_string();
     loop {
@@ -149,21 +148,8 @@ pub(super) fn load(conn: &mut Conn, mut input: Input, watcher: &dyn Watcher) -> 
                 if splitter.is_ended() && loaded.names_itself() {
                     break;
                 }
-                let escapes = !conn.no_backslash_escapes();
-                if let Some(what) = outside(&text, escapes) {
-                    return Err(Error::failed(format!(
-                        "{path}, line {line}: \"{}\" {what}, which an import does not do.",
-                        shown(&text)
-                    ))
-                    .with_next("nothing is listed of it; take the statement out of the dump, and run the same command again"));
-                }
-                if is_for_a_replica(&text, escapes) {
-                    loaded.told.statement(&text, escapes);
-                } else {
-                    conn.execute(&text).map_err(|error| refused(&path, line, &text, &error))?;
-                    loaded.statements += 1;
-                    splitter.backslash_escapes(!conn.no_backslash_escapes());
-                }
+                carry_out(conn, &path, line, &text, &mut loaded)?;
+                splitter.backslash_escapes(!conn.no_backslash_escapes());
             }
             None => {
                 let done = input.read.load(Ordering::Relaxed);
@@ -205,6 +191,33 @@ pub(super) fn load(conn: &mut Conn, mut input: Input, watcher: &dyn Watcher) -> 
         return Err(Error::usage(format!("{path} holds no statement.")).with_next("name a script of SQL"));
     }
     Ok(loaded)
+}
+
+/// Carries one statement out, unless it reaches outside of its databases; what is for a replica is only read.
+pub(super) fn carry_out(
+    conn: &mut Conn,
+    path: &str,
+    line: u64,
+    text: &[u8],
+    loaded: &mut Loaded,
+) -> Result<()> {
+    let escapes = !conn.no_backslash_escapes();
+    if let Some(what) = outside(text, escapes) {
+        return Err(Error::failed(format!(
+            "{path}, line {line}: \"{}\" {what}, which an import does not do.",
+            shown(text)
+        ))
+        .with_next(
+            "nothing is listed of it; take the statement out of the dump, and run the same command again",
+        ));
+    }
+    if is_for_a_replica(text, escapes) {
+        loaded.told.statement(text, escapes);
+    } else {
+        conn.execute(text).map_err(|error| refused(path, line, text, &error))?;
+        loaded.statements += 1;
+    }
+    Ok(())
 }
 
 /// The beginning of a statement, on one line.

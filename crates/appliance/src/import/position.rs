@@ -27,6 +27,8 @@ pub(super) struct Told {
     pub another: bool,
     /// Two places that differ, or two sets.
     pub differing: bool,
+    /// It was made of a server that replicates from this one: the position may be in the replica's log.
+    pub source: Option<String>,
 }
 
 /// Is it a statement for a replica that the private server must not carry out?

@@ -1,8 +1,11 @@
 //! From the task that reads the socket to the thread that writes: batches of events, bounded.
 //!
 //! The task waits for room without blocking its runtime (a semaphore), the thread waits for a batch with a deadline (a
-//! crossbeam channel, which the semaphore keeps as short as it should be).
+//! crossbeam channel, which the semaphore keeps as short as it should be). Room is counted by bytes: an event that is larger
+//! than all of it takes all of it, and gives it back when the thread is through with it. So of events of a gigabyte two
+//! are in memory at most: one on its way or with the thread, one that waits.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +14,9 @@ use holdfast_mysql::EventBytes;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::error::Error;
+
+/// Bytes of events that are gathered before they are handed over.
+pub(super) const BATCH_BYTES: usize = 1 << 20;
 
 /// What the task hands over.
 pub(super) enum Batch {
@@ -25,42 +31,48 @@ pub(super) enum Batch {
 
 /// The task's end.
 pub(super) struct Outbox {
-    sender: Sender<Batch>,
+    sender: Sender<(Batch, u32)>,
     room: Arc<Semaphore>,
+    batches: u32,
 }
 
 /// Room for one batch.
 pub(super) struct Room<'a> {
-    sender: &'a Sender<Batch>,
+    sender: &'a Sender<(Batch, u32)>,
     permit: SemaphorePermit<'a>,
 }
 
 /// The thread's end. Dropped, it lets the task go.
 pub(super) struct Inbox {
-    receiver: Receiver<Batch>,
+    receiver: Receiver<(Batch, u32)>,
     room: Arc<Semaphore>,
+    /// What the batch takes that the thread works on.
+    held: Cell<u32>,
 }
 
 /// Nobody takes batches any more.
 #[derive(Debug)]
 pub(super) struct Closed;
 
-/// A channel that holds `batches`.
-pub(super) fn channel(batches: usize) -> (Outbox, Inbox) {
+/// A channel that holds `batches` of [`BATCH_BYTES`].
+pub(super) fn channel(batches: u32) -> (Outbox, Inbox) {
     let (sender, receiver) = unbounded();
-    let room = Arc::new(Semaphore::new(batches));
-    (Outbox { sender, room: Arc::clone(&room) }, Inbox { receiver, room })
+    let room = Arc::new(Semaphore::new(batches as usize));
+    (Outbox { sender, room: Arc::clone(&room), batches }, Inbox { receiver, room, held: Cell::new(0) })
 }
 
 impl Outbox {
     /// Sends, after waiting for room.
     pub(super) async fn send(&self, batch: Batch) -> Result<(), Closed> {
-        self.room().await?.send(batch)
+        self.room(0).await?.send(batch)
     }
 
-    /// Waits for room. May be dropped at any time.
-    pub(super) async fn room(&self) -> Result<Room<'_>, Closed> {
-        let permit = self.room.acquire().await.map_err(|_| Closed)?;
+    /// Waits for room for so many bytes. May be dropped at any time.
+    pub(super) async fn room(&self, bytes: usize) -> Result<Room<'_>, Closed> {
+        let wanted = u32::try_from(bytes.div_ceil(BATCH_BYTES)).unwrap_or(u32::MAX);
+        // A batch ends with the event that fills it: a little more than a batch counts as one.
+        let wanted = if bytes < 2 * BATCH_BYTES { 1 } else { wanted.clamp(1, self.batches) };
+        let permit = self.room.acquire_many(wanted).await.map_err(|_| Closed)?;
         Ok(Room { sender: &self.sender, permit })
     }
 }
@@ -68,17 +80,19 @@ impl Outbox {
 impl Room<'_> {
     /// Fills it.
     pub(super) fn send(self, batch: Batch) -> Result<(), Closed> {
-        // The room comes back when the batch is taken.
+        // The room comes back when the thread takes the next one.
+        let taken = u32::try_from(self.permit.num_permits()).unwrap_or(u32::MAX);
         self.permit.forget();
-        self.sender.send(batch).map_err(|_| Closed)
+        self.sender.send((batch, taken)).map_err(|_| Closed)
     }
 }
 
 impl Inbox {
-    /// The next batch, if it comes within `wait`.
+    /// The next batch, if it comes within `wait`. The one before must not be in memory any more.
     pub(super) fn take(&self, wait: Duration) -> Result<Batch, RecvTimeoutError> {
-        let batch = self.receiver.recv_timeout(wait)?;
-        self.room.add_permits(1);
+        self.room.add_permits(self.held.replace(0) as usize);
+        let (batch, taken) = self.receiver.recv_timeout(wait)?;
+        self.held.set(taken);
         Ok(batch)
     }
 
@@ -124,6 +138,28 @@ mod tests {
             }
             assert_eq!(batches, 200);
         });
+    }
+
+    #[test]
+    fn an_event_that_is_larger_than_all_room_waits_until_nothing_else_is_on_its_way() {
+        let (outbox, inbox) = channel(4);
+        let runtime = runtime();
+        let huge = 300 * BATCH_BYTES;
+        let soon = Duration::from_millis(20);
+        let fits =
+            |bytes| runtime.block_on(async { tokio::time::timeout(soon, outbox.room(bytes)).await.is_ok() });
+        runtime.block_on(outbox.send(Batch::End)).unwrap();
+        assert!(fits(3 * BATCH_BYTES) && !fits(huge));
+        inbox.take(soon).unwrap();
+        assert!(!fits(huge), "the thread still works on what it took");
+        assert!(inbox.take(soon).is_err());
+        assert!(fits(huge));
+        runtime.block_on(async { outbox.room(huge).await.unwrap().send(Batch::End) }).unwrap();
+        assert!(!fits(1));
+        inbox.take(soon).unwrap();
+        assert!(!fits(1));
+        assert!(inbox.take(soon).is_err());
+        assert!(fits(1));
     }
 
     #[test]

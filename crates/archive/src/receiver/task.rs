@@ -9,12 +9,9 @@ use std::time::{Duration, Instant};
 use holdfast_mysql::{BinlogStream, EventBytes, Ready};
 
 use super::TICK;
-use super::channel::{Batch, Closed, Outbox};
+use super::channel::{BATCH_BYTES, Batch, Closed, Outbox};
 use super::words::Words;
 use crate::error::Error;
-
-/// Bytes gathered before they are handed over.
-const BATCH_BYTES: usize = 1 << 20;
 
 /// How long events wait for others when the source pauses.
 const LINGER: Duration = Duration::from_millis(5);
@@ -156,7 +153,7 @@ impl<S: Socket> Task<'_, S> {
         loop {
             tokio::select! {
                 biased;
-                room = self.outbox.room() => {
+                room = self.outbox.room(self.gathered.bytes) => {
                     return Ok(room?.send(Batch::Events(self.gathered.take()))?);
                 }
                 () = changed(&mut self.words) => self.speak().await?,

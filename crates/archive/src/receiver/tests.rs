@@ -7,15 +7,16 @@ use std::sync::{Arc, Mutex};
 use holdfast_binlog::Header;
 use holdfast_binlog::event::{FLAG_ARTIFICIAL, HEADER_LEN};
 use holdfast_binlog::kind::EventType;
-use holdfast_format::gtid::{GtidSet, Uuid};
+use holdfast_format::gtid::{Flavor, GtidSet, Uuid};
 use holdfast_format::ids::{SegmentId, ServerId};
-use holdfast_format::record::{LogRecord, Stamped};
+use holdfast_format::record::{LogGap, LogRecord, Record, Stamped};
 use holdfast_format::segment::FrameKind;
 use holdfast_mysql::{ConnectOptions, Endpoint};
 use proptest::prelude::*;
 
 use super::*;
 use crate::index::{Indexed, each_frame};
+use crate::intake::FIRST_OFFSET;
 use crate::log::LogReader;
 use crate::server_log::{CopyFacts, Place, ServerLog, Target};
 use crate::storage::{Frames, Stretch, StretchWriter};
@@ -316,30 +317,30 @@ fn follow_some(
 ) -> Result<usize> {
     let options = options();
     let mut note = |_: Note<'_>| {};
-    let mut follower = Follower::start(memory, &STREAM, &[], &options, &mut note)?;
-    follower.flavor = source.flavor;
-    let at = follower.tail.as_ref().and_then(|tail| tail.at.clone());
-    follower.intake = Some(match at {
-        Some(at) => Intake::resume(source.flavor, &at, follower.tail.as_mut().unwrap()),
+    let mut keeper = Keeper::start(memory, &STREAM, None, options.stretch_bytes, &mut note)?;
+    keeper.flavor = source.flavor;
+    let at = keeper.tail.as_ref().and_then(|tail| tail.at.clone());
+    keeper.intake = Some(match at {
+        Some(at) => Intake::resume(source.flavor, &at, keeper.tail.as_mut().unwrap()),
         None => Intake::new(source.flavor, &source.files[0].0, None),
     });
-    let intake = follower.intake.as_mut().unwrap();
+    let intake = keeper.intake.as_mut().unwrap();
     let offset = intake.reconnect();
     let stream = source.serve(intake.file(), offset);
     let count = stream.len().min(events);
     for (n, event) in stream.iter().take(events).enumerate() {
-        if let Err(error) = follower.take(event) {
+        if let Err(error) = keeper.take(event) {
             if let Error::Gap { reason, .. } = &error {
-                follower.record_gap(reason)?;
+                keeper.record_gap(reason)?;
             }
             return Err(error);
         }
         if n % sync_every == sync_every - 1 {
-            follower.sync()?;
+            keeper.sync()?;
         }
     }
     if finish {
-        follower.finish()?;
+        keeper.finish()?;
     }
     Ok(count)
 }
@@ -465,13 +466,13 @@ fn garbage_where_our_last_transaction_was_is_another_log_and_ends_the_stream() {
     let mut follower = Follower::start(&memory, &STREAM, &[], &options, &mut note).unwrap();
     let mut tail = tail::find(&memory, &STREAM).unwrap();
     let at = tail.at.clone().unwrap();
-    follower.intake = Some(Intake::resume(Flavor::MySql, &at, &mut tail));
-    let from = follower.intake.as_mut().unwrap().reconnect();
+    follower.keeper.intake = Some(Intake::resume(Flavor::MySql, &at, &mut tail));
+    let from = follower.keeper.intake.as_mut().unwrap().reconnect();
     let error = follower.source_failed(refused()).err().unwrap();
     assert!(matches!(error, Error::Gap { .. }), "{error}");
     // Once our transaction was shown, the same words are about an event that is too large: no gap.
     for event in source.serve(&at.file, from) {
-        follower.take(&event).unwrap();
+        follower.keeper.take(&event).unwrap();
     }
     let error = follower.source_failed(refused()).err().unwrap();
     assert!(!matches!(error, Error::Gap { .. }), "{error}");
@@ -489,14 +490,14 @@ fn a_copy_is_never_looked_for_in_a_life_that_began_after_it_nor_in_another_serve
     let second = StreamKey { incarnation: 1, ..STREAM };
     let options = options();
     let mut note = |_: Note<'_>| {};
-    let mut follower = Follower::start(&memory, &second, &[], &options, &mut note).unwrap();
+    let mut keeper = Keeper::start(&memory, &second, None, options.stretch_bytes, &mut note).unwrap();
     let first_file = &source.files[0].0;
-    follower.intake = Some(Intake::new(Flavor::MySql, first_file, None));
-    follower.intake.as_mut().unwrap().reconnect();
+    keeper.intake = Some(Intake::new(Flavor::MySql, first_file, None));
+    keeper.intake.as_mut().unwrap().reconnect();
     for event in source.serve(first_file, FIRST_OFFSET) {
-        follower.take(&event).unwrap();
+        keeper.take(&event).unwrap();
     }
-    follower.finish().unwrap();
+    keeper.finish().unwrap();
 
     let log = ServerLog::open(&memory, STREAM.server).unwrap();
     let at = log.resolve(&Target::Latest).unwrap().unwrap().kept.unwrap();
@@ -544,14 +545,15 @@ fn a_target_in_a_hole_is_refused_with_the_nearest_points() {
     for (incarnation, file) in [(0, 0), (1, 1)] {
         let options = options();
         let mut note = |_: Note<'_>| {};
-        let mut follower = Follower::start(&memory, &life(incarnation), &[], &options, &mut note).unwrap();
+        let mut keeper =
+            Keeper::start(&memory, &life(incarnation), None, options.stretch_bytes, &mut note).unwrap();
         let one = Source { flavor: source.flavor, files: vec![source.files[file].clone()] };
-        follower.intake = Some(Intake::new(Flavor::MySql, &one.files[0].0, None));
-        follower.intake.as_mut().unwrap().reconnect();
+        keeper.intake = Some(Intake::new(Flavor::MySql, &one.files[0].0, None));
+        keeper.intake.as_mut().unwrap().reconnect();
         for event in one.serve(&one.files[0].0, FIRST_OFFSET) {
-            follower.take(&event).unwrap();
+            keeper.take(&event).unwrap();
         }
-        follower.finish().unwrap();
+        keeper.finish().unwrap();
     }
     let log = ServerLog::open(&memory, STREAM.server).unwrap();
     let mut all = Vec::new();
@@ -576,12 +578,12 @@ fn a_missing_event_is_a_gap_and_nothing_behind_it_is_kept() {
     let memory = Memory::default();
     let options = options();
     let mut note = |_: Note<'_>| {};
-    let mut follower = Follower::start(&memory, &STREAM, &[], &options, &mut note).unwrap();
-    follower.flavor = Flavor::MariaDb;
-    follower.intake = Some(Intake::new(Flavor::MariaDb, &source.files[0].0, None));
+    let mut keeper = Keeper::start(&memory, &STREAM, None, options.stretch_bytes, &mut note).unwrap();
+    keeper.flavor = Flavor::MariaDb;
+    keeper.intake = Some(Intake::new(Flavor::MariaDb, &source.files[0].0, None));
     let mut events = source.serve(&source.files[0].0, FIRST_OFFSET);
     events.remove(6);
-    let error = events.iter().find_map(|event| follower.take(event).err()).unwrap();
+    let error = events.iter().find_map(|event| keeper.take(event).err()).unwrap();
     assert!(matches!(error, Error::Gap { .. }), "{error}");
     assert!(error.to_string().contains("bytes are missing"), "{error}");
 }
@@ -681,6 +683,7 @@ proptest! {
     }
 }
 
+mod imports;
 mod lives;
 mod moments;
 mod rot;

@@ -76,11 +76,21 @@ pub struct Export {
 
 /// What to import.
 #[derive(Args, Debug)]
+#[command(group = clap::ArgGroup::new("from").required(true).args(["dump", "binlogs"]))]
 pub struct Import {
-    /// The name of the server that the dump is of
+    /// The name of the server that the dump or the files are of
     pub name: String,
-    /// The script; it may be compressed with gzip or zstd
-    pub dump: PathBuf,
+    /// The script, which may be compressed with gzip or zstd; or the folder that mydumper wrote
+    pub dump: Option<PathBuf>,
+    /// Binlog files of the server, or the folder that holds them: they become part of its archive
+    #[arg(long, value_name = "PATH", num_args = 1.., conflicts_with_all = ["whole", "scratch"])]
+    pub binlogs: Vec<PathBuf>,
+    /// The binlog files are of this server, and of the log that is archived, although nothing shows it
+    #[arg(long, requires = "binlogs")]
+    pub vouch: bool,
+    /// Check the binlog files and say what an import of them does; write nothing
+    #[arg(long, requires = "binlogs")]
+    pub dry_run: bool,
     /// The dump is of the whole server, at the position that it names
     #[arg(long)]
     pub whole: bool,
@@ -120,6 +130,28 @@ mod tests {
             "holdfast export shop --sql f --to latest --tar g",
             "holdfast export shop --datadir d --to latest --table a.b",
             "holdfast export shop --sql f --to latest --schema-only --data-only",
+        ] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_import_is_of_a_dump_or_of_binlog_files() {
+        let parse = |line: &str| Cli::try_parse_from(line.split_whitespace());
+        for right in [
+            "holdfast import shop d.sql --whole --scratch s --note n",
+            "holdfast import shop --binlogs folder --dry-run",
+            "holdfast import shop --binlogs binlog.000001 binlog.000002 --vouch",
+        ] {
+            assert!(parse(right).is_ok(), "{right}");
+        }
+        for wrong in [
+            "holdfast import shop",
+            "holdfast import shop d.sql --binlogs folder",
+            "holdfast import shop --binlogs folder --whole",
+            "holdfast import shop --binlogs folder --scratch s",
+            "holdfast import shop d.sql --vouch",
+            "holdfast import shop d.sql --dry-run",
         ] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }

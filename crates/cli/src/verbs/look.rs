@@ -3,7 +3,9 @@
 use super::{DONE, DONE_WITH_WARNINGS, Stop, open};
 use crate::args::{Common, Find};
 use crate::output::{Output, duration, size, table};
-use holdfast_appliance::find::Wanted;
+use crate::progress::Meter;
+use crate::signals::stop_flag;
+use holdfast_appliance::find::{ScannedView, Wanted};
 use holdfast_appliance::show::TransactionView;
 use holdfast_appliance::time::{now, parse_time_or_age, show_time, show_time_both};
 use holdfast_appliance::views::{BackupView, CellView, FoundView, RowView, Shown, StatusView, TimelineView};
@@ -139,10 +141,18 @@ pub(super) fn find(common: &Common, output: Output, find: &Find) -> Result<u8, S
         since: time(&find.since)?,
         until: time(&find.until)?,
         limit: find.limit,
+        scan: find.scan,
+        user: find.user.clone(),
     };
     let catalogue = open(common)?;
-    let found = holdfast_appliance::find::find(&catalogue, &find.name, &wanted)?;
-    let answer = serde_json::json!({ "found": found.found, "more": found.more });
+    let meter = Meter::new(stop_flag()?, common.quiet);
+    let found = holdfast_appliance::find::find(&catalogue, &find.name, &wanted, &meter);
+    meter.finish();
+    let found = found?;
+    let mut answer = serde_json::json!({ "found": found.found, "more": found.more });
+    if let (Some(scanned), Some(answer)) = (&found.scanned, answer.as_object_mut()) {
+        answer.insert("scanned".to_owned(), serde_json::json!(scanned));
+    }
     output.answer(&answer, |out| {
         let last = found.found.len();
         found.found.iter().try_for_each(|f| say(out, f))?;
@@ -152,15 +162,44 @@ pub(super) fn find(common: &Common, output: Output, find: &Find) -> Result<u8, S
                 writeln!(out, "There is more; narrow it with --since and --until, or raise --limit.")
             }
             _ => Ok(()),
-        }
+        }?;
+        found.scanned.map_or(Ok(()), |scanned| read(out, find, &scanned))
     })?;
     Ok(DONE)
+}
+
+/// What the log that was read can say at all.
+fn read(out: &mut dyn Write, find: &Find, scanned: &ScannedView) -> io::Result<()> {
+    let ScannedView { transactions, with_statement, with_user } = scanned;
+    writeln!(
+        out,
+        "Read {transactions} transactions in the log: {with_statement} have the original statement of their row changes, \
+         {with_user} a user."
+    )?;
+    if find.like.is_some() && *with_statement == 0 {
+        writeln!(
+            out,
+            "The server does not log original statements: set binlog_rows_query_log_events=ON (MariaDB: \
+             binlog_annotate_row_events=ON)."
+        )?;
+    }
+    if find.user.is_some() && with_user < transactions {
+        writeln!(
+            out,
+            "Of the others the log does not say who ran them, so '{}' may have.",
+            find.user.as_deref().unwrap_or_default()
+        )?;
+    }
+    Ok(())
 }
 
 pub(super) fn say(out: &mut dyn Write, found: &FoundView) -> io::Result<()> {
     writeln!(out, "{}  {}  {}  at {}", found.id, show_time_both(found.at), found.kind, found.position)?;
     if let Some(statement) = &found.statement {
         writeln!(out, "    {}", statement.split_whitespace().collect::<Vec<_>>().join(" "))?;
+    }
+    if let Some(user) = &found.user {
+        writeln!(out, "    run by {user}")?;
     }
     for t in &found.tables {
         writeln!(out, "    {}  +{} ~{} -{}", t.table, t.inserted, t.updated, t.deleted)?;

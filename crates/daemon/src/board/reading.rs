@@ -8,6 +8,7 @@ use holdfast_appliance::ServerRecord;
 use holdfast_appliance::error::Result;
 use holdfast_appliance::find::{Wanted, find};
 use holdfast_appliance::measured::{Measured, measured};
+use holdfast_appliance::progress::Unwatched;
 use holdfast_appliance::status::{is_followed, status_of, timeline};
 use holdfast_appliance::views::{FoundView, StatusView, TimelineView};
 use std::collections::BTreeMap;
@@ -106,7 +107,7 @@ fn read(daemon: &Daemon, server: &ServerRecord, has_log: bool, of: Told) -> Resu
     let wanted = Wanted { ddl: true, limit: FLAGS_MAX, ..Wanted::default() };
     // Nothing archived yet is no flag.
     let flags = if has_log && status.log_until.is_some() {
-        find(catalogue, name, &wanted).map(|f| f.found).unwrap_or_default()
+        find(catalogue, name, &wanted, &Unwatched).map(|f| f.found).unwrap_or_default()
     } else {
         Vec::new()
     };

@@ -188,8 +188,9 @@ pub(super) fn transactions(daemon: &Daemon, asked: &Request) -> Outcome {
         since: time("since")?,
         until: time("until")?,
         limit,
+        ..Wanted::default()
     };
-    let found = find(&daemon.catalogue, asked.part(), &wanted)?;
+    let found = find(&daemon.catalogue, asked.part(), &wanted, &Unwatched)?;
     json(StatusCode::OK, &serde_json::json!({ "found": found.found, "more": found.more }))
 }
 

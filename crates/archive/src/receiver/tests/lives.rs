@@ -75,13 +75,13 @@ fn a_copy_stands_in_the_life_whose_file_has_its_mark_whatever_numbers_and_times_
     memory.append(Record::LogGap(gap)).unwrap();
     let second = StreamKey { incarnation: 1, ..STREAM };
     let (options, mut note) = (options(), |_: Note<'_>| {});
-    let mut follower = Follower::start(&memory, &second, &[], &options, &mut note).unwrap();
-    follower.intake = Some(Intake::new(Flavor::MySql, &other.files[0].0, None));
-    follower.intake.as_mut().unwrap().reconnect();
+    let mut keeper = Keeper::start(&memory, &second, None, options.stretch_bytes, &mut note).unwrap();
+    keeper.intake = Some(Intake::new(Flavor::MySql, &other.files[0].0, None));
+    keeper.intake.as_mut().unwrap().reconnect();
     for event in other.serve(&other.files[0].0, FIRST_OFFSET) {
-        follower.take(&event).unwrap();
+        keeper.take(&event).unwrap();
     }
-    follower.finish().unwrap();
+    keeper.finish().unwrap();
     let log = ServerLog::open(&memory, STREAM.server).unwrap();
     let place = |taken_us, mark| {
         let facts = CopyFacts { taken_us, source: None, mark: Some(mark) };
@@ -118,7 +118,7 @@ fn a_copy_at_the_end_of_a_log_stands_there_and_not_in_the_one_that_goes_on_behin
 fn of_a_file_of_which_only_the_head_came_nothing_is_archived_and_the_proof_is_asked_in_the_file_before() {
     let source = Source::mysql();
     let events = source.serve(&source.files[0].0, FIRST_OFFSET);
-    let rotations = events.iter().enumerate().filter(|(_, event)| is_rotation(event));
+    let rotations = events.iter().enumerate().filter(|(_, event)| crate::keeper::is_rotation(event));
     // The second artificial rotation, behind the real one.
     let second = rotations.map(|(at, _)| at).nth(2).unwrap();
     for came in [second, second + 1, second + 2] {
@@ -147,7 +147,7 @@ fn a_purged_file_and_another_gtid_mode_are_gaps_even_if_all_of_the_file_is_archi
         let (options, mut note) = (options(), |_: Note<'_>| {});
         let mut follower = Follower::start(&memory, &STREAM, &[], &options, &mut note).unwrap();
         let mut tail = tail::find(&memory, &STREAM).unwrap();
-        follower.intake = Some(Intake::resume(Flavor::MySql, &tail.at.clone().unwrap(), &mut tail));
+        follower.keeper.intake = Some(Intake::resume(Flavor::MySql, &tail.at.clone().unwrap(), &mut tail));
         let refused = Error::Mysql(holdfast_mysql::Error::Server(holdfast_mysql::ServerError {
             code: 1236,
             sqlstate: "HY000".to_owned(),

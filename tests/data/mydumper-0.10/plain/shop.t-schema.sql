@@ -1,0 +1,13 @@
+/*!40101 SET NAMES binary*/;
+/*!40014 SET FOREIGN_KEY_CHECKS=0*/;
+
+/*!40103 SET TIME_ZONE='+00:00' */;
+CREATE TABLE `t` (
+  `id` int(11) NOT NULL AUTO_INCREMENT,
+  `v` varchar(60) DEFAULT NULL,
+  `g` int(11) GENERATED ALWAYS AS (char_length(`v`)) STORED,
+  `b` blob DEFAULT NULL,
+  `at` timestamp NULL DEFAULT NULL,
+  `d` date DEFAULT NULL,
+  PRIMARY KEY (`id`)
+) ENGINE=InnoDB AUTO_INCREMENT=4 DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;

@@ -50,10 +50,13 @@ pub(crate) fn run(daemon: &Arc<Daemon>) {
     let mut pinged: Option<Micros> = None;
     let mut said = String::new();
     let mut sender: Option<Sender> = None;
+    // No mail is tried before then: its server was not reached.
+    let mut mail_rests = 0;
     while daemon.sleep(EVERY) {
         let config = daemon.config();
         let alerts = &config.alerts;
         if sender.as_ref().is_none_or(|s| !s.is_of(alerts)) {
+            mail_rests = 0;
             sender = match Sender::new(alerts) {
                 Ok(made) => Some(made),
                 Err(error) => {
@@ -75,7 +78,7 @@ pub(crate) fn run(daemon: &Arc<Daemon>) {
                 continue;
             }
         }
-        if let Err(error) = outbox::deliver(daemon, sender, alerts) {
+        if let Err(error) = outbox::deliver(daemon, sender, alerts, &mut mail_rests) {
             once(&mut said, &error.message);
         }
         let Some(ping) = &alerts.ping else { continue };

@@ -107,54 +107,81 @@ fn pause(tries: u32) -> Micros {
     PAUSE.0.saturating_mul(1 << tries.min(20)).min(PAUSE.1)
 }
 
-/// Sends what is due, the oldest first.
+/// What is to be sent now: to webhooks first, the oldest first. Mail waits until `mail_rests`: a mail server that answers
+/// nothing costs a round all its time, and no webhook may wait behind it.
+fn due(content: &Content, people: &[String], at: Micros, mail_rests: Micros) -> Vec<Message> {
+    let is_mail = |m: &Message| people.contains(&m.to);
+    let now = content.outbox.iter().filter(|m| m.next <= at && !(is_mail(m) && at < mail_rests));
+    let mut due: Vec<Message> = now.cloned().collect();
+    due.sort_by_key(is_mail);
+    due
+}
+
+/// Notes that these were not taken: each is tried again later, and given up when it is too old. Returns how many went.
+fn put_off(content: &mut Content, failed: &[Message], at: Micros) -> u64 {
+    let is_one = |m: &Message| failed.iter().any(|f| f.id == m.id && f.to == m.to);
+    let before = content.outbox.len();
+    content.outbox.retain(|m| !is_one(m) || at < m.at.saturating_add(GIVEN_UP_AFTER));
+    for m in content.outbox.iter_mut().filter(|m| is_one(m)) {
+        m.next = at.saturating_add(pause(m.tries));
+        m.tries += 1;
+    }
+    (before - content.outbox.len()) as u64
+}
+
+/// Sends what is due. One server takes all mail: when it is not reached, all mail is put off together, and no other is
+/// tried before `mail_rests`, which this sets.
 ///
 /// # Errors
 /// When the state can't be written.
-pub(super) fn deliver(daemon: &Daemon, sender: &Sender, alerts: &Alerts) -> Result<()> {
-    let due: Vec<Message> =
-        daemon.state.read(|content| content.outbox.iter().filter(|m| m.next <= now()).cloned().collect());
+pub(super) fn deliver(
+    daemon: &Daemon,
+    sender: &Sender,
+    alerts: &Alerts,
+    mail_rests: &mut Micros,
+) -> Result<()> {
+    let people: Vec<String> = alerts.mail.iter().flat_map(|mail| &mail.to).map(|to| Mail::mark(to)).collect();
+    let due = daemon.state.read(|content| due(content, &people, now(), *mail_rests));
     let counts = &daemon.counters.alerts;
     let receivers = receivers(alerts);
     let begun = Instant::now();
-    // One server takes all mail: when it can't be reached, the others' messages wait with the first.
-    let mut unreached: Option<String> = None;
-    for message in due {
+    for (n, message) in due.iter().enumerate() {
         if daemon.is_stopping() || begun.elapsed() >= ROUND_MAX {
             return Ok(());
         }
         let stop = || daemon.is_stopping();
+        let mut unreached = false;
         let receiver = receivers.iter().find(|r| r.mark() == message.to);
-        let sent = receiver.map(|receiver| match (receiver, &unreached) {
-            (Receiver::Webhook(webhook), _) => sender.post(webhook, &message, &stop),
-            (Receiver::Person(_), Some(why)) => Err(why.clone()),
-            (Receiver::Person(to), None) => sender.mail(to, &message, &stop).map_err(|refused| {
-                if refused.unreached {
-                    unreached = Some(refused.why.clone());
-                }
+        let sent = receiver.map(|receiver| match receiver {
+            Receiver::Webhook(webhook) => sender.post(webhook, message, &stop),
+            Receiver::Person(to) => sender.mail(to, message, &stop).map_err(|refused| {
+                unreached = refused.unreached;
                 refused.why
             }),
         });
         let at = now();
-        let is_this = |m: &Message| m.id == message.id && m.to == message.to;
         match sent {
             Some(Err(_)) if daemon.is_stopping() => return Ok(()),
-            Some(Err(error)) if at < message.at.saturating_add(GIVEN_UP_AFTER) => {
+            Some(Err(error)) => {
                 counts.failed.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(id = %message.id, tries = message.tries + 1, "an alert was not taken: {error}");
-                daemon.state.change(|content| {
-                    for m in content.outbox.iter_mut().filter(|m| is_this(m)) {
-                        m.next = at.saturating_add(pause(m.tries));
-                        m.tries += 1;
-                    }
-                })?;
+                // Mail is last, so the rest of what is due is mail.
+                let failed = due.get(n..).unwrap_or_default();
+                let failed = if unreached { failed } else { std::slice::from_ref(message) };
+                let gone = daemon.state.change(|content| put_off(content, failed, at))?;
+                counts.dropped.fetch_add(gone, Ordering::Relaxed);
+                if unreached {
+                    *mail_rests = at.saturating_add(pause(message.tries));
+                    return Ok(());
+                }
             }
             other => {
                 match other {
                     Some(Ok(())) => counts.delivered.fetch_add(1, Ordering::Relaxed),
-                    // Given up, or the receiver is in the configuration no more.
+                    // The receiver is in the configuration no more.
                     _ => counts.dropped.fetch_add(1, Ordering::Relaxed),
                 };
+                let is_this = |m: &Message| m.id == message.id && m.to == message.to;
                 daemon.state.change(|content| content.outbox.retain(|m| !is_this(m)))?;
             }
         }
@@ -214,6 +241,32 @@ mod tests {
         }
         assert_eq!(content.outbox.len(), MESSAGES_MAX);
         assert_eq!(content.outbox.last().unwrap().id, format!("-{MESSAGES_MAX}"), "the oldest went");
+    }
+
+    #[test]
+    fn no_webhook_waits_behind_mail_that_nobody_takes_and_all_mail_is_put_off_together() {
+        let message = |id: &str, to: &str, at| Message {
+            id: id.into(),
+            to: to.into(),
+            body: String::new(),
+            at,
+            tries: 0,
+            next: at,
+        };
+        let ids = |due: &[Message]| due.iter().map(|m| m.id.clone()).collect::<Vec<_>>();
+        let (late, people) = (GIVEN_UP_AFTER + 1, vec!["person".to_owned()]);
+        let mut content = Content::default();
+        for (id, to, at) in
+            [("1", "person", 0), ("2", "person", late), ("3", "hook", late), ("4", "hook", late)]
+        {
+            content.outbox.push(message(id, to, at));
+        }
+        let all = due(&content, &people, late, 0);
+        assert_eq!(ids(&all), ["3", "4", "1", "2"]);
+        assert_eq!(ids(&due(&content, &people, late, late + 1)), ["3", "4"], "mail rests");
+        assert_eq!(put_off(&mut content, &all[2..], late), 1, "the oldest is given up");
+        assert_eq!(ids(&due(&content, &people, late, 0)), ["3", "4"]);
+        assert_eq!(ids(&due(&content, &people, late + pause(0), 0)), ["3", "4", "2"]);
     }
 
     #[test]

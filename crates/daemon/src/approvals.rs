@@ -20,6 +20,8 @@ use serde_json::{Value, json};
 const DECIDED_MAX: usize = 200;
 /// Requests that may wait.
 const WAITING_MAX: usize = 100;
+/// So long after its time something that was agreed to in time may still be carried out: a daemon may have been down.
+const LATE_MAX: Micros = 86_400_000_000;
 /// Who asks when a person has changed the configuration.
 pub(crate) const CONFIGURATION: &str = "configuration";
 
@@ -71,6 +73,8 @@ pub enum Decision {
     Rejected,
     /// Nobody decided in time.
     Expired,
+    /// The configuration asks for it no more.
+    Withdrawn,
 }
 
 /// A request as it is kept.
@@ -147,7 +151,8 @@ fn add(content: &mut Content, terms: &Approvals, what: Deletion, by: &str, now: 
         return Err(Error::new(Code::Locked, format!("The request {} asks for that already.", same.id))
             .with_next(format!("let another administrator decide: holdfast approvals approve {}", same.id)));
     }
-    if waiting().count() >= WAITING_MAX {
+    // One shortened policy may ask for every server at once: what people ask for has its own room.
+    if by != CONFIGURATION && waiting().filter(|r| r.by != CONFIGURATION).count() >= WAITING_MAX {
         return Err(Error::new(Code::Locked, format!("{WAITING_MAX} requests wait already."))
             .with_next("decide about some of them first: holdfast approvals list"));
     }
@@ -180,7 +185,7 @@ fn is_over(request: &Request) -> bool {
     match request.decision {
         Decision::Waiting => false,
         Decision::Approved => request.result.is_some() || request.failure.is_some(),
-        Decision::Rejected | Decision::Expired => true,
+        Decision::Rejected | Decision::Expired | Decision::Withdrawn => true,
     }
 }
 
@@ -210,6 +215,7 @@ fn note(content: &mut Content, id: u64, who: &str, agreed: bool, now: Micros) ->
         Decision::Approved => Some("was approved already".to_owned()),
         Decision::Rejected => Some("was rejected already".to_owned()),
         Decision::Expired => Some(format!("ran out at {}", show_time(request.until))),
+        Decision::Withdrawn => Some("was taken back: the configuration asks for it no more".to_owned()),
     };
     if let Some(over) = over {
         return Err(Error::new(Code::PolicyForbids, format!("The request {id} {over}."))
@@ -230,7 +236,7 @@ fn note(content: &mut Content, id: u64, who: &str, agreed: bool, now: Micros) ->
 /// Carries out what was agreed to and not done yet, and lets requests run out.
 ///
 /// # Errors
-/// When the state or the audit log can't be written.
+/// When the state can't be written.
 pub(crate) fn carry_out_approved(daemon: &Daemon) -> Result<()> {
     // One at a time: the scheduler's turn and a person's.
     let _turn = daemon.approving.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -248,13 +254,21 @@ pub(crate) fn carry_out_approved(daemon: &Daemon) -> Result<()> {
         })?;
     }
     for request in agreed {
-        let outcome = carried_out(daemon, &request.what, &request.by);
+        // What was agreed to long ago, by a state that was brought back from a copy, say, is not what is wanted now.
+        let outcome = if at > request.until.saturating_add(LATE_MAX) {
+            Err(Error::new(
+                Code::PolicyForbids,
+                format!("It could be done until {}.", show_time(request.until)),
+            )
+            .with_next("ask for it again"))
+        } else {
+            carried_out(daemon, &request.what, &request.by)
+        };
         let word = match &outcome {
             Ok(_) => "done".to_owned(),
             Err(error) => crate::jobs::code_word(error.code),
         };
-        let who = format!("{} and {}", request.by, request.decided_by.as_deref().unwrap_or("?"));
-        daemon.audit.note(&who, &format!("request {}: {}", request.id, words(&request.what)), &word)?;
+        // First that it is done, so that it is not done again at the next turn.
         daemon.state.change(|content| {
             for kept in content.approvals.iter_mut().filter(|r| r.id == request.id) {
                 match &outcome {
@@ -263,6 +277,13 @@ pub(crate) fn carry_out_approved(daemon: &Daemon) -> Result<()> {
                 }
             }
         })?;
+        let who = format!("{} and {}", request.by, request.decided_by.as_deref().unwrap_or("?"));
+        let noted =
+            daemon.audit.note(&who, &format!("request {}: {}", request.id, words(&request.what)), &word);
+        if let Err(error) = noted {
+            // That both asked and agreed is in the log already.
+            tracing::error!(request = request.id, outcome = %word, "{}", error.message);
+        }
     }
     Ok(())
 }
@@ -324,7 +345,7 @@ pub(crate) fn carried_out(daemon: &Daemon, what: &Deletion, by: &str) -> Result<
             json!({ "server": server, "window": terms.window })
         }
     };
-    daemon.look_again.store(true, std::sync::atomic::Ordering::Relaxed);
+    daemon.look_soon();
     Ok(done)
 }
 
@@ -363,6 +384,20 @@ mod tests {
         assert_eq!(content.approvals[1].decided_by.as_deref(), Some("berta"));
         assert!(note(&mut content, 2, "berta", true, 9).is_err());
         assert!(note(&mut content, 3, "berta", true, 9).unwrap_err().message.contains("no request 3"));
+    }
+
+    #[test]
+    fn a_policy_of_many_servers_leaves_people_room_to_ask() {
+        let mut content = Content::default();
+        let shorten = |n: usize| Deletion::ShortenRetention {
+            server: format!("s{n}"),
+            terms: Box::new(Policy::default()),
+        };
+        for n in 0..WAITING_MAX + 20 {
+            add(&mut content, &TERMS, shorten(n), CONFIGURATION, 0).unwrap();
+        }
+        add(&mut content, &TERMS, Deletion::Prune {}, "anna", 0).unwrap();
+        assert_eq!(add(&mut content, &TERMS, shorten(0), CONFIGURATION, 1).unwrap_err().code, Code::Locked);
     }
 
     #[test]

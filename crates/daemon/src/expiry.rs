@@ -4,8 +4,8 @@ use crate::approvals::{self, CONFIGURATION, Decision, Deletion, Request};
 use crate::daemon::Daemon;
 use crate::state::{ServerState, State};
 use holdfast_appliance::catalogue::Catalogue;
-use holdfast_appliance::error::Result;
-use holdfast_appliance::policy::{ExpiryView, Keep, Policy, expire, expiry};
+use holdfast_appliance::error::{Code, Result};
+use holdfast_appliance::policy::{ExpiryView, Keep, Policy, Span, expire, expiry};
 use holdfast_appliance::time::Micros;
 
 /// Until a second person agrees.
@@ -23,6 +23,7 @@ pub fn note_policy(state: &State, server: &str, policy: &Policy, agree: bool, no
         state.change(|content| {
             let server = content.servers.entry(server.to_owned()).or_default();
             (server.policy, server.before) = (noted.policy, noted.before);
+            server.policy_since = noted.policy_since;
         })?;
     }
     Ok(())
@@ -33,8 +34,10 @@ fn noted(mut server: ServerState, policy: &Policy, agree: bool, now: Micros) -> 
     match server.policy.take() {
         // A second change while the grace of a first one runs: the oldest one counts, longest.
         Some(old) if !keeps_the_same(&old, policy) => {
-            let before =
-                server.before.take().filter(|(_, until)| *until > now).map_or(old, |(before, _)| before);
+            let older = server.before.take().filter(|(_, until)| *until > now).map(|(before, _)| before);
+            // Lengthened and shortened again within a grace: the one between may keep what the oldest does not.
+            let before = older.map_or_else(|| old.clone(), |older| both(&older, &old));
+            server.policy_since = now;
             let held = agree && keeps_less(policy, &before);
             server.before = Some((before, if held { HELD } else { graced }));
         }
@@ -74,6 +77,34 @@ fn keeps_less(new: &Policy, old: &Policy) -> bool {
     window(new) < window(old) || fewer || other_days
 }
 
+/// A policy that keeps what either keeps.
+fn both(a: &Policy, b: &Policy) -> Policy {
+    if !keeps_less(a, b) {
+        return a.clone();
+    }
+    if !keeps_less(b, a) {
+        return b.clone();
+    }
+    // Days that begin at other hours can't be had in one policy: everything is kept for the while.
+    if a.timezone != b.timezone {
+        return Policy { window: Span(0), ..a.clone() };
+    }
+    // 0 is for ever, and absent is none.
+    let more = |a: Option<u32>, b: Option<u32>| match (a, b) {
+        (Some(0), _) | (_, Some(0)) => Some(0),
+        (a, b) => a.max(b),
+    };
+    let keep = Keep {
+        last: more(a.keep.last, b.keep.last),
+        daily: more(a.keep.daily, b.keep.daily),
+        weekly: more(a.keep.weekly, b.keep.weekly),
+        monthly: more(a.keep.monthly, b.keep.monthly),
+        yearly: more(a.keep.yearly, b.keep.yearly),
+    };
+    let longer = if a.window.0 == 0 || b.window.0 == 0 { 0 } else { a.window.0.max(b.window.0) };
+    Policy { window: Span(longer), keep, ..a.clone() }
+}
+
 /// Asks for a second person where the configuration keeps less than before; takes back what it asks for no more.
 fn ask_for_less(daemon: &Daemon, name: &str, policy: &Policy, now: Micros) -> Result<()> {
     let held = daemon.state.read(|content| {
@@ -88,21 +119,32 @@ fn ask_for_less(daemon: &Daemon, name: &str, policy: &Policy, now: Micros) -> Re
     if daemon.state.read(|content| content.approvals.iter().any(stale)) {
         daemon.state.change(|content| {
             for request in content.approvals.iter_mut().filter(|r| stale(r)) {
-                request.decision = Decision::Rejected;
+                // By nobody: it may be asked for again.
+                request.decision = Decision::Withdrawn;
                 (request.decided_by, request.decided) = (Some(CONFIGURATION.to_owned()), Some(now));
             }
         })?;
     }
     let newest = daemon.state.read(|content| {
-        content.approvals.iter().rev().find(|r| about(&r.what) == Some(true)).map(|r| r.decision)
+        let since = content.servers.get(name).map_or(0, |s| s.policy_since);
+        // What was taken back, or decided before the policy changed to this, says nothing of it now.
+        let counts = |r: &&Request| {
+            r.asked >= since && r.decided_by.as_deref() != Some(CONFIGURATION) && about(&r.what) == Some(true)
+        };
+        content.approvals.iter().rev().find(counts).map(|r| r.decision)
     });
     // What was rejected is not asked for again; the older policy goes on to count.
     if !held || matches!(newest, Some(Decision::Waiting | Decision::Rejected)) {
         return Ok(());
     }
     let what = Deletion::ShortenRetention { server: name.to_owned(), terms: Box::new(policy.clone()) };
-    daemon.audit.note(CONFIGURATION, &approvals::words(&what), "waits for a second person")?;
-    approvals::put(daemon, what, CONFIGURATION, now).map(drop)
+    let words = approvals::words(&what);
+    match approvals::put(daemon, what, CONFIGURATION, now) {
+        Ok(_) => daemon.audit.note(CONFIGURATION, &words, "waits for a second person"),
+        // It waits already. The older policy counts meanwhile, and the next turn asks again.
+        Err(error) if error.code == Code::Locked => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// The policies that retention goes by now: the one of the configuration, and an older one that still counts.
@@ -147,7 +189,6 @@ fn before(state: &State, name: &str) -> Option<Policy> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use holdfast_appliance::policy::Span;
 
     fn window(days: i64) -> Policy {
         Policy { window: Span::hours(24 * days), ..Policy::default() }
@@ -184,6 +225,22 @@ mod tests {
         assert_eq!(nobody.before, Some((window(35), 3002 * DAY)));
         let longer = noted(noted(ServerState::default(), &window(7), true, 0), &window(14), true, DAY);
         assert_eq!(longer.before, Some((window(7), 2 * DAY)));
+    }
+
+    #[test]
+    fn lengthened_and_shortened_again_the_longer_one_counts() {
+        const DAY: Micros = 86_400_000_000;
+        for agree in [false, true] {
+            let longer = noted(noted(ServerState::default(), &window(7), agree, 0), &window(35), agree, DAY);
+            let shorter = noted(longer, &window(7), agree, DAY + 1);
+            let until = if agree { HELD } else { 2 * DAY + 1 };
+            assert_eq!(shorter.before, Some((window(35), until)));
+        }
+        let daily = |n| Policy { keep: Keep { daily: n, ..Keep::default() }, ..window(7) };
+        let of_both = both(&daily(Some(9)), &window(35));
+        assert_eq!((of_both.window, of_both.keep), (window(35).window, daily(Some(9)).keep));
+        let elsewhere = Policy { timezone: "Europe/Berlin".into(), ..daily(Some(9)) };
+        assert_eq!(both(&daily(Some(9)), &elsewhere).window, Span(0));
     }
 
     #[test]

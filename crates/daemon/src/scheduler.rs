@@ -52,9 +52,8 @@ pub(crate) fn run(daemon: &Arc<Daemon>) {
 fn tick(daemon: &Daemon, seen: &mut Seen) -> Result<()> {
     let catalogue = &daemon.catalogue;
     catalogue.repository.refresh().map_err(|e| catalogue.store_error(e))?;
-    approvals::carry_out_approved(daemon)?;
-    // One server's trouble is not another's.
-    let mut trouble = Ok(());
+    // What can't be carried out holds up no backup, and one server's trouble is not another's.
+    let mut trouble = approvals::carry_out_approved(daemon);
     for server in catalogue.servers() {
         let tended = tend(daemon, &server.name, seen);
         trouble = trouble.and(tended);

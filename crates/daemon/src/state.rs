@@ -66,6 +66,8 @@ pub struct ServerState {
     pub policy: Option<Policy>,
     /// One that kept more, and until when it still counts; the end of time: until a second person agrees.
     pub before: Option<(Policy, Micros)>,
+    /// When the policy last changed in what it keeps; 0: never since the server is known.
+    pub policy_since: Micros,
 }
 
 /// A whole check.

@@ -12,7 +12,7 @@ use holdfast_archive::{
     FollowOptions, Followed, Join, Note, ReceiverEngine, ServerLog, Start, Until, follow, plan, probe, tail,
 };
 use holdfast_format::gtid::{Flavor, GtidSet};
-use holdfast_format::record::{Position, Record, ServerRecord};
+use holdfast_format::record::{Position, ServerRecord};
 use holdfast_mysql::{Conn, ConnectOptions};
 use serde::Serialize;
 use std::cell::Cell;
@@ -313,7 +313,7 @@ pub(crate) fn same_server(
         )));
     }
     if now != *server {
-        catalogue.repository.append(Record::ServerPut(now.clone())).map_err(|e| catalogue.store_error(e))?;
+        catalogue.repository.put_known_server(now.clone()).map_err(|e| catalogue.store_error(e))?;
     }
     Ok((conn, now))
 }

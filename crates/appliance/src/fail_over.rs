@@ -126,7 +126,7 @@ pub(crate) fn fail_over(
                     Found::Promoted(record, join) => {
                         catalogue
                             .repository
-                            .append(Record::ServerPut((*record).clone()))
+                            .put_known_server((*record).clone())
                             .map_err(|e| catalogue.store_error(e))?;
                         watcher.note(&format!(
                             "fail-over: {} is gone, the log goes on without a hole at {}",

@@ -76,17 +76,16 @@ pub(crate) fn floor(catalogue: &Catalogue, server: ServerId) -> Vec<Policy> {
 pub fn lock_server(catalogue: &Catalogue, name: &str, terms: &[Policy], reason: &str) -> Result<LockView> {
     catalogue.repository.refresh().map_err(|e| catalogue.store_error(e))?;
     let server = catalogue.server(name)?;
-    let now = shown(catalogue, &server);
-    if let Some(since) = now.since {
-        return Err(Error::usage(format!("The server '{name}' is locked since {}.", show_time(since)))
-            .with_next("a lock stays as it is; to replace it, end it first: holdfast server unlock"));
-    }
     let retention = terms.iter().map(|policy| {
         serde_json::json!({ "window": policy.window, "keep": policy.keep, "timezone": policy.timezone })
     });
     let retention: Vec<Value> = retention.collect();
     let text = if retention.is_empty() { String::new() } else { Value::Array(retention).to_string() };
-    put(catalogue, &server, Some(text), reason)
+    put(catalogue, &server, Some(text), reason)?.ok_or_else(|| {
+        let since = shown(catalogue, &server).since.map(show_time).unwrap_or_default();
+        Error::usage(format!("The server '{name}' is locked since {since}."))
+            .with_next("a lock stays as it is; to replace it, end it first: holdfast server unlock")
+    })
 }
 
 /// Ends the lock of a server. What holds it back is the caller's to ask: who may, and whether a second person agrees.
@@ -96,10 +95,8 @@ pub fn lock_server(catalogue: &Catalogue, name: &str, terms: &[Policy], reason: 
 pub fn unlock_server(catalogue: &Catalogue, name: &str, reason: &str) -> Result<LockView> {
     catalogue.repository.refresh().map_err(|e| catalogue.store_error(e))?;
     let server = catalogue.server(name)?;
-    if !shown(catalogue, &server).locked {
-        return Err(Error::usage(format!("The server '{name}' is not locked.")));
-    }
-    put(catalogue, &server, None, reason)
+    put(catalogue, &server, None, reason)?
+        .ok_or_else(|| Error::usage(format!("The server '{name}' is not locked.")))
 }
 
 fn put(
@@ -107,10 +104,10 @@ fn put(
     server: &ServerRecord,
     terms: Option<String>,
     reason: &str,
-) -> Result<LockView> {
+) -> Result<Option<LockView>> {
     let lock = ServerLockRecord { server: server.id, terms, reason: reason.to_owned() };
-    catalogue.repository.append(Record::ServerLocked(lock)).map_err(|e| catalogue.store_error(e))?;
-    Ok(shown(catalogue, server))
+    let put = catalogue.repository.lock_server(lock).map_err(|e| catalogue.store_error(e))?;
+    Ok(put.map(|_| shown(catalogue, server)))
 }
 
 /// Protects a server no more. Its backups and its log stay, whatever its policy says, until they are forgotten one by one;
@@ -151,8 +148,13 @@ pub fn undelete(catalogue: &Catalogue, name: &str) -> Result<ServerView> {
         Error::usage(format!("No server called '{name}' was removed."))
             .with_next("see which there are: holdfast server list --removed")
     })?;
-    let put = Record::ServerPut(server.clone());
-    catalogue.repository.append(put).map_err(|e| catalogue.store_error(e))?;
+    let back = catalogue.repository.undelete_server(server.id).map_err(|e| catalogue.store_error(e))?;
+    if back.is_none() {
+        return Err(Error::usage(format!(
+            "The server '{name}' was brought back, or its name taken, just now."
+        ))
+        .with_next("see which there are: holdfast server list --removed"));
+    }
     view(catalogue, &server)
 }
 

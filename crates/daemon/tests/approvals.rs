@@ -233,7 +233,7 @@ fn a_shorter_window_takes_nothing_away_until_a_second_person_agrees() {
     let asked = requests();
     assert_eq!(
         asked.iter().map(|r| r["decision"].as_str().unwrap()).collect::<Vec<_>>(),
-        ["waiting", "rejected"],
+        ["waiting", "withdrawn"],
         "{asked:?}"
     );
     assert_eq!(bed.approve(2, &asked[1]["id"]).0, 409);

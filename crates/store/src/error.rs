@@ -148,6 +148,12 @@ pub enum Error {
         /// The server.
         server: ServerId,
     },
+    /// It was removed, or never added.
+    #[error("the server is protected no more: it was removed meanwhile")]
+    ServerGone {
+        /// The server.
+        server: ServerId,
+    },
     /// A request that makes no sense.
     #[error("cannot {op}: {why}")]
     Refused {

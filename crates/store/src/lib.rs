@@ -45,7 +45,7 @@ pub use logs::{LogFrame, LogFrames, LogKind, LogSegment, LogState, LogWriter};
 pub use place::place_for_new;
 pub use reader::{BackupReader, BlockKind};
 pub use rekey::{RekeyPlan, RekeyProgress, RekeyReport};
-pub use repository::{CreateOptions, OpenOptions, Repository, VerifyWrite};
+pub use repository::{CreateOptions, EXPIRED, OpenOptions, Repository, VerifyWrite};
 pub use restore::{Difference, Existing, RestoreOptions, RestoreProgress, RestoreSummary};
 pub use scrub::{ScrubOptions, ScrubProgress, ScrubSummary};
 pub use segment::Healing;

@@ -8,9 +8,7 @@ use holdfast_format::ids::{BackupId, KeySlotId, RepoId, SegmentId, ServerId};
 use holdfast_format::limits::DEPTH_MAX;
 use holdfast_format::log::LogOpening;
 use holdfast_format::names::{LOGS, MANIFEST_LOCK, MANIFESTS, PACKS, SEGMENTS, SESSIONS};
-use holdfast_format::record::{
-    BackupRecord, Record, RepoCreated, ServerLockRecord, ServerRecord, Stamped, StreamKey,
-};
+use holdfast_format::record::{BackupRecord, Record, RepoCreated, Stamped, StreamKey};
 use holdfast_format::session::SessionKind;
 use holdfast_io::{EngineChoice, Lock, LockKind, ObjectName, Objects};
 
@@ -29,6 +27,11 @@ use crate::segment::FooterCache;
 use crate::session::LiveSession;
 use crate::slots::{self, KeySlotInfo, Rotated};
 use holdfast_format::record::Position;
+
+mod servers;
+
+/// What the reason of a backup begins with that retention forgot.
+pub const EXPIRED: &str = "retention: ";
 
 /// Where the heads are.
 const HEAD_FOLDER: &str = "head/";
@@ -379,32 +382,16 @@ impl Repository {
         self.inner.backup(id)
     }
 
-    /// The protected servers, in the order they were added.
-    #[must_use]
-    pub fn servers(&self) -> Vec<ServerRecord> {
-        let mut servers: Vec<ServerRecord> = Vec::new();
-        for stamped in self.inner.manifest.records() {
-            match &stamped.record {
-                Record::ServerPut(server) => match servers.iter_mut().find(|s| s.id == server.id) {
-                    Some(known) => *known = server.clone(),
-                    None => servers.push(server.clone()),
-                },
-                Record::ServerRemoved { server } => servers.retain(|s| s.id != *server),
-                _ => {}
-            }
-        }
-        servers
-    }
-
     /// Says that a backup is not wanted any more; its blocks stay until a prune. [`Error::Locked`] while a retention lock
     /// holds, [`Error::ServerLocked`] while its server is locked.
     pub fn forget(&self, id: BackupId, reason: &str) -> Result<Stamped> {
         self.forget_if(id, reason, |_| false)
     }
 
-    /// The same of a backup that retention needs no more, by the terms of its server's lock, too, if it has one.
+    /// The same of a backup that retention needs no more, by the terms of its server's lock, too, if it has one. The
+    /// reason is kept behind [`EXPIRED`].
     pub fn forget_expired(&self, id: BackupId, reason: &str) -> Result<Stamped> {
-        self.forget_if(id, reason, |terms| !terms.is_empty())
+        self.forget_if(id, &format!("{EXPIRED}{reason}"), |terms| !terms.is_empty())
     }
 
     fn forget_if(&self, id: BackupId, reason: &str, allowed: impl FnOnce(&str) -> bool) -> Result<Stamped> {
@@ -422,49 +409,6 @@ impl Repository {
         }
         let record = Record::BackupForgotten { backup: backup.id, reason: reason.to_owned() };
         self.inner.manifest.append_locked(record, now_us, &lock)
-    }
-
-    /// The servers that are locked, with their locks, as of the last append, refresh or opening.
-    #[must_use]
-    pub fn server_locks(&self) -> HashMap<ServerId, ServerLockRecord> {
-        let mut locks = HashMap::new();
-        for stamped in self.inner.manifest.records() {
-            if let Record::ServerLocked(lock) = &stamped.record {
-                locks.insert(lock.server, lock.clone());
-            }
-        }
-        locks.retain(|_, lock| lock.terms.is_some());
-        locks
-    }
-
-    /// Says that a server is protected no more. Its backups and its log stay. [`Error::ServerLocked`] while it is locked.
-    pub fn remove_server(&self, server: ServerId) -> Result<Stamped> {
-        let lock = self.inner.manifest.lock()?;
-        self.inner.refresh()?;
-        if self.server_locks().contains_key(&server) {
-            return Err(Error::ServerLocked { server });
-        }
-        let now_us = self.inner.options.clock.now_us();
-        self.inner.manifest.append_locked(Record::ServerRemoved { server }, now_us, &lock)
-    }
-
-    /// Servers that were removed, as they were known last, in the order they were added.
-    #[must_use]
-    pub fn removed_servers(&self) -> Vec<ServerRecord> {
-        let mut all: Vec<(ServerRecord, bool)> = Vec::new();
-        for stamped in self.inner.manifest.records() {
-            match &stamped.record {
-                Record::ServerPut(put) => match all.iter_mut().find(|(s, _)| s.id == put.id) {
-                    Some(known) => *known = (put.clone(), false),
-                    None => all.push((put.clone(), false)),
-                },
-                Record::ServerRemoved { server } => {
-                    all.iter_mut().filter(|(s, _)| s.id == *server).for_each(|(_, gone)| *gone = true);
-                }
-                _ => {}
-            }
-        }
-        all.into_iter().filter(|(_, gone)| *gone).map(|(server, _)| server).collect()
     }
 
     /// Keeps a backup from being forgotten before a time, microseconds since the Unix epoch. A lock can be extended,

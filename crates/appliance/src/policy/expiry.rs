@@ -75,7 +75,7 @@ pub fn expire(catalogue: &Catalogue, name: &str, policies: &[&Policy], now: Micr
     catalogue.repository.refresh().map_err(|e| catalogue.store_error(e))?;
     let view = expiry(catalogue, name, policies, now)?;
     for backup in &view.ids {
-        forget_expired(catalogue, *backup, "retention: no promised point needs it")?;
+        forget_expired(catalogue, *backup, "no promised point needs it")?;
     }
     Ok(view)
 }

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use holdfast_format::ids::{Address, BackupId, SessionId};
+use holdfast_format::ids::{Address, BackupId, ServerId, SessionId};
 use holdfast_format::names::SESSIONS;
 use holdfast_format::record::{BackupRecord, Record};
 use holdfast_format::session::{Session, SessionKind};
@@ -16,7 +16,7 @@ use super::table::SegmentTable;
 use crate::codec::Coder;
 use crate::error::{Error, Result};
 use crate::map::load_segments;
-use crate::repository::Inner;
+use crate::repository::{EXPIRED, Inner};
 
 /// Longest object of a session: 1,024 roots of 20 bytes and a little.
 const SESSION_BYTES_MAX: u64 = 64 * 1024;
@@ -76,18 +76,24 @@ impl Snapshot {
     }
 }
 
-/// Backups that are not forgotten, were forgotten lately, or are locked. One that was forgotten and of which an earlier
+/// Backups that are not forgotten, were forgotten lately, or are locked, alone or with their server. One that was forgotten and of which an earlier
 /// prune (with a shorter grace, or by another clock) has removed something is wanted no more: it can't be had back.
 fn wanted(inner: &Inner, table: &SegmentTable, forgotten_after_us: i64) -> Result<Vec<BackupRecord>> {
     let now_us = inner.options.clock.now_us();
     let records = inner.manifest.records();
     let mut gone: HashSet<BackupId> = HashSet::new();
     let mut forgotten: HashSet<BackupId> = HashSet::new();
+    let mut expired: HashSet<BackupId> = HashSet::new();
     let mut locked: HashMap<BackupId, i64> = HashMap::new();
+    // Locked servers, and whether not even retention may go on.
+    let mut held: HashMap<ServerId, bool> = HashMap::new();
     for stamped in &records {
         match &stamped.record {
-            Record::BackupForgotten { backup, .. } => {
+            Record::BackupForgotten { backup, reason } => {
                 forgotten.insert(*backup);
+                if reason.starts_with(EXPIRED) {
+                    expired.insert(*backup);
+                }
                 if stamped.at_us <= forgotten_after_us {
                     gone.insert(*backup);
                 }
@@ -96,6 +102,10 @@ fn wanted(inner: &Inner, table: &SegmentTable, forgotten_after_us: i64) -> Resul
                 let until = locked.entry(*backup).or_insert(*until_us);
                 *until = (*until).max(*until_us);
             }
+            Record::ServerLocked(lock) => match &lock.terms {
+                Some(terms) => drop(held.insert(lock.server, terms.is_empty())),
+                None => drop(held.remove(&lock.server)),
+            },
             _ => {}
         }
     }
@@ -104,8 +114,10 @@ fn wanted(inner: &Inner, table: &SegmentTable, forgotten_after_us: i64) -> Resul
     let committed = records
         .iter()
         .filter_map(|s| if let Record::BackupCommitted(b) = &s.record { Some(b) } else { None });
+    // The same of a locked server: only what retention forgot may go, where the lock lets retention go on.
+    let stays = |b: &BackupRecord| held.get(&b.server).is_some_and(|all| *all || !expired.contains(&b.id));
     let mut wanted = Vec::new();
-    for backup in committed.filter(|b| !gone.contains(&b.id)) {
+    for backup in committed.filter(|b| !gone.contains(&b.id) || stays(b)) {
         if !forgotten.contains(&backup.id) || is_there(inner, table, backup.map)? {
             wanted.push(backup.clone());
         }

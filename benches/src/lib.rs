@@ -6,7 +6,8 @@
 //! and writes the table of ratios; the program `holdfast-bench` drives it, and `tools/bench`
 //! sets everything up and calls that. Start reading at `rig/scenario.rs`.
 //! `replay` makes several loads and replays the log of each, Holdfast beside the servers' own ways; `tools/bench replay` runs it.
-//! `generations` ages one folder over many backups; `tools/bench generations` runs it. `section` is how both write their part of RESULTS.md.
+//! `table` restores one table beside the whole server it is of; `tools/bench table` runs it.
+//! `generations` ages one folder over many backups; `tools/bench generations` runs it. `section` is how these write their part of RESULTS.md.
 
 pub mod generations;
 pub mod log;
@@ -14,3 +15,4 @@ pub mod replay;
 pub mod rig;
 pub mod rows;
 pub mod section;
+pub mod table;

@@ -17,6 +17,9 @@ pub const GENERATIONS: Section = Section { name: "generations", title: "Generati
 /// What `tools/bench replay` writes.
 pub const REPLAY: Section = Section { name: "replay", title: "Replay" };
 
+/// What `tools/bench table` writes.
+pub const TABLE: Section = Section { name: "table", title: "One table out of a server" };
+
 /// A table of the section.
 #[derive(Clone, Debug, Default)]
 pub struct Table {

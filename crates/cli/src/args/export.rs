@@ -86,10 +86,10 @@ pub struct Import {
     #[arg(long, value_name = "PATH", num_args = 1.., conflicts_with_all = ["whole", "scratch"])]
     pub binlogs: Vec<PathBuf>,
     /// The binlog files are of this server, and of the log that is archived, although nothing shows it
-    #[arg(long, requires = "binlogs")]
+    #[arg(long, requires = "binlogs", conflicts_with = "dump")]
     pub vouch: bool,
     /// Check the binlog files and say what an import of them does; write nothing
-    #[arg(long, requires = "binlogs")]
+    #[arg(long, requires = "binlogs", conflicts_with = "dump")]
     pub dry_run: bool,
     /// The dump is of the whole server, at the position that it names
     #[arg(long)]

@@ -170,8 +170,8 @@ impl Source {
         while rows < self.rows {
             let more = rows.min(self.rows - rows).min(CHUNK_ROWS);
             sql(conn.execute(format!(
-                "INSERT INTO {first} (k, c, pad) SELECT FLOOR(RAND() * 1000000), CONCAT_WS('-', MD5(RAND()), \
-                 MD5(RAND()), MD5(RAND())), MD5(RAND()) FROM {first} WHERE id <= {more} LIMIT {more}"
+                "INSERT INTO {first} (k, c, pad) SELECT FLOOR(RAND() * 1000000), CONCAT_WS('-', LEFT(SHA2(RAND(), 256), 32), \
+                 LEFT(SHA2(RAND(), 256), 32), LEFT(SHA2(RAND(), 256), 32)), LEFT(SHA2(RAND(), 256), 32) FROM {first} WHERE id <= {more} LIMIT {more}"
             )))?;
             rows += more;
         }

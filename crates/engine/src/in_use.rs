@@ -7,11 +7,15 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Flock, FlockOffsetType, FlockType, fcntl_getlk};
 
 /// Longest pid file read.
 const PID_FILE_BYTES_MAX: u64 = 64;
+
+/// How long a process that is ending may keep its locks: it has to give its memory back.
+const ENDED_WITHIN: Duration = Duration::from_secs(30);
 
 /// What servers are called where the kernel keeps names: 15 bytes of them.
 const NAMES: [&str; 3] = ["mysqld", "mariadbd", "mysqld-debug"];
@@ -48,10 +52,24 @@ pub fn server_at(dir: &Path) -> io::Result<Option<String>> {
 pub fn lock_on(file: &File, path: &Path) -> Option<String> {
     let mut ask = Flock::from(FlockType::ReadLock);
     ask.offset_type = FlockOffsetType::Set;
-    let held = fcntl_getlk(file, &ask).ok()??;
-    let by =
-        held.pid.map_or_else(|| "a process".to_owned(), |pid| format!("process {}", pid.as_raw_nonzero()));
-    Some(format!("{by} holds a lock on {}", path.display()))
+    let deadline = Instant::now() + ENDED_WITHIN;
+    loop {
+        let held = fcntl_getlk(file, &ask).ok()??;
+        let by = match held.pid.map(|pid| pid.as_raw_nonzero()) {
+            Some(pid) if is_ending(pid.get()) && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(10));
+                continue;
+            }
+            Some(pid) => format!("process {pid}"),
+            None => "a process".to_owned(),
+        };
+        return Some(format!("{by} holds a lock on {}", path.display()));
+    }
+}
+
+/// A process that ends gives its memory back first, and with it its command line; its locks go later.
+fn is_ending(pid: i32) -> bool {
+    fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.is_empty())
 }
 
 fn living_server(pid_file: &Path, dir: &Path) -> Option<u32> {

@@ -5,9 +5,11 @@
 //! that file yet, and makes sure by the command line that it is one of ours on this very folder
 //! before it is killed.
 
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal};
 
 use crate::error::{Error, Result};
@@ -55,15 +57,25 @@ fn end_server_on(datadir: &Path, signal: Signal, limit: Duration) -> Result<bool
     }
     rustix::process::pidfd_send_signal(&handle, signal)
         .map_err(|source| Error::file("end the server that runs on", datadir, source.into()))?;
-    let deadline = Instant::now() + limit;
-    while runs_on(raw, datadir) {
-        if Instant::now() >= deadline {
-            return Err(Error::InUse { datadir: datadir.to_path_buf(), pid: raw });
-        }
-        std::thread::sleep(Duration::from_millis(20));
+    if !ended_within(&handle, limit) {
+        return Err(Error::InUse { datadir: datadir.to_path_buf(), pid: raw });
     }
     temporary::remove(datadir);
     Ok(true)
+}
+
+/// Waits until a process has ended. Its command line is gone before that, while it still holds its files' locks.
+fn ended_within(handle: &impl AsFd, limit: Duration) -> bool {
+    let deadline = Instant::now() + limit;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let wait = Timespec::try_from(left).ok();
+        match poll(&mut [PollFd::new(handle, PollFlags::IN)], wait.as_ref()) {
+            Ok(0) | Err(_) if left.is_zero() => return false,
+            Ok(0) | Err(_) => {}
+            Ok(_) => return true,
+        }
+    }
 }
 
 /// True if process `pid` was given `--datadir=` this folder and our pid file in it.

@@ -175,8 +175,9 @@ impl Disk for RealDisk {
         loop {
             let file = open_for_lock(path, kind)?;
             if ofd_lock(&file, kind).map_err(|e| Error::from_io("lock", path, e))? {
-                if names_this_file(path, &file)? {
-                    return Ok(Some(Lock::new(Box::new(file))));
+                let held = Held(file);
+                if names_this_file(path, &held.0)? {
+                    return Ok(Some(Lock::new(Box::new(held))));
                 }
                 // Removed or replaced while we waited: this lock guards nothing.
                 continue;
@@ -250,7 +251,21 @@ fn names_this_file(path: &Path, file: &fs::File) -> Result<bool> {
 /// Tries for an open-file-description lock on the whole file; false if another holder has it. Such a lock belongs to
 /// this very `open`, so two in one process exclude each other too, and closing another handle of the file keeps it.
 fn ofd_lock(file: &fs::File, kind: LockKind) -> io::Result<bool> {
-    let l_type = if kind == LockKind::Exclusive { libc::F_WRLCK } else { libc::F_RDLCK };
+    set_ofd_lock(file, if kind == LockKind::Exclusive { libc::F_WRLCK } else { libc::F_RDLCK })
+}
+
+/// A lock that is held. Closing the file alone would not let it go at once: a child that another thread forks shares the
+/// `open` until it runs its own program, and so the lock.
+struct Held(fs::File);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // Where that fails, closing the file does it.
+        let _ = set_ofd_lock(&self.0, libc::F_UNLCK);
+    }
+}
+
+fn set_ofd_lock(file: &fs::File, l_type: libc::c_int) -> io::Result<bool> {
     let request = libc::flock {
         l_type: l_type as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,

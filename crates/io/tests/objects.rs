@@ -415,3 +415,25 @@ fn a_small_file_is_read_whole_and_a_long_one_refused() {
     assert!(matches!(RealDisk::read_whole(&path, 9), Err(Error::Refused { .. })));
     assert!(RealDisk::read_whole(&folder.path().join("none"), 9).unwrap_err().is_not_found());
 }
+
+/// A child shares every open file of its parent from the fork until it runs its own program.
+#[test]
+fn a_lock_that_was_let_go_is_free_at_once_while_children_are_started() {
+    let folder = tempfile::tempdir().unwrap();
+    let objects = Directory::create(RealDisk::shared(), folder.path().join("repo")).unwrap();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let lock = name("locks/one");
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    std::process::Command::new("true").status().unwrap();
+                }
+            });
+        }
+        let busy = (0..20_000).filter(|_| objects.lock(&lock, LockKind::Exclusive, Duration::ZERO).is_err());
+        let busy = busy.count();
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(busy, 0);
+    });
+}

@@ -116,7 +116,14 @@ impl Mark {
 /// Held from the first look at the folder until the command ends, however it ends.
 #[derive(Debug)]
 pub struct MarkLock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for MarkLock {
+    fn drop(&mut self) {
+        // Closing it is not enough: a child that is being forked shares it until it runs its own program.
+        let _ = self.file.unlock();
+    }
 }
 
 impl MarkLock {
@@ -140,7 +147,7 @@ impl MarkLock {
             // Whoever held it may have removed the file while we opened it: that one locks nobody out.
             let held = file.metadata().map_err(failed("look at"))?.ino();
             match fs::metadata(&path) {
-                Ok(there) if there.ino() == held => return Ok(Self { _file: file }),
+                Ok(there) if there.ino() == held => return Ok(Self { file }),
                 Ok(_) => {}
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                 Err(source) => return Err(Error::file("look at", path, source)),

@@ -123,7 +123,14 @@ pub(crate) fn write_whole(folder: &Path, name: &str, bytes: &[u8]) -> Result<()>
 /// Held while a restore or a finish is at work in a folder; the system lets go of it when the process ends.
 #[derive(Debug)]
 pub struct FolderLock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for FolderLock {
+    fn drop(&mut self) {
+        // Closing it is not enough: a child that is being forked shares it until it runs its own program.
+        let _ = self.file.unlock();
+    }
 }
 
 impl FolderLock {
@@ -136,7 +143,7 @@ impl FolderLock {
             .open(&path)
             .map_err(|source| Error::file("open", &path, source))?;
         match file.try_lock() {
-            Ok(()) => Ok(Self { _file: file }),
+            Ok(()) => Ok(Self { file }),
             Err(TryLockError::WouldBlock) => Err(Error::Busy { folder: folder.to_path_buf() }),
             Err(TryLockError::Error(source)) => Err(Error::file("lock", path, source)),
         }

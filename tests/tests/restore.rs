@@ -103,6 +103,7 @@ impl Bed {
             tables: None,
             replica: None,
             config: None,
+            queries: None,
             watch,
         })
     }
@@ -374,6 +375,7 @@ fn rolled_forward(bed: &Bed, earlier: &Plan, folder: &Path) {
             replica: None,
             config: None,
             mode: Mode::Net,
+            queries: None,
             watch: &Patient,
         })
     };
@@ -601,6 +603,7 @@ fn a_surprise_behind_committed_rows_lays_the_base_out_again_and_lets_the_table_s
         tables: None,
         replica: None,
         config: None,
+        queries: None,
         watch: &Patient,
     })
     .unwrap();

@@ -4,14 +4,16 @@
 //! so that what drills have shown is in the repository and not in anybody's memory.
 
 use crate::catalogue::{Catalogue, sentence};
+use crate::check_queries::Queries;
 use crate::error::{Code, Error, Result};
 use crate::progress::Watcher;
-use crate::restore::{self, Options, RestoredView};
+use crate::restore::{self, Options, ProveLevel, ReplayMode, RestoredView, Target};
+use crate::scratch::Scratch;
 use crate::server::has_log;
 use crate::status::timeline;
 use crate::time::{Micros, show_time};
 use crate::views::SpanView;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The kind of a drill's report in the repository.
 pub const KIND: &str = "drill";
@@ -55,6 +57,77 @@ fn pick_of(spans: &[SpanView], from: Micros, random: u64) -> Option<Micros> {
     None
 }
 
+/// A drill that a person asks for.
+#[derive(Clone, Debug)]
+pub struct ByHand {
+    /// The moment as a restore takes it; `None`: chance picks one of those that can be restored.
+    pub at: Option<Target>,
+    /// The folder to work in, which is gone afterwards; `None`: one below the folder for what has to wait on disk.
+    pub scratch: Option<PathBuf>,
+    /// Where the server's programs are.
+    pub engine_dir: Option<PathBuf>,
+    /// How much to prove.
+    pub prove: ProveLevel,
+    /// The user's own queries.
+    pub queries: Queries,
+}
+
+/// Drills without a daemon: as [`drill`], of one moment, in a folder of its own that is gone afterwards, however it ended.
+///
+/// # Errors
+/// `Usage` when nothing can be restored, or the folder holds something else; else as [`drill`].
+pub fn by_hand(
+    catalogue: &Catalogue,
+    name: &str,
+    wanted: &ByHand,
+    watcher: &dyn Watcher,
+) -> Result<RestoredView> {
+    let target = match &wanted.at {
+        Some(target) => target.clone(),
+        None => {
+            let mut bytes = [0; 8];
+            getrandom::fill(&mut bytes)
+                .map_err(|error| Error::failed(format!("The system gave no random bytes: {error}.")))?;
+            let picked = pick(catalogue, name, i64::MIN, u64::from_le_bytes(bytes))?;
+            let picked = picked.ok_or_else(|| {
+                Error::usage(format!("Nothing of '{name}' can be restored yet."))
+                    .with_next(format!("take a backup first: holdfast backup {name}"))
+            })?;
+            watcher.note(&format!("drill of {picked}"));
+            Target::parse(&picked)?
+        }
+    };
+    let own = || {
+        let server = blake3::hash(name.as_bytes()).to_hex();
+        let server: String = server.as_str().chars().take(8).collect();
+        let repository: String = catalogue.repository.id().to_string().chars().take(8).collect();
+        catalogue.environment.spool.join(format!("holdfast-drill-{repository}-{server}"))
+    };
+    let scratch = Scratch::take(&wanted.scratch.clone().unwrap_or_else(own))?;
+    // What a drill that was killed has left is of another moment.
+    scratch.clear_data()?;
+    let options = Options {
+        target,
+        into: scratch.data(),
+        engine_dir: wanted.engine_dir.clone(),
+        start: false,
+        port: None,
+        prove: wanted.prove,
+        mode: ReplayMode::Auto,
+        going_on: false,
+        delta: None,
+        tables: None,
+        replica: None,
+        config: None,
+        queries: wanted.queries.clone(),
+    };
+    let done = drill(catalogue, name, &options, 0, watcher);
+    let cleared = scratch.clear();
+    let view = done?;
+    cleared?;
+    Ok(view)
+}
+
 /// Restores into `options.into`, proves it, keeps the report as a drill's, and clears the folder, however it ended. Only
 /// an interrupted drill leaves the folder to whoever goes on with it; [`clear`] removes it else.
 ///
@@ -92,7 +165,10 @@ pub fn drill(
     if !matches!(&done, Err(error) if error.code == Code::Interrupted) {
         clear(&options.into)?;
     }
-    done
+    done.map_err(|error| match error.code {
+        Code::ProofFailed => error.with_next("the report is kept with the backup"),
+        _ => error,
+    })
 }
 
 /// The report of a drill of the server `name` in `into` that was proved after `since`, if there is one: a drill that

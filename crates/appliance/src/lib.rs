@@ -8,6 +8,7 @@ pub mod archive;
 pub mod backup;
 pub mod catalogue;
 mod changes;
+pub mod check_queries;
 pub mod diff;
 pub mod digest;
 pub mod doctor;

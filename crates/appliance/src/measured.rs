@@ -26,6 +26,9 @@ pub struct Measured {
     pub base: String,
     /// Whether every check that was made ended well.
     pub proved: bool,
+    /// The user's own queries that did not give what was expected, by name.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub failed_queries: Vec<String>,
     /// Bytes of the backup's files.
     pub bytes: u64,
     /// Bytes of the log that was read, and its transactions.
@@ -86,6 +89,7 @@ pub(crate) fn read(json: &Value, at: Micros, kind: &str) -> Option<Measured> {
         target: text("/plan/target")?,
         base: text("/plan/base")?,
         proved: json.get("proved")?.as_bool()?,
+        failed_queries: failed_queries(json),
         bytes: number("/plan/bytes")?,
         log_bytes: number("/plan/log/size/bytes").unwrap_or(0),
         transactions: number("/plan/log/size/transactions").unwrap_or(0),
@@ -98,6 +102,12 @@ pub(crate) fn read(json: &Value, at: Micros, kind: &str) -> Option<Measured> {
         whole: json.get("went_on_after").is_none_or(Value::is_null)
             && number("/laid_out/blocks_kept").unwrap_or(0) == 0,
     })
+}
+
+fn failed_queries(json: &Value) -> Vec<String> {
+    let queries = json.get("queries").and_then(Value::as_array).into_iter().flatten();
+    let failed = queries.filter(|query| query.get("verdict").is_some_and(|verdict| verdict == "failed"));
+    failed.filter_map(|query| query.get("name").and_then(Value::as_str).map(str::to_owned)).collect()
 }
 
 /// Work of one kind that was measured: its bytes, and the seconds that it took.
@@ -229,6 +239,7 @@ mod tests {
             target: "latest".into(),
             base: "b".into(),
             proved: true,
+            failed_queries: Vec::new(),
             bytes: 1000,
             log_bytes,
             transactions: 0,

@@ -14,6 +14,7 @@ pub use target::Target;
 
 use crate::archive::{archive_error, drain, wait_for_archive};
 use crate::catalogue::{Catalogue, sentence};
+use crate::check_queries::Queries;
 use crate::error::{Code, Error, Result};
 use crate::list::learned;
 use crate::measured::{EstimateView, estimate, measured};
@@ -27,6 +28,7 @@ use holdfast_mysql::{Flavor, ServerVersion};
 use holdfast_restore::config::Config;
 use holdfast_restore::marker::{Marker, State};
 pub use holdfast_restore::outlook::Outlook;
+pub use holdfast_restore::queries::Answer;
 use holdfast_restore::report::Verdict;
 use holdfast_restore::tuning::{Facts, memory_free};
 use holdfast_restore::{Base, Over, Prove, Report, Request, Restored, Step};
@@ -78,6 +80,8 @@ pub struct Options {
     pub replica: Option<ReplicaOf>,
     /// The source's settings come along, or others.
     pub config: Option<Settings>,
+    /// The user's own queries, asked at the end of the proof.
+    pub queries: Queries,
 }
 
 /// How a folder that holds something is restored over.
@@ -309,6 +313,13 @@ pub(crate) fn restore_as(
         return Err(Error::usage(format!("'{}' is a folder that is no server's.", server.name))
             .with_next("leave --as-replica-of, --with-config and --set away"));
     }
+    if programs.is_none() && !options.queries.all.is_empty() {
+        return Err(Error::usage(format!(
+            "'{}' is a folder that is no server's: no query can be asked.",
+            server.name
+        ))
+        .with_next("leave the check queries away"));
+    }
     // What does not let us in is said before anything is laid out.
     let of = |wanted| replica::look(catalogue, &server, wanted);
     let replica = options.replica.as_ref().map(of).transpose()?;
@@ -336,6 +347,7 @@ pub(crate) fn restore_as(
         tables: options.tables.as_ref().map(|tables| &tables.0),
         replica: replica.as_ref(),
         config: config.as_ref(),
+        queries: (!options.queries.all.is_empty()).then_some(&options.queries),
         watch: &Watch { watcher, transactions: tables::transactions(&plan) },
     };
     match holdfast_restore::run(&request) {

@@ -1,9 +1,11 @@
 //! The command line: names, flags and help.
 
+mod drill;
 mod export;
 mod restore;
 mod undo;
 
+pub use drill::Drill;
 pub use export::{Export, Import};
 pub use restore::{Mode, Prove, Restore, RestoreCommand, RestoreVerb};
 pub use undo::{Diff, On, Undo};
@@ -172,6 +174,11 @@ pub enum Verb {
     /// Restore a server to any moment into a new folder, and prove it
     #[command(args_conflicts_with_subcommands = true)]
     Restore(Box<RestoreCommand>),
+
+    /// Restore a moment on a scratch server, prove it, ask your own check queries, measure it, and throw it away
+    ///
+    /// The report is kept in the repository. With --daemon, the daemon does it, with the queries of its configuration.
+    Drill(Box<Drill>),
 
     /// Give out what the repository holds in a form that needs nothing of ours
     ///

@@ -4,6 +4,7 @@ mod alerts;
 mod approvals;
 mod check;
 mod daemon;
+mod drill;
 mod export;
 mod import;
 mod in_place;
@@ -93,6 +94,10 @@ pub fn run(cli: Cli) -> std::result::Result<ExitCode, Stop> {
         Verb::Diff(wanted) => undo::diff(&common, output, &wanted),
         Verb::Undo(wanted) => undo::undo(&common, output, &wanted),
         Verb::Restore(command) => jobs::restore(&common, output, *command),
+        Verb::Drill(wanted) if common.daemon.is_some() => {
+            drill::by_daemon(&client(&common)?, output, &wanted, common.quiet)
+        }
+        Verb::Drill(wanted) => drill::drill(&common, output, &wanted),
         Verb::Export(wanted) => export::export(&common, output, &wanted),
         Verb::Import(wanted) => import::import(&common, output, &wanted),
         Verb::Forget { backup, reason, dry_run } if common.daemon.is_some() && !dry_run => {

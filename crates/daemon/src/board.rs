@@ -328,7 +328,14 @@ fn judge(board: &mut ServerBoard, window: Micros, max_age: Micros, now: Micros) 
             worry(
                 "drill_not_proved",
                 Level::Red,
-                format!("the last drill, of {}, could not be proved", show_time(drill.at)),
+                match drill.failed_queries.as_slice() {
+                    [] => format!("the last drill, of {}, could not be proved", show_time(drill.at)),
+                    failed => format!(
+                        "in the last drill, of {}, these queries did not give what was expected: {}",
+                        show_time(drill.at),
+                        failed.join(", ")
+                    ),
+                },
             );
         }
         (_, Some(trouble)) => {

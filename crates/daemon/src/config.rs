@@ -5,12 +5,14 @@ mod alerts;
 pub(crate) use alerts::address as mail_address;
 pub use alerts::{Alerts, Mail, MailTls, Webhook};
 
+use holdfast_appliance::check_queries::{self, Queries};
 use holdfast_appliance::error::{Error, Result};
 use holdfast_appliance::policy::{Bandwidth, Bytes, Policy, Span, is_timezone};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Name of the policy of a server that names none.
 pub const DEFAULT_POLICY: &str = "default";
@@ -212,11 +214,13 @@ pub struct Drills {
     pub prove: String,
     /// A drill that needs more than this is refused; 0: what is free there.
     pub space: Bytes,
+    /// Longest time of each check query of a server.
+    pub query_time: Span,
 }
 
 impl Default for Drills {
     fn default() -> Self {
-        Self { into: None, prove: "standard".to_owned(), space: Bytes(0) }
+        Self { into: None, prove: "standard".to_owned(), space: Bytes(0), query_time: Span::minutes(1) }
     }
 }
 
@@ -248,6 +252,12 @@ pub struct Server {
     /// Its commits wait until they are durable here.
     #[serde(default)]
     pub semi_sync: bool,
+    /// Check queries that each drill asks: SQL, with what is expected in a comment.
+    #[serde(default)]
+    pub check_queries: Vec<String>,
+    /// A file with more of them.
+    #[serde(default)]
+    pub check_file: Option<PathBuf>,
 }
 
 /// A network: address and length of its prefix.
@@ -351,7 +361,8 @@ impl Config {
             }
         }
         let own = [&self.repository, &self.state, &self.socket].into_iter();
-        for path in own.chain(&self.restore_into).chain(&self.drills.into) {
+        let files = self.servers.iter().filter_map(|server| server.check_file.as_ref());
+        for path in own.chain(&self.restore_into).chain(&self.drills.into).chain(files) {
             if !path.is_absolute() {
                 return Err(Error::usage(format!("The path {} is not absolute.", path.display()))
                     .with_next("a daemon has no folder of its own to count from; write the whole path"));
@@ -382,6 +393,12 @@ impl Config {
             return Err(Error::usage(format!("drills.prove is '{}'.", self.drills.prove))
                 .with_next("use quick, standard or full"));
         }
+        if self.drills.query_time < Span::seconds(1) {
+            return Err(Error::usage("drills.query_time must be 1s or more."));
+        }
+        for server in &self.servers {
+            self.queries_of(&server.name)?;
+        }
         self.socket_mode()?;
         if !["error", "warn", "info", "debug"].contains(&self.log.level.as_str()) {
             return Err(Error::usage(format!("'{}' is not a level of the log.", self.log.level))
@@ -408,6 +425,23 @@ impl Config {
         let name =
             self.servers.iter().find(|s| s.name == server).map_or(DEFAULT_POLICY, |s| s.policy.as_str());
         (name, self.policies.get(name).cloned().unwrap_or_default())
+    }
+
+    /// The check queries of a server's drills.
+    ///
+    /// # Errors
+    /// `Usage` with what is wrong in them, or a file that can't be read.
+    pub fn queries_of(&self, server: &str) -> Result<Queries> {
+        let limit = Duration::from_micros(u64::try_from(self.drills.query_time.0).unwrap_or(0));
+        let mut queries = Queries { limit, ..Queries::default() };
+        let Some(server) = self.servers.iter().find(|s| s.name == server) else { return Ok(queries) };
+        for text in &server.check_queries {
+            check_queries::add_text(&mut queries, text, &format!("check_queries of '{}'", server.name))?;
+        }
+        if let Some(file) = &server.check_file {
+            check_queries::add_file(&mut queries, file)?;
+        }
+        Ok(queries)
     }
 
     /// Whether the commits of a server wait until they are durable here.
@@ -478,6 +512,9 @@ mod tests {
             ("[limits]\ntimezone = 'Mars'\n", "Mars"),
             ("[drills]\nprove = 'much'\n", "much"),
             ("[drills]\ninto = 'here'\n", "here"),
+            ("[drills]\nquery_time = 0\n", "query_time"),
+            ("[[server]]\nname = 'shop'\ncheck_queries = ['SELECT 1 -- expects: 2']\n", "'expects:'"),
+            ("[[server]]\nname = 'shop'\ncheck_file = '/no/checks.sql'\n", "/no/checks.sql"),
         ] {
             let error = load(&format!("{LEAST}{more}")).unwrap_err();
             assert!(error.message.contains(named), "{more}: {}", error.message);
@@ -498,8 +535,12 @@ mod tests {
         let secret = secret.to_str().unwrap();
         let text = all.join("\n").replace("/etc/holdfast/webhook-secret", secret);
         let text = text.replace("/etc/holdfast/mail-password", secret);
+        let checks = dir.path().join("checks.sql");
+        std::fs::write(&checks, "SELECT 1; -- expect: 1\n").unwrap();
+        let text = text.replace("/etc/holdfast/shop-checks.sql", checks.to_str().unwrap());
         let config = load(&text).unwrap();
         assert_eq!(config.policies["default"], Policy::default());
+        assert_eq!(config.queries_of("shop").unwrap().all.len(), 2);
         assert_eq!((config.prune, config.checks), (Prune::default(), Checks::default()));
     }
 

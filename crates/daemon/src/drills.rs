@@ -10,6 +10,7 @@ use holdfast_appliance::drill::{self, clear, drill};
 use holdfast_appliance::error::{Error, Result};
 use holdfast_appliance::measured::{Measured, measured};
 use holdfast_appliance::policy::{DAY, Policy, Span};
+use holdfast_appliance::restore::Options;
 use holdfast_appliance::time::{Micros, now};
 use serde::Serialize;
 use serde_json::Value;
@@ -149,6 +150,7 @@ pub(crate) fn run(daemon: &Daemon, job: &Job, live: &Live, server: &str, at: &st
     }
     let moment = Moment { to: Some(at.to_owned()), ..Moment::default() };
     let options = restore_options(daemon, server, &moment, &into, false, &config.drills.prove)?;
+    let options = Options { queries: config.queries_of(server)?, ..options };
     let done = drill(&daemon.catalogue, server, &options, config.drills.space.0, live);
     // One that the daemon's end cut short goes on in its folder.
     if done.is_err() && !daemon.is_stopping() {

@@ -5,6 +5,7 @@ use crate::jobs::{Job, Live, Moment, Standing, Work};
 use crate::state::Checked;
 use crate::{drills, expiry, http, prune};
 use holdfast_appliance::backup;
+use holdfast_appliance::check_queries::Queries;
 use holdfast_appliance::error::{Code, Error, Result};
 use holdfast_appliance::progress::Watcher;
 use holdfast_appliance::restore::{self, Delta, Options, ProveLevel, ReplayMode, Tables, Target};
@@ -167,6 +168,7 @@ pub(crate) fn restore_options(
         tables: None,
         replica: None,
         config: None,
+        queries: Queries::default(),
     })
 }
 

@@ -110,7 +110,7 @@ pub enum Error {
         expected: String,
     },
     /// The proof found something wrong (exit status 22).
-    #[error("the restored server is not what the backup and the log make of it: {}", failures.join("; "))]
+    #[error("{}", not_proved(failures))]
     NotProved {
         /// What was found.
         failures: Vec<String>,
@@ -251,6 +251,16 @@ impl Error {
             _ => None,
         }
     }
+}
+
+/// A query that fails says something of the source's data, and nothing of the copy.
+fn not_proved(failures: &[String]) -> String {
+    let own = format!("{}: ", crate::queries::CHECK);
+    let queries: Vec<&str> = failures.iter().filter_map(|failure| failure.strip_prefix(&own)).collect();
+    if queries.len() == failures.len() {
+        return format!("the restored server was proved, and {}", queries.join("; "));
+    }
+    format!("the restored server is not what the backup and the log make of it: {}", failures.join("; "))
 }
 
 fn nearest_text(nearest: &[String]) -> String {

@@ -18,6 +18,7 @@ pub mod outlook;
 pub mod plan;
 pub mod progress;
 pub mod proof;
+pub mod queries;
 pub mod range;
 pub mod recovered;
 pub mod replica;

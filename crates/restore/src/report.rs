@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::plan::Plan;
+use crate::queries::Answer;
 use crate::seam::LaidOut;
 
 /// How much is checked at the end.
@@ -36,7 +37,7 @@ pub enum Verdict {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Check {
     /// What was checked: `coordinates`, `blocks`, `tables-open`, `row-counts`, `sampled-rows`,
-    /// `definitions`, `accounts`, `check-table`, `settings` (none of the replay's is left).
+    /// `definitions`, `accounts`, `check-table`, `settings` (none of the replay's is left), `check-queries`.
     pub name: &'static str,
     /// How it ended.
     pub verdict: Verdict,
@@ -131,6 +132,9 @@ pub struct Report {
     pub tables: u64,
     /// The checks.
     pub checks: Vec<Check>,
+    /// What came of the user's own queries.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub queries: Vec<Answer>,
     /// How long it took.
     pub seconds: Seconds,
 }

@@ -41,6 +41,7 @@ use crate::layout::{self, Found, Over, Space, Taking};
 use crate::marker::{Marker, State};
 use crate::plan::Plan;
 use crate::progress::{Phase, Progress, boot_id};
+use crate::queries::Queries;
 use crate::range::RangeLog;
 use crate::replica::{self, Reached, Replica};
 use crate::report::{Check, Prove, Report, Seconds};
@@ -127,6 +128,8 @@ pub struct Request<'a> {
     /// `--with-config`, `--set`: what the server is started with at the end beside what it must be, and the option file
     /// that says so.
     pub config: Option<&'a Config>,
+    /// The user's own queries, asked at the end of the proof.
+    pub queries: Option<&'a Queries>,
     /// Whoever waits.
     pub watch: &'a dyn Watch,
 }
@@ -276,6 +279,7 @@ fn carry_out(
         lacking: request.base.lacking(),
         tables: 0,
         checks: Vec::new(),
+        queries: Vec::new(),
         seconds: Seconds::default(),
     };
     let found = match found {

@@ -139,7 +139,7 @@ pub(super) fn backup(
 }
 
 /// Follows a job to its end and gives its result. A signal leaves it to the daemon.
-fn wait(client: &Client, id: u64, quiet: bool) -> Result<Value> {
+pub(super) fn wait(client: &Client, id: u64, quiet: bool) -> Result<Value> {
     let meter = Meter::new(stop_flag()?, quiet);
     let path = format!("/jobs/{id}");
     loop {

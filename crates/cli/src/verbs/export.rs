@@ -6,6 +6,7 @@ use crate::args::{Common, Export};
 use crate::output::{Output, size, table};
 use crate::progress::Meter;
 use crate::signals::stop_flag;
+use holdfast_appliance::check_queries::Queries;
 use holdfast_appliance::error::{Error, Result};
 use holdfast_appliance::export::sql::{self, Part, SqlView};
 use holdfast_appliance::export::{BinlogsView, DatadirView, Destination};
@@ -82,6 +83,7 @@ fn options(wanted: &Export, into: PathBuf) -> Result<Options> {
         port: None,
         prove: level(wanted.prove),
         mode: ReplayMode::Auto,
+        queries: Queries::default(),
     })
 }
 

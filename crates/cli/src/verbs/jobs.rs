@@ -5,6 +5,7 @@ use crate::args::{Common, FsckArgs, Mode, On, Prove, Restore, RestoreCommand, Re
 use crate::output::{Output, duration, size};
 use crate::progress::Meter;
 use crate::signals::stop_flag;
+use holdfast_appliance::check_queries::Queries;
 use holdfast_appliance::error::{Error, Result};
 use holdfast_appliance::measured::EstimateView;
 use holdfast_appliance::restore::{
@@ -144,6 +145,7 @@ pub(super) fn options(wanted: &Restore, into: &Path) -> Result<Options> {
             Mode::Net => ReplayMode::Net,
             Mode::Auto => ReplayMode::Auto,
         },
+        queries: Queries::default(),
     })
 }
 

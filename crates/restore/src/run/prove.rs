@@ -8,6 +8,7 @@ use crate::elsewhere;
 use crate::error::Result;
 use crate::progress::Progress;
 use crate::proof::{self, Evidence};
+use crate::queries;
 use crate::range::RangeLog;
 use crate::report::Check;
 use crate::scope;
@@ -61,11 +62,26 @@ impl Restore<'_, '_> {
         self.go_on_or_stop()?;
         self.report.checks.extend(checks?);
         self.report.checks.push(tuning::put_back(&mut conn, self.programs.flavor(), &self.tuned)?);
+        if let Some(queries) = self.request.queries {
+            let go_on = || !self.request.watch.cancelled();
+            let asked = queries::ask(&server, &mut conn, queries, self.moment_us(), &go_on);
+            self.go_on_or_stop()?;
+            let (check, answers) = asked?;
+            self.report.checks.push(check);
+            self.report.queries = answers;
+        }
         self.report.seconds.prove = proving.elapsed().as_secs_f64();
         drop(conn);
         let stopping = Instant::now();
         server.stop(SHUTDOWN_LIMIT)?;
         self.report.seconds.restart += stopping.elapsed().as_secs_f64();
         Ok(())
+    }
+
+    /// When the source was as the restored server is now: the last transaction's commit, or the end of the base.
+    fn moment_us(&self) -> Option<i64> {
+        let plan = self.request.plan;
+        let base = || plan.base_finished.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_microsecond);
+        plan.last_kept.as_ref().and_then(|kept| kept.committed_us).or_else(base)
     }
 }

@@ -6,6 +6,7 @@ use crate::error::{Code, Error, Result};
 use crate::intake::Intake;
 use crate::list;
 use crate::login::{self, connect_options};
+use crate::own::{self, NAME_FACT, Own};
 use crate::progress::{Reading, Watcher};
 use crate::rate::Rate;
 use crate::settings::Login;
@@ -38,6 +39,8 @@ pub struct Options {
     pub job: Option<String>,
     /// The source is read no faster than this; shared with whoever else reads.
     pub rate: Option<Arc<Rate>>,
+    /// Its name, its own date, its hold.
+    pub own: Own,
 }
 
 /// Name of the fact that [`Options::job`] is kept under.
@@ -63,7 +66,9 @@ pub fn backup(
     options: &Options,
     watcher: &dyn Watcher,
 ) -> Result<BackupView> {
+    options.own.check()?;
     let server = catalogue.server(name)?;
+    own::refuse_taken(catalogue, server.id, &options.own)?;
     let network = !matches!(server.kind, ServerKind::Folder { .. });
     // A stream that stopped goes on first: if the source has purged what lies between, the gap is
     // noted before this backup, and the log begins anew at it.
@@ -95,7 +100,10 @@ pub fn backup(
     if watcher.cancelled() {
         return Err(copy_error(catalogue, &server, holdfast_source::Error::Cancelled));
     }
-    let record = writer.commit(draft).map_err(|e| catalogue.store_error(e))?;
+    let record = writer.commit_unique(draft, NAME_FACT).map_err(|e| match e {
+        holdfast_store::Error::FactTaken { value, by } => own::taken(&value, by),
+        other => catalogue.store_error(other),
+    })?;
     if network && record.coordinates != record::Coordinates::None {
         fetch_log(catalogue, &server, told.as_deref(), 2, watcher);
     }
@@ -255,6 +263,7 @@ pub(crate) fn draft(
     );
     let mut facts = outcome.facts.clone();
     facts.extend(options.job.iter().map(|job| (JOB_FACT.to_owned(), job.clone())));
+    facts.extend(options.own.facts(&options.note));
     Ok(BackupDraft {
         server: server.id,
         source: kind,

@@ -95,10 +95,9 @@ impl Catalogue {
         self.known(|known| known.servers().to_vec())
     }
 
-    /// The name of a server that may have been removed since.
+    /// The name of a server, the last one that it had if it was removed since.
     pub fn server_name(&self, id: ServerId) -> String {
-        let name = self.known(|known| known.servers().iter().find(|s| s.id == id).map(|s| s.name.clone()));
-        name.unwrap_or_else(|| id.to_string())
+        self.known(|known| known.name_of(id).map(str::to_owned)).unwrap_or_else(|| id.to_string())
     }
 
     /// This user's way in to `server`, if he has one.

@@ -8,7 +8,7 @@ use crate::list::proof_of_the_whole;
 use crate::measured::{self, Measured};
 use crate::time::Micros;
 use holdfast_format::ids::{BackupId, ServerId};
-use holdfast_format::record::{Position, Record, ServerRecord, Stamped};
+use holdfast_format::record::{HELD_FACT, Position, Record, ServerRecord, Stamped};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -47,11 +47,14 @@ pub struct OfServer {
 pub struct Digest {
     seen: usize,
     servers: Vec<ServerRecord>,
+    /// The last name of every server that there ever was: backups of one that was removed stay.
+    names: HashMap<ServerId, String>,
     of_server: HashMap<ServerId, OfServer>,
     owners: HashMap<BackupId, ServerId>,
     learned: HashMap<BackupId, Position>,
     proofs: HashMap<BackupId, &'static str>,
     locks: HashMap<BackupId, Micros>,
+    held: HashSet<BackupId>,
     /// Servers whose newest lock has terms.
     locked: HashSet<ServerId>,
     /// By the server's name, which is what a report tells; oldest first.
@@ -77,6 +80,7 @@ impl Digest {
     fn learn(&mut self, record: &Record) {
         match record {
             Record::ServerPut(server) => {
+                self.names.insert(server.id, server.name.clone());
                 match self.servers.iter_mut().find(|s| s.id == server.id) {
                     Some(known) => *known = server.clone(),
                     None => self.servers.push(server.clone()),
@@ -89,6 +93,9 @@ impl Digest {
             }
             Record::BackupCommitted(backup) => {
                 self.owners.insert(backup.id, backup.server);
+                if backup.fact(HELD_FACT).is_some() {
+                    self.held.insert(backup.id);
+                }
                 self.touch(backup.server).bases.push(Base {
                     id: backup.id,
                     started: backup.started_us,
@@ -134,6 +141,14 @@ impl Digest {
                 *until = (*until).max(*until_us);
                 self.touch_owner(*backup);
             }
+            Record::BackupHeld(hold) => {
+                if hold.held {
+                    self.held.insert(hold.backup);
+                } else {
+                    self.held.remove(&hold.backup);
+                }
+                self.touch_owner(hold.backup);
+            }
             Record::ServerLocked(lock) => {
                 if lock.terms.is_some() {
                     self.locked.insert(lock.server);
@@ -163,6 +178,12 @@ impl Digest {
     #[must_use]
     pub fn servers(&self) -> &[ServerRecord] {
         &self.servers
+    }
+
+    /// The last name of a server, also of one that was removed.
+    #[must_use]
+    pub fn name_of(&self, server: ServerId) -> Option<&str> {
+        self.names.get(&server).map(String::as_str)
     }
 
     /// What is known of a server; `None`: nothing but its name, at most.
@@ -198,6 +219,12 @@ impl Digest {
     #[must_use]
     pub fn locked_until(&self, backup: BackupId) -> Option<Micros> {
         self.locks.get(&backup).copied()
+    }
+
+    /// Whether a backup is held.
+    #[must_use]
+    pub fn is_held(&self, backup: BackupId) -> bool {
+        self.held.contains(&backup)
     }
 
     /// Whether a server is locked.

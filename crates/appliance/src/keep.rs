@@ -3,6 +3,7 @@
 use crate::catalogue::Catalogue;
 use crate::error::{Code, Error, Result};
 use crate::list::view;
+use crate::own;
 use crate::policy::{Keep, Policy, Reason, Span, points_of, retain};
 use crate::server_lock::{forbidden, refuse_locked};
 use crate::time::{Micros, now, show_time};
@@ -32,13 +33,24 @@ pub struct Expired {
     pub locked_until: Option<Micros>,
 }
 
-/// The backup that `text` names: its id, or the beginning of it.
+/// The backup that `text` names: its id, the beginning of it, its own name, or `SERVER/NAME` where servers share one.
 ///
 /// # Errors
 /// `Usage` when there is none, or more than one.
 pub fn find(catalogue: &Catalogue, text: &str) -> Result<BackupRecord> {
     let mut backups = catalogue.repository.backups();
+    let named = named(catalogue, &backups, text)?;
     backups.retain(|b| !text.is_empty() && b.id.to_string().starts_with(text));
+    if let Some(named) = named {
+        if backups.iter().any(|other| other.id != named.id) {
+            let (server, id) = (catalogue.server_name(named.server), named.id);
+            return Err(Error::usage(format!(
+                "'{text}' is the name of the backup {id}, and the beginning of another one's id."
+            ))
+            .with_next(format!("write {server}/{text}, or more letters of the id")));
+        }
+        return Ok(named);
+    }
     if backups.len() > 1 {
         return Err(Error::usage(format!("'{text}' is the beginning of {} backups.", backups.len()))
             .with_next("write more letters of the id"));
@@ -49,10 +61,27 @@ pub fn find(catalogue: &Catalogue, text: &str) -> Result<BackupRecord> {
     })
 }
 
+/// The backup with this name.
+fn named(catalogue: &Catalogue, backups: &[BackupRecord], text: &str) -> Result<Option<BackupRecord>> {
+    let (server, name) = match text.split_once('/') {
+        Some((server, name)) => (Some(server), name),
+        None => (None, text),
+    };
+    let of_server = |b: &&BackupRecord| server.is_none_or(|server| catalogue.server_name(b.server) == server);
+    let mut named = backups.iter().filter(|b| own::name_of(b) == Some(name)).filter(of_server);
+    let first = named.next();
+    if let (Some(first), Some(other)) = (first, named.next()) {
+        let (one, other) = (catalogue.server_name(first.server), catalogue.server_name(other.server));
+        return Err(Error::usage(format!("'{one}' and '{other}' both have a backup called '{name}'."))
+            .with_next(format!("name the server with it: {one}/{name}")));
+    }
+    Ok(first.cloned())
+}
+
 /// Forgets one backup.
 ///
 /// # Errors
-/// `PolicyForbids` while it or its server is locked.
+/// `PolicyForbids` while it is held, or it or its server is locked.
 pub fn forget(catalogue: &Catalogue, text: &str, reason: &str, dry_run: bool) -> Result<BackupView> {
     let backup = find(catalogue, text)?;
     let shown = view(catalogue, &backup);
@@ -60,6 +89,9 @@ pub fn forget(catalogue: &Catalogue, text: &str, reason: &str, dry_run: bool) ->
         refuse_locked(catalogue, backup.server)?;
         if let Some(until) = catalogue.repository.locked_until(backup.id).filter(|until| *until > now()) {
             return Err(locked(backup.id, until));
+        }
+        if catalogue.repository.is_held(backup.id) {
+            return Err(own::held(backup.id));
         }
         return Ok(shown);
     }
@@ -80,10 +112,8 @@ fn told(catalogue: &Catalogue, outcome: holdfast_store::Result<Stamped>) -> Resu
     match outcome {
         Ok(_) => Ok(()),
         Err(holdfast_store::Error::Locked { id, until_us }) => Err(locked(id, until_us)),
-        Err(holdfast_store::Error::ServerLocked { server }) => {
-            let servers = catalogue.repository.servers();
-            Err(forbidden(servers.iter().find(|s| s.id == server).map_or("?", |s| s.name.as_str())))
-        }
+        Err(holdfast_store::Error::Held { id }) => Err(own::held(id)),
+        Err(holdfast_store::Error::ServerLocked { server }) => Err(forbidden(&catalogue.server_name(server))),
         Err(e) => Err(catalogue.store_error(e)),
     }
 }

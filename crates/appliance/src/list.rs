@@ -2,6 +2,7 @@
 
 use crate::catalogue::Catalogue;
 use crate::error::Result;
+use crate::own;
 use crate::views::BackupView;
 use holdfast_format::record::{BackupRecord, Coordinates, Position, SourceKind};
 
@@ -36,6 +37,9 @@ pub(crate) fn view(catalogue: &Catalogue, backup: &BackupRecord) -> BackupView {
                 Some(format!("between {} and {}", position_words(lo), position_words(hi)))
             }
         },
+        name: own::name_of(backup).map(str::to_owned),
+        keep_until: own::keep_until(backup).max(catalogue.known(|known| known.locked_until(backup.id))),
+        held: catalogue.known(|known| known.is_held(backup.id)),
         note: backup.note.clone(),
         warnings: backup.warnings.clone(),
         proof: newest_proof(catalogue, backup),

@@ -185,7 +185,5 @@ pub(crate) fn refuse_locked(catalogue: &Catalogue, server: ServerId) -> Result<(
     if !catalogue.repository.server_locks().contains_key(&server) {
         return Ok(());
     }
-    let servers = catalogue.repository.servers();
-    let name = servers.iter().find(|s| s.id == server).map_or("?", |s| s.name.as_str());
-    Err(forbidden(name))
+    Err(forbidden(&catalogue.server_name(server)))
 }

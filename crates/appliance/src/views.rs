@@ -68,6 +68,13 @@ pub struct BackupView {
     pub position: Option<String>,
     /// Whether `position` is exact.
     pub exact: bool,
+    /// What it is called, if it has a name.
+    pub name: Option<String>,
+    /// Until when it is kept at least, by what was asked for with it or by a lock.
+    #[serde(serialize_with = "maybe_time")]
+    pub keep_until: Option<Micros>,
+    /// Whether it is held: kept until a person releases it.
+    pub held: bool,
     /// The user's note.
     pub note: String,
     /// What the copy could not carry or found wrong.

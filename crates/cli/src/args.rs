@@ -1,10 +1,12 @@
 //! The command line: names, flags and help.
 
+mod backup;
 mod drill;
 mod export;
 mod restore;
 mod undo;
 
+pub use backup::Backup;
 pub use drill::Drill;
 pub use export::{Export, Import};
 pub use restore::{Mode, Prove, Restore, RestoreCommand, RestoreVerb};
@@ -50,7 +52,7 @@ pub struct Common {
     pub recovery_kit: Option<PathBuf>,
 
     /// The socket of holdfastd: status, backup, jobs, alerts, approvals, check, forget,
-    /// and what locks or removes a server ask it in place of the repository.
+    /// lock, hold, unhold, and what locks or removes a server ask it in place of the repository.
     #[arg(long, global = true, env = "HOLDFAST_SOCKET", value_name = "SOCKET")]
     pub daemon: Option<PathBuf>,
 
@@ -95,22 +97,9 @@ pub enum Verb {
     },
 
     /// Take a backup now
-    Backup {
-        /// The server's name
-        name: String,
-        /// A note kept with the backup
-        #[arg(long, value_name = "TEXT", default_value = "")]
-        note: String,
-        /// Connections that copy in parallel (MySQL)
-        #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=32))]
-        jobs: u8,
-        /// Read every file of a folder, also those whose size, inode and times are as in the last backup
-        #[arg(long)]
-        force: bool,
-        /// How much of what is written is decrypted and decoded again before the backup counts: all, or one block of 16
-        #[arg(long, value_name = "HOW_MUCH", default_value = "full", value_parser = ["full", "sample"])]
-        verify_write: String,
-    },
+    ///
+    /// It is kept as long as the policy says, and with --keep-for or --hold longer.
+    Backup(Box<Backup>),
 
     /// Follow a server's binlog in the foreground until SIGTERM or SIGINT
     ///
@@ -200,7 +189,7 @@ pub enum Verb {
     /// It is gone from lists at once; its blocks go with the next `holdfast prune`, as far as no other backup needs
     /// them.
     Forget {
-        /// The backup's id, or the beginning of it
+        /// The backup's id, the beginning of it, or its name (SERVER/NAME where servers share one)
         backup: String,
         /// Why, for the record
         #[arg(long, value_name = "TEXT", default_value = "")]
@@ -218,11 +207,29 @@ pub enum Verb {
 
     /// Keep a backup from being forgotten before a time; a lock can be extended, never shortened
     Lock {
-        /// The backup's id, or the beginning of it
+        /// The backup's id, the beginning of it, or its name (SERVER/NAME where servers share one)
         backup: String,
         /// Until when (RFC 3339 with a zone)
         #[arg(long, value_name = "TIME")]
         until: String,
+    },
+
+    /// Keep a backup until it is released, whatever the policy says
+    Hold {
+        /// The backup's id, the beginning of it, or its name (SERVER/NAME where servers share one)
+        backup: String,
+        /// Why, for the record
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        reason: String,
+    },
+
+    /// Release a backup that is held: the policy, its own date and its lock say from here on how long it stays
+    Unhold {
+        /// The backup's id, the beginning of it, or its name (SERVER/NAME where servers share one)
+        backup: String,
+        /// Why, for the record
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        reason: String,
     },
 
     /// Remove what no wanted backup needs, and compact what is half empty; backups may run meanwhile

@@ -17,7 +17,7 @@ mod setup;
 mod side;
 mod undo;
 
-use crate::args::{Cli, Common, ServerVerb, Verb};
+use crate::args::{Backup, Cli, Common, ServerVerb, Verb};
 use crate::client::Client;
 use crate::output::Output;
 use crate::passphrase;
@@ -25,6 +25,7 @@ use clap::CommandFactory;
 use holdfast_appliance::backup::Options;
 use holdfast_appliance::catalogue::{Catalogue, Key};
 use holdfast_appliance::error::{Error, Result};
+use holdfast_appliance::own::Own;
 use holdfast_appliance::settings::Environment;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -76,13 +77,16 @@ pub fn run(cli: Cli) -> std::result::Result<ExitCode, Stop> {
             _ => lock::server(&common, output, verb),
         },
         Verb::Doctor { name } => setup::doctor(&common, output, &name),
-        Verb::Backup { name, note, .. } if common.daemon.is_some() => {
-            daemon::backup(&client(&common)?, output, &name, &note, common.quiet)
-        }
-        Verb::Backup { name, note, jobs, force, verify_write } => {
-            let options =
-                Options { note, jobs, force, verify_sample: verify_write == "sample", job: None, rate: None };
-            jobs::backup(&common, output, &name, &options)
+        Verb::Backup(args) => {
+            let Backup { server, note, name, keep_for, hold, jobs, force, verify_write } = *args;
+            let own = Own { name, keep_for, hold };
+            if common.daemon.is_some() {
+                daemon::backup(&client(&common)?, output, &server, &note, &own, common.quiet)
+            } else {
+                let verify_sample = verify_write == "sample";
+                let options = Options { note, jobs, force, verify_sample, own, ..Options::default() };
+                jobs::backup(&common, output, &server, &options)
+            }
         }
         Verb::Archive { name, semi_sync } => jobs::archive(&common, output, &name, semi_sync),
         Verb::List { name } => look::list(&common, output, name.as_deref()),
@@ -105,6 +109,17 @@ pub fn run(cli: Cli) -> std::result::Result<ExitCode, Stop> {
         }
         Verb::Forget { backup, reason, dry_run } => keep::forget(&common, output, &backup, &reason, dry_run),
         Verb::Expire(expire) => keep::expire(&common, output, &expire),
+        Verb::Lock { backup, until } if common.daemon.is_some() => {
+            approvals::lock(&client(&common)?, output, &backup, &until)
+        }
+        Verb::Hold { backup, reason } if common.daemon.is_some() => {
+            approvals::hold(&client(&common)?, output, &backup, &reason)
+        }
+        Verb::Unhold { backup, reason } if common.daemon.is_some() => {
+            approvals::release(&client(&common)?, output, &backup, &reason)
+        }
+        Verb::Hold { backup, reason } => keep::hold(&common, output, &backup, &reason),
+        Verb::Unhold { backup, reason } => keep::release(&common, output, &backup, &reason),
         Verb::Lock { backup, until } => keep::lock(&common, output, &backup, &until),
         Verb::Prune(prune) => keep::prune(&common, output, &prune),
         Verb::Key(verb) => key::key(&common, output, verb),

@@ -209,9 +209,9 @@ async function serverPage(name) {
   const rows = [...history.timeline.backups].reverse().map((b) => {
     const k = why.get(b.id);
     const until = k ? `${k.until ? show(k.until) : "for ever"} (${k.reasons.join(", ")})` : "no promise needs it";
-    return el("tr", {}, el("td", {}, el("code", { text: b.id })), el("td", { text: show(b.completed) }), el("td", { text: size(b.data_bytes) }), el("td", { text: size(b.stored_bytes) }), el("td", { text: b.proof || "-" }), el("td", { text: until }), el("td", { text: b.note }));
+    return el("tr", {}, el("td", {}, el("code", { text: b.id })), el("td", { text: b.name || "-" }), el("td", { text: show(b.completed) }), el("td", { text: size(b.data_bytes) }), el("td", { text: size(b.stored_bytes) }), el("td", { text: b.proof || "-" }), el("td", { text: until }), el("td", { text: b.note }));
   });
-  const head = ["Id", "Completed", "Data", "Stored", "Proof", "Kept until", "Note"].map((text) => el("th", { scope: "col", text }));
+  const head = ["Id", "Name", "Completed", "Data", "Stored", "Proof", "Kept until", "Note"].map((text) => el("th", { scope: "col", text }));
   content.push(el("div", { class: "wide" }, el("table", {}, el("thead", {}, el("tr", {}, ...head)), el("tbody", {}, ...rows))));
   return content;
 }

@@ -12,7 +12,7 @@ use holdfast_appliance::error::{Code, Error, Result};
 use holdfast_appliance::policy::Policy;
 use holdfast_appliance::time::{Micros, now, show_time};
 use holdfast_appliance::views::maybe_time;
-use holdfast_appliance::{keep, server_lock};
+use holdfast_appliance::{keep, own, server_lock};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -46,6 +46,15 @@ pub enum Deletion {
     /// A server's lock ends.
     UnlockServer {
         /// Its name.
+        server: String,
+        /// Why.
+        reason: String,
+    },
+    /// A backup is held no more.
+    Release {
+        /// Its id.
+        backup: String,
+        /// The server's name.
         server: String,
         /// Why.
         reason: String,
@@ -296,6 +305,7 @@ pub(crate) fn tried(daemon: &Daemon, what: &Deletion) -> Result<()> {
     let catalogue = &daemon.catalogue;
     match what {
         Deletion::Forget { backup, reason, .. } => keep::forget(catalogue, backup, reason, true).map(drop),
+        Deletion::Release { backup, reason, .. } => own::release(catalogue, backup, reason, true).map(drop),
         Deletion::RemoveServer { server } => server_lock::remove(catalogue, server, true).map(drop),
         Deletion::UnlockServer { server, .. } => {
             if server_lock::lock_of(catalogue, server)?.locked {
@@ -317,6 +327,9 @@ pub(crate) fn carried_out(daemon: &Daemon, what: &Deletion, by: &str) -> Result<
     let done = match what {
         Deletion::Forget { backup, reason, .. } => {
             serde_json::to_value(keep::forget(catalogue, backup, reason, false)?).map_err(failed)?
+        }
+        Deletion::Release { backup, reason, .. } => {
+            serde_json::to_value(own::release(catalogue, backup, reason, false)?).map_err(failed)?
         }
         Deletion::RemoveServer { server } => {
             serde_json::to_value(server_lock::remove(catalogue, server, false)?).map_err(failed)?

@@ -1,6 +1,7 @@
 //! A job: what is to be done, how far it is, how it ended.
 
 use holdfast_appliance::error::{Code, Error};
+use holdfast_appliance::own::Own;
 use holdfast_appliance::progress::{Reading, Watcher};
 use holdfast_appliance::time::{Micros, now, show_time};
 use serde::{Deserialize, Serialize, Serializer};
@@ -25,6 +26,9 @@ pub enum Work {
         /// Why: `on_demand`, or what the policy said.
         #[serde(default = "on_demand")]
         why: String,
+        /// What it is to have of its own: `name`, `keep_for`, `hold`.
+        #[serde(flatten)]
+        own: Own,
     },
     /// A restore into a new folder, or over one that holds something.
     Restore {

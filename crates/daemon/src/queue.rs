@@ -138,6 +138,13 @@ impl Queue {
         Ok(view(&job, None))
     }
 
+    /// Whether a job was accepted for this request before.
+    #[must_use]
+    pub fn knows(&self, key: Option<&str>, work: &Work) -> bool {
+        let same = |job: &Job| job.key.as_deref() == key && is_same(&job.work, work);
+        key.is_some() && self.state.read(|content| content.jobs.iter().any(same))
+    }
+
     /// Waits for a job that may run now and marks it as running; `None` when the daemon ends.
     ///
     /// # Errors
@@ -358,7 +365,7 @@ mod tests {
     use super::*;
 
     fn backup(server: &str, why: &str) -> Work {
-        Work::Backup { server: server.into(), note: String::new(), why: why.into() }
+        Work::Backup { server: server.into(), note: String::new(), why: why.into(), own: Default::default() }
     }
 
     fn restore(into: &str) -> Work {

@@ -7,6 +7,7 @@ use crate::{drills, expiry, http, prune};
 use holdfast_appliance::backup;
 use holdfast_appliance::check_queries::Queries;
 use holdfast_appliance::error::{Code, Error, Result};
+use holdfast_appliance::own::Own;
 use holdfast_appliance::progress::Watcher;
 use holdfast_appliance::restore::{self, Delta, Options, ProveLevel, ReplayMode, Tables, Target};
 use holdfast_appliance::time::now;
@@ -82,7 +83,7 @@ fn after_backup(daemon: &Daemon, server: &str, standing: Standing) -> Result<()>
 
 fn done(daemon: &Daemon, job: &Job, live: &Live) -> Result<Value> {
     match &job.work {
-        Work::Backup { server, note, .. } => take_backup(daemon, job, live, server, note),
+        Work::Backup { server, note, own, .. } => take_backup(daemon, job, live, server, note, own),
         Work::Restore { server, target, into, start, prove, delta, confirm, tables, databases } => {
             let options = restore_options(daemon, server, target, into, *start, prove)?;
             let options = Options {
@@ -104,7 +105,14 @@ pub(crate) fn answer<T: serde::Serialize>(view: &T) -> Result<Value> {
     serde_json::to_value(view).map_err(|error| Error::failed(format!("The answer can't be kept: {error}.")))
 }
 
-fn take_backup(daemon: &Daemon, job: &Job, live: &Live, server: &str, note: &str) -> Result<Value> {
+fn take_backup(
+    daemon: &Daemon,
+    job: &Job,
+    live: &Live,
+    server: &str,
+    note: &str,
+    own: &Own,
+) -> Result<Value> {
     let name = format!("{}/{}", daemon.state.read(|content| content.id.clone()), job.id);
     if job.tries > 1
         && let Some(view) = backup::taken_by(&daemon.catalogue, &name)?
@@ -117,6 +125,7 @@ fn take_backup(daemon: &Daemon, job: &Job, live: &Live, server: &str, note: &str
         jobs: daemon.config().connections,
         job: Some(name),
         rate: Some(Arc::clone(&daemon.rate)),
+        own: own.clone(),
         ..backup::Options::default()
     };
     let view = backup::backup(&daemon.catalogue, server, &options, live)?;

@@ -8,6 +8,7 @@ use crate::jobs::{Work, code_word};
 use crate::{approvals, drills, expiry, prune};
 use holdfast_appliance::error::{Code, Result};
 use holdfast_appliance::measured::EstimateView;
+use holdfast_appliance::own::Own;
 use holdfast_appliance::policy::{Next, RestoreTakes, ScheduleFacts, next_base, schedule_facts};
 use holdfast_appliance::time::{Micros, now};
 use std::collections::BTreeMap;
@@ -81,7 +82,8 @@ fn tend(daemon: &Daemon, server: &str, seen: &mut Seen) -> Result<()> {
     if next.at.is_some_and(|at| at <= now()) {
         let word = serde_json::to_value(next.why).ok();
         let why = word.as_ref().and_then(|w| w.as_str()).unwrap_or("age").to_owned();
-        submit(daemon, Work::Backup { server: server.to_owned(), note: String::new(), why })?;
+        let own = Own::default();
+        submit(daemon, Work::Backup { server: server.to_owned(), note: String::new(), why, own })?;
     }
     if is_time(&mut seen.drilled, server, DRILL_EVERY)
         && let Some(work) = drills::wanted(daemon, server)?

@@ -248,3 +248,66 @@ fn a_shorter_window_takes_nothing_away_until_a_second_person_agrees() {
     bed.take_backup();
     assert_eq!((requests().len(), before().as_deref()), (asked.len(), Some("9d")));
 }
+
+#[test]
+fn a_named_backup_is_taken_once_and_its_hold_ends_when_two_persons_agree() {
+    let bed = Bed::start_with("", TWO);
+    bed.first_backup();
+    let path = "/api/v1/servers/files/backups";
+    let wish = json!({ "name": "before-upgrade", "keep_for": "30d", "hold": true, "note": "why" });
+    let with_key = |key: &str, body: &Value| {
+        let stream = UnixStream::connect(bed.at("socket")).unwrap();
+        converse(stream, "POST", path, &format!("Idempotency-Key: {key}\r\n"), Some(body.clone()))
+    };
+    bed.idle();
+    let (status, job) = with_key("k1", &wish);
+    assert_eq!((status, &job["work"]["name"]), (202, &json!("before-upgrade")), "{job}");
+    let done = bed.ended(&job);
+    let backup = &done["result"];
+    assert_eq!((&done["standing"], &backup["held"]), (&json!("done"), &json!(true)), "{done}");
+    assert!(backup["keep_until"].is_string());
+    bed.idle();
+    // The same request is the same job, though its name is taken by now; with another key it is refused, and so is a name
+    // that can't be one.
+    assert_eq!(with_key("k1", &wish).1["id"], job["id"]);
+    let (status, refused) = with_key("k2", &wish);
+    assert_eq!(status, 400, "{refused}");
+    assert!(refused["detail"].as_str().unwrap().contains("before-upgrade"), "{refused}");
+    for wrong in [json!({ "name": "a b" }), json!({ "name": "abc/d" }), json!({ "keep_for": "0" })] {
+        assert_eq!(with_key("k3", &wrong).0, 400, "{wrong}");
+    }
+    let listed = bed.local("GET", "/api/v1/backups?server=files", None).1;
+    assert_eq!(listed["backups"][1]["name"], "before-upgrade", "{listed}");
+    let retention = bed.local("GET", "/api/v1/servers/files/retention", None).1;
+    let kept = retention["retention"]["kept"].as_array().unwrap().clone();
+    let kept = kept.iter().find(|kept| kept["id"] == backup["id"]).unwrap();
+    assert_eq!(kept["until"], Value::Null, "{kept}");
+    assert!(kept["reasons"].as_array().unwrap().contains(&json!("held")), "{kept}");
+
+    // By its name; and nobody forgets it, not even two persons, as long as it is held.
+    let named = "/backups/before-upgrade";
+    let (status, answer) = bed.admin(1, "DELETE", named, None);
+    assert_eq!((status, &answer["code"]), (409, &json!("policy_forbids")), "{answer}");
+    assert_eq!(
+        bed.network("POST", &format!("/api/v1{named}/hold"), Some(bed.token(Role::Operator)), None).0,
+        403
+    );
+    let (status, request) =
+        bed.admin(1, "POST", &format!("{named}/unhold"), Some(json!({ "reason": "over" })));
+    assert_eq!((status, &request["what"]["kind"]), (202, &json!("release")), "{request}");
+    assert_eq!(bed.admin(1, "DELETE", named, None).0, 409);
+    let (_, done) = bed.approve(2, &request["id"]);
+    assert_eq!((&done["result"]["held"], &done["failure"]), (&json!(false), &Value::Null), "{done}");
+    let (status, request) = bed.admin(1, "DELETE", named, None);
+    assert_eq!(status, 202, "{request}");
+    // Held again before the other one agreed: it stays.
+    assert_eq!(bed.admin(2, "POST", &format!("{named}/hold"), None).1["held"], true);
+    assert_eq!(bed.approve(2, &request["id"]).1["failure"]["code"], "policy_forbids");
+    // A lock has a date and no end before it.
+    let until = json!({ "until": "2099-01-01T00:00:00Z" });
+    let (status, locked) = bed.admin(1, "POST", &format!("{named}/lock"), Some(until));
+    assert_eq!((status, &locked["locked_until"]), (200, &json!("2099-01-01T00:00:00.000Z")), "{locked}");
+    assert_eq!(bed.admin(1, "POST", &format!("{named}/lock"), None).0, 400);
+    assert_eq!(bed.admin(1, "POST", "/backups/nobody/hold", None).0, 404);
+    assert_eq!(bed.backups().len(), 2);
+}

@@ -83,6 +83,8 @@ pub enum Record {
     Mended(MendedRecord),
     /// A server was locked, or is no more. The newest one of a server holds.
     ServerLocked(ServerLockRecord),
+    /// A backup is held, or is no more. The newest one of a backup holds; without one, its fact [`HELD_FACT`] does.
+    BackupHeld(HoldRecord),
     /// A record of a later version, kept as it is.
     Unknown {
         /// Its kind.
@@ -350,6 +352,20 @@ pub struct ServerLockRecord {
     /// `None`: the lock is over. Else what retention may go by while it lasts, as JSON; empty: nothing of the server may
     /// be forgotten.
     pub terms: Option<String>,
+    /// Why, for people.
+    pub reason: String,
+}
+
+/// The fact of a backup that is held from its commit on; its value says why, for people.
+pub const HELD_FACT: &str = "holdfast.held";
+
+/// A hold on a backup, or its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HoldRecord {
+    /// The backup.
+    pub backup: BackupId,
+    /// Whether it is held from here on: it may not be forgotten until it is released.
+    pub held: bool,
     /// Why, for people.
     pub reason: String,
 }

@@ -185,6 +185,10 @@ fn record() -> impl Strategy<Value = Record> {
         (bytes(), prop::option::of(".{0,9}"), ".{0,9}").prop_map(|(server, terms, reason)| {
             Record::ServerLocked(ServerLockRecord { server: ServerId(server), terms, reason })
         }),
+        (id(), any::<bool>(), ".{0,9}")
+            .prop_map(|(backup, held, reason)| { Record::BackupHeld(HoldRecord { backup, held, reason }) }),
+        (id(), any::<bool>(), ".{0,9}")
+            .prop_map(|(backup, held, reason)| { Record::BackupHeld(HoldRecord { backup, held, reason }) }),
         (100..200_u16, any::<u16>(), any::<Vec<u8>>()).prop_map(|(kind, version, body)| Record::Unknown {
             kind,
             version,

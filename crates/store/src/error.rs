@@ -142,6 +142,20 @@ pub enum Error {
         /// Until when, microseconds since the Unix epoch.
         until_us: i64,
     },
+    /// A person holds it.
+    #[error("the backup {id} is held and can't be forgotten before it is released")]
+    Held {
+        /// The backup.
+        id: BackupId,
+    },
+    /// Another backup of the server has the fact that is to be each one's own.
+    #[error("the backup {by} has '{value}' already")]
+    FactTaken {
+        /// Its value.
+        value: String,
+        /// The backup.
+        by: BackupId,
+    },
     /// A lock on the server forbids it.
     #[error("the server is locked: neither it nor anything of it may be taken away")]
     ServerLocked {

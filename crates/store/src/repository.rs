@@ -28,6 +28,7 @@ use crate::session::LiveSession;
 use crate::slots::{self, KeySlotInfo, Rotated};
 use holdfast_format::record::Position;
 
+mod holds;
 mod servers;
 
 /// What the reason of a backup begins with that retention forgot.
@@ -383,7 +384,7 @@ impl Repository {
     }
 
     /// Says that a backup is not wanted any more; its blocks stay until a prune. [`Error::Locked`] while a retention lock
-    /// holds, [`Error::ServerLocked`] while its server is locked.
+    /// holds, [`Error::Held`] while it is held, [`Error::ServerLocked`] while its server is locked.
     pub fn forget(&self, id: BackupId, reason: &str) -> Result<Stamped> {
         self.forget_if(id, reason, |_| false)
     }
@@ -401,6 +402,9 @@ impl Repository {
         let now_us = self.inner.options.clock.now_us();
         if let Some(until_us) = self.locked_until(id).filter(|until| *until > now_us) {
             return Err(Error::Locked { id, until_us });
+        }
+        if self.is_held(id) {
+            return Err(Error::Held { id });
         }
         if let Some(terms) = self.server_locks().get(&backup.server).and_then(|l| l.terms.as_deref())
             && !allowed(terms)

@@ -6,6 +6,7 @@ use crate::catalogue::Catalogue;
 use crate::error::Result;
 use crate::import::is_imported;
 use crate::list::{learned, newest_proof};
+use crate::own::keep_until;
 use crate::time::Micros;
 use holdfast_archive::{CopyFacts, ServerLog};
 use holdfast_format::ids::BackupId;
@@ -50,9 +51,9 @@ pub fn points_of(
             interval,
             proved: proof.as_deref() == Some("proved"),
             bad: proof.as_deref() == Some("failed"),
-            held: is_imported(backup),
+            held: is_imported(backup) || catalogue.known(|known| known.is_held(backup.id)),
             imported: is_imported(backup),
-            keep_until: catalogue.known(|known| known.locked_until(backup.id)),
+            keep_until: keep_until(backup).max(catalogue.known(|known| known.locked_until(backup.id))),
         }
     };
     Ok((backups.iter().zip(placed).map(point).collect(), intervals))

@@ -1,6 +1,7 @@
 //! What takes something away, asked of the daemon, and the second person's word about it.
 
 use super::daemon::{number, rows, text, when};
+use super::keep::held;
 use super::lock::{confirmed, removed};
 use super::{DONE, DONE_WITH_WARNINGS, Stop};
 use crate::args::{ApprovalVerb, ServerVerb};
@@ -34,6 +35,37 @@ pub(super) fn forget(client: &Client, output: Output, backup: &str, reason: &str
         }
         writeln!(out, "Forgot {} of '{}'.", text(&answer, "/id"), text(&answer, "/server"))?;
         writeln!(out, "next: holdfast prune")
+    })?;
+    Ok(DONE)
+}
+
+/// Asks for something to be done with the backup that is called so.
+fn of_backup(client: &Client, backup: &str, what: &str, body: &Value) -> Result<Value, Stop> {
+    Ok(client.ask("POST", &format!("/backups/{}/{what}", encoded(backup)), Some(body))?)
+}
+
+pub(super) fn lock(client: &Client, output: Output, backup: &str, until: &str) -> Result<u8, Stop> {
+    let view = of_backup(client, backup, "lock", &json!({ "until": until }))?;
+    output.answer(&view, |out| {
+        let (id, until) = (text(&view, "/backup/id"), text(&view, "/locked_until"));
+        writeln!(out, "The backup {id} is locked until {until}.")
+    })?;
+    Ok(DONE)
+}
+
+pub(super) fn hold(client: &Client, output: Output, backup: &str, reason: &str) -> Result<u8, Stop> {
+    let view = of_backup(client, backup, "hold", &json!({ "reason": reason }))?;
+    output.answer(&view, |out| held(out, text(&view, "/id"), text(&view, "/server")))?;
+    Ok(DONE)
+}
+
+pub(super) fn release(client: &Client, output: Output, backup: &str, reason: &str) -> Result<u8, Stop> {
+    let answer = of_backup(client, backup, "unhold", &json!({ "reason": reason }))?;
+    output.answer(&answer, |out| {
+        if waits(&answer) {
+            return told(out, &answer);
+        }
+        writeln!(out, "The backup {} of '{}' is not held.", text(&answer, "/id"), text(&answer, "/server"))
     })?;
     Ok(DONE)
 }

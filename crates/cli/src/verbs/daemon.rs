@@ -6,6 +6,7 @@ use crate::output::{Output, duration, size, table};
 use crate::progress::Meter;
 use crate::signals::stop_flag;
 use holdfast_appliance::error::{Code, Error, Result};
+use holdfast_appliance::own::Own;
 use holdfast_appliance::progress::{Reading, Watcher};
 use holdfast_appliance::time::{now, parse_time};
 use serde_json::{Value, json};
@@ -117,10 +118,15 @@ pub(super) fn backup(
     output: Output,
     name: &str,
     note: &str,
+    own: &Own,
     quiet: bool,
 ) -> std::result::Result<u8, Stop> {
     let path = format!("/servers/{}/backups", encoded(name));
-    let job = client.ask("POST", &path, Some(&json!({ "note": note })))?;
+    let mut wish = json!(own);
+    if let Some(wish) = wish.as_object_mut() {
+        wish.insert("note".to_owned(), note.into());
+    }
+    let job = client.ask("POST", &path, Some(&wish))?;
     let view = wait(client, number(&job, "/id"), quiet)?;
     output.answer(&view, |out| {
         writeln!(

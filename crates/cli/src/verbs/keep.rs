@@ -4,6 +4,7 @@ use super::{DONE, DONE_WITH_WARNINGS, Stop, open};
 use crate::args::{Common, Expire, Prune};
 use crate::output::{Output, size, table};
 use holdfast_appliance::keep::{self, Expired, Wanted};
+use holdfast_appliance::own;
 use holdfast_appliance::policy::{Keep, Reason};
 use holdfast_appliance::progress::Unwatched;
 use holdfast_appliance::prune::{self, Count, Options, PruneView};
@@ -70,7 +71,7 @@ fn reason(reason: &Reason) -> &'static str {
         Reason::Window => "window",
         Reason::Anchor => "the window begins behind it",
         Reason::Held => "held",
-        Reason::OwnDate => "locked",
+        Reason::OwnDate => "its own date",
         Reason::Last => "newest",
         Reason::Daily => "daily",
         Reason::Weekly => "weekly",
@@ -86,6 +87,26 @@ pub(super) fn lock(common: &Common, output: Output, backup: &str, until: &str) -
     output.answer(&row, |out| {
         let until = row.locked_until.map_or_else(|| "?".into(), show_time);
         writeln!(out, "The backup {} is locked until {until}.", row.backup.id)
+    })?;
+    Ok(DONE)
+}
+
+pub(super) fn hold(common: &Common, output: Output, backup: &str, reason: &str) -> Result<u8, Stop> {
+    let view = own::hold(&open(common)?, backup, reason)?;
+    output.answer(&view, |out| held(out, &view.id, &view.server))?;
+    Ok(DONE)
+}
+
+pub(super) fn held(out: &mut dyn Write, id: &str, server: &str) -> io::Result<()> {
+    writeln!(out, "The backup {id} of '{server}' is held until it is released.")?;
+    writeln!(out, "next: holdfast unhold {id} releases it")
+}
+
+pub(super) fn release(common: &Common, output: Output, backup: &str, reason: &str) -> Result<u8, Stop> {
+    let view = own::release(&open(common)?, backup, reason, false)?;
+    output.answer(&view, |out| {
+        let until = view.keep_until.map(|until| format!(" It is kept until {} still.", show_time(until)));
+        writeln!(out, "The backup {} of '{}' is not held.{}", view.id, view.server, until.unwrap_or_default())
     })?;
     Ok(DONE)
 }

@@ -22,7 +22,19 @@ fn backups(out: &mut dyn Write, views: &[BackupView]) -> io::Result<()> {
     if views.is_empty() {
         return writeln!(out, "There are no backups yet.");
     }
-    let header = ["ID", "SERVER", "COMPLETED (UTC)", "TOOK", "DATA", "STORED", "SOURCE", "PROOF", "NOTE"];
+    let header = [
+        "ID",
+        "SERVER",
+        "COMPLETED (UTC)",
+        "TOOK",
+        "DATA",
+        "STORED",
+        "SOURCE",
+        "PROOF",
+        "KEPT",
+        "NAME",
+        "NOTE",
+    ];
     let rows: Vec<Vec<String>> = views
         .iter()
         .map(|b| {
@@ -35,6 +47,8 @@ fn backups(out: &mut dyn Write, views: &[BackupView]) -> io::Result<()> {
                 size(b.stored_bytes),
                 b.source.clone(),
                 b.proof.clone().unwrap_or_else(|| "-".into()),
+                kept(b),
+                b.name.clone().unwrap_or_else(|| "-".into()),
                 b.note.clone(),
             ]
         })
@@ -47,6 +61,13 @@ fn backups(out: &mut dyn Write, views: &[BackupView]) -> io::Result<()> {
             more => writeln!(out, " {}: {more} warnings, the first: {first}", b.id),
         }
     })
+}
+
+/// What keeps a backup besides the policy: `held`, or the date until which it is kept.
+fn kept(backup: &BackupView) -> String {
+    let until = backup.keep_until.filter(|until| *until > now());
+    let until = until.map(|until| show_time(until).chars().take_while(|c| *c != 'T').collect::<String>());
+    if backup.held { "held".to_owned() } else { until.unwrap_or_else(|| "-".into()) }
 }
 
 pub(super) fn status(common: &Common, output: Output) -> Result<u8, Stop> {

@@ -13,6 +13,8 @@ use crate::{drills, expiry, metrics, report, runner};
 use holdfast_appliance::error::{Error, Result};
 use holdfast_appliance::find::{Wanted, find};
 use holdfast_appliance::measured::{EstimateView, measured};
+use holdfast_appliance::own::{self, Own};
+use holdfast_appliance::policy::Span;
 use holdfast_appliance::progress::Unwatched;
 use holdfast_appliance::time::{now, parse_time_or_age, show_time};
 use holdfast_appliance::{doctor as examine, list, restore};
@@ -263,15 +265,30 @@ fn words(work: &Work) -> String {
 struct BackupAsked {
     #[serde(default)]
     note: String,
+    #[serde(default)]
+    name: Option<String>,
+    #[serde(default)]
+    keep_for: Option<Span>,
+    #[serde(default)]
+    hold: bool,
 }
 
 pub(super) fn take_backup(daemon: &Daemon, asked: &Request) -> Outcome {
     known(daemon, asked.part())?;
-    let BackupAsked { note } = asked.read()?;
+    let BackupAsked { note, name, keep_for, hold } = asked.read()?;
     if note.len() > 1000 {
         return Err(Error::usage("A note has 1000 bytes at most.").into());
     }
-    submit(daemon, asked, Work::Backup { server: asked.part().to_owned(), note, why: "on_demand".into() })
+    let own = Own { name, keep_for, hold };
+    own.check()?;
+    let work = Work::Backup { server: asked.part().to_owned(), note, why: "on_demand".into(), own };
+    // The same request again is the same job, whose backup has the name.
+    if !daemon.queue.knows(asked.key.as_deref(), &work)
+        && let Work::Backup { own, .. } = &work
+    {
+        own::refuse_taken(&daemon.catalogue, daemon.catalogue.server(asked.part())?.id, own)?;
+    }
+    submit(daemon, asked, work)
 }
 
 pub(super) fn begin_check(daemon: &Daemon, asked: &Request) -> Outcome {

@@ -6,8 +6,8 @@ use crate::approvals::{self, Deletion};
 use crate::daemon::Daemon;
 use crate::jobs::code_word;
 use holdfast_appliance::error::{Error, Result};
-use holdfast_appliance::time::now;
-use holdfast_appliance::{keep, server_lock};
+use holdfast_appliance::time::{now, parse_time, show_time};
+use holdfast_appliance::{keep, own, server_lock};
 use hyper::StatusCode;
 use serde::Deserialize;
 use serde_json::json;
@@ -71,11 +71,45 @@ fn by_token(daemon: &Daemon, asked: &Request) -> std::result::Result<(), Refusal
 
 pub(super) fn forget(daemon: &Daemon, asked: &Request) -> Outcome {
     let reason = reason(asked)?;
+    let (backup, server) = found(daemon, asked)?;
+    take_away(daemon, asked, Deletion::Forget { backup, server, reason })
+}
+
+/// The id of the backup that is meant, and the name of its server.
+fn found(daemon: &Daemon, asked: &Request) -> std::result::Result<(String, String), Refusal> {
     let backup =
         keep::find(&daemon.catalogue, asked.part()).map_err(|error| Refusal::NotFound(error.message))?;
-    let servers = daemon.catalogue.repository.servers();
-    let server = servers.iter().find(|s| s.id == backup.server).map_or("?", |s| s.name.as_str()).to_owned();
-    take_away(daemon, asked, Deletion::Forget { backup: backup.id.to_string(), server, reason })
+    Ok((backup.id.to_string(), daemon.catalogue.server_name(backup.server)))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Until {
+    until: String,
+}
+
+/// Locks a backup until a time, which nothing ends before.
+pub(super) fn lock_backup(daemon: &Daemon, asked: &Request) -> Outcome {
+    let (backup, _) = found(daemon, asked)?;
+    let Until { until } = asked.read()?;
+    let until = parse_time(&until)?;
+    daemon.audit.note(&asked.caller.name, &format!("{} until {}", asked.what, show_time(until)), "asked")?;
+    json(StatusCode::OK, &keep::lock(&daemon.catalogue, &backup, until)?)
+}
+
+/// Keeps a backup until it is released.
+pub(super) fn hold(daemon: &Daemon, asked: &Request) -> Outcome {
+    let (backup, _) = found(daemon, asked)?;
+    let reason = reason(asked)?;
+    daemon.audit.note(&asked.caller.name, &asked.what, "asked")?;
+    json(StatusCode::OK, &own::hold(&daemon.catalogue, &backup, &reason)?)
+}
+
+/// Releases a backup that is held: what keeps it from being forgotten goes, so a second person may have to agree.
+pub(super) fn release(daemon: &Daemon, asked: &Request) -> Outcome {
+    let (backup, server) = found(daemon, asked)?;
+    let reason = reason(asked)?;
+    take_away(daemon, asked, Deletion::Release { backup, server, reason })
 }
 
 pub(super) fn remove_server(daemon: &Daemon, asked: &Request) -> Outcome {

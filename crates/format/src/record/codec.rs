@@ -1,9 +1,9 @@
 //! Records as bytes: kind, version, time, then the fields in the order of the types.
 
 use super::{
-    BackupRecord, BackupStats, Coordinates, HealedRecord, Healing, LogGap, LogRecord, MendedRecord, Position,
-    Record, RepoCreated, ReportRecord, ScrubRecord, ServerKind, ServerLockRecord, ServerRecord, SourceKind,
-    StreamKey,
+    BackupRecord, BackupStats, Coordinates, HealedRecord, Healing, HoldRecord, LogGap, LogRecord,
+    MendedRecord, Position, Record, RepoCreated, ReportRecord, ScrubRecord, ServerKind, ServerLockRecord,
+    ServerRecord, SourceKind, StreamKey,
 };
 use crate::codec::{Reader, Writer};
 use crate::error::{Error, Result};
@@ -44,6 +44,7 @@ impl Record {
             Self::Scrubbed(_) => 17,
             Self::Mended(_) => 18,
             Self::ServerLocked(_) => 19,
+            Self::BackupHeld(_) => 20,
             Self::Unknown { kind, .. } => *kind,
         }
     }
@@ -121,6 +122,11 @@ impl Record {
                 put_option(&mut w, v.terms.as_ref(), |w, terms| put_text(w, terms));
                 put_text(&mut w, &v.reason);
             }
+            Self::BackupHeld(v) => {
+                w.raw(&v.backup.0);
+                w.u8(u8::from(v.held));
+                put_text(&mut w, &v.reason);
+            }
             Self::Unknown { body, .. } => w.raw(body),
         }
         w.into_bytes()
@@ -132,7 +138,7 @@ impl Record {
         let mut r = Reader::new(WHAT, bytes);
         r.within("the length", bytes.len() as u64, u64::from(RECORD_BODY_MAX))?;
         let (kind, version, at_us) = (r.u16()?, r.u16()?, r.i64()?);
-        if version != VERSION || !matches!(kind, 1..=19) {
+        if version != VERSION || !matches!(kind, 1..=20) {
             return Ok((at_us, Self::Unknown { kind, version, body: r.rest().to_vec() }));
         }
         let record = Self::take(kind, &mut r)?;
@@ -180,6 +186,15 @@ impl Record {
             19 => Self::ServerLocked(ServerLockRecord {
                 server: ServerId(r.array()?),
                 terms: option(r, |r| text(r, "the terms"))?,
+                reason: text(r, "the reason")?,
+            }),
+            20 => Self::BackupHeld(HoldRecord {
+                backup: BackupId(r.array()?),
+                held: match r.u8()? {
+                    0 => false,
+                    1 => true,
+                    other => return Err(Error::bad(WHAT, "the hold", "0 or 1", other)),
+                },
                 reason: text(r, "the reason")?,
             }),
             _ => Self::SegmentsCarried { carrier: SegmentId(r.array()?), births: take_segments(r)? },

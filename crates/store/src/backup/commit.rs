@@ -83,17 +83,36 @@ impl MetaWriter<'_> {
 impl BackupWriter {
     /// Makes the backup exist. When this returns, it is durable, and can be read by everybody; when it fails, it either
     /// doesn't exist, or (only if the failure came after the record was written) exists whole.
-    pub fn commit(mut self, draft: BackupDraft) -> Result<BackupRecord> {
+    pub fn commit(self, draft: BackupDraft) -> Result<BackupRecord> {
+        self.commit_if(draft, None)
+    }
+
+    /// As [`BackupWriter::commit`], unless another backup of the server that is wanted has the same value of the fact `key`:
+    /// [`Error::FactTaken`].
+    pub fn commit_unique(self, draft: BackupDraft, key: &str) -> Result<BackupRecord> {
+        self.commit_if(draft, Some(key))
+    }
+
+    fn commit_if(mut self, draft: BackupDraft, unique: Option<&str>) -> Result<BackupRecord> {
         self.flush()?;
         self.pipeline.seal()?;
         self.pipeline.stop();
         self.shared.check()?;
         let (root, map) = self.write_map()?;
         let record = self.record(draft, &root, map)?;
+        let lock = self.inner.manifest.lock()?;
+        self.inner.refresh()?;
+        if let Some((key, value)) = unique.and_then(|key| Some((key, record.fact(key)?))) {
+            let others = self.inner.backups();
+            let same = |b: &&BackupRecord| b.server == record.server && b.fact(key) == Some(value);
+            if let Some(other) = others.iter().find(same) {
+                return Err(Error::FactTaken { value: value.to_owned(), by: other.id });
+            }
+        }
         // From here on the segments may be referred to, whatever the append says.
         self.remove_on_drop = false;
         let now_us = record.finished_us;
-        self.inner.manifest.append(Record::BackupCommitted(record.clone()), now_us)?;
+        self.inner.manifest.append_locked(Record::BackupCommitted(record.clone()), now_us, &lock)?;
         Ok(record)
     }
 

@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use holdfast_format::ids::{Address, BackupId, ServerId, SessionId};
 use holdfast_format::names::SESSIONS;
-use holdfast_format::record::{BackupRecord, Record};
+use holdfast_format::record::{BackupRecord, HELD_FACT, Record};
 use holdfast_format::session::{Session, SessionKind};
 use holdfast_io::{Lock, LockKind, ObjectName};
 
@@ -85,6 +85,7 @@ fn wanted(inner: &Inner, table: &SegmentTable, forgotten_after_us: i64) -> Resul
     let mut forgotten: HashSet<BackupId> = HashSet::new();
     let mut expired: HashSet<BackupId> = HashSet::new();
     let mut locked: HashMap<BackupId, i64> = HashMap::new();
+    let mut on_hold: HashSet<BackupId> = HashSet::new();
     // Locked servers, and whether not even retention may go on.
     let mut held: HashMap<ServerId, bool> = HashMap::new();
     for stamped in &records {
@@ -102,6 +103,11 @@ fn wanted(inner: &Inner, table: &SegmentTable, forgotten_after_us: i64) -> Resul
                 let until = locked.entry(*backup).or_insert(*until_us);
                 *until = (*until).max(*until_us);
             }
+            Record::BackupCommitted(backup) if backup.fact(HELD_FACT).is_some() => {
+                on_hold.insert(backup.id);
+            }
+            Record::BackupHeld(hold) if hold.held => drop(on_hold.insert(hold.backup)),
+            Record::BackupHeld(hold) => drop(on_hold.remove(&hold.backup)),
             Record::ServerLocked(lock) => match &lock.terms {
                 Some(terms) => drop(held.insert(lock.server, terms.is_empty())),
                 None => drop(held.remove(&lock.server)),
@@ -109,8 +115,8 @@ fn wanted(inner: &Inner, table: &SegmentTable, forgotten_after_us: i64) -> Resul
             _ => {}
         }
     }
-    // Whatever program forgot a locked backup, its blocks stay until the lock is over.
-    gone.retain(|id| locked.get(id).is_none_or(|until| *until <= now_us));
+    // Whatever program forgot a locked backup, its blocks stay until the lock is over. The same of a held one.
+    gone.retain(|id| locked.get(id).is_none_or(|until| *until <= now_us) && !on_hold.contains(id));
     let committed = records
         .iter()
         .filter_map(|s| if let Record::BackupCommitted(b) = &s.record { Some(b) } else { None });

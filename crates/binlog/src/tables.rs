@@ -1,8 +1,9 @@
 //! The tables that row events speak of, remembered between events with the plans to cut their rows.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+
+use foldhash::HashMap;
 
 use crate::columns::Columns;
 use crate::error::Flaw;

@@ -12,6 +12,16 @@ pub struct EventPlace {
     pub position: u64,
 }
 
+impl EventPlace {
+    /// Makes it another place, most often one in the same file.
+    pub(crate) fn go_to(&mut self, place: &Self) {
+        if !Arc::ptr_eq(&self.file, &place.file) {
+            self.file = Arc::clone(&place.file);
+        }
+        self.position = place.position;
+    }
+}
+
 impl fmt::Display for EventPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.file, self.position)

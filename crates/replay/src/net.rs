@@ -226,7 +226,7 @@ pub(crate) struct Net<'a> {
     /// For questions: the first connection is in the session of some statement.
     asking: Conn,
     history: History,
-    decisions: HashMap<Arc<TableKey>, Arc<Decision>>,
+    decisions: foldhash::HashMap<Arc<TableKey>, Arc<Decision>>,
     steps: &'a mut Steps,
     pub(crate) window: Window,
     /// Those that have nothing to do.
@@ -272,7 +272,7 @@ impl<'a> Net<'a> {
             catalogue: Catalogue::default(),
             asking: connect().map_err(Error::Connect)?,
             history: History::new(allowed),
-            decisions: HashMap::new(),
+            decisions: foldhash::HashMap::default(),
             steps,
             window: Window::default(),
             appliers: Vec::new(),
@@ -410,7 +410,8 @@ impl<'a> Net<'a> {
             return Err(flaw(holdfast_binlog::Flaw { offset: 0, expected: "a TABLE_MAP event before", got }));
         };
         let key = Arc::clone(&table.key);
-        let (goes_on, mut fresh) = match self.window.way(&key) {
+        let found = self.window.way(&key);
+        let (goes_on, mut fresh) = match found {
             Some(Way::Merge(at)) => {
                 (self.window.merges.get(at).is_some_and(|merge| merge.goes_on(table, rows)), None)
             }
@@ -420,7 +421,7 @@ impl<'a> Net<'a> {
         if !goes_on {
             return Ok(false);
         }
-        let fits = match (self.window.way(&key), &mut fresh) {
+        let fits = match (found, &mut fresh) {
             (Some(Way::Merge(at)), _) => match self.window.merges.get_mut(at) {
                 Some(merge) => fits(merge, rows, tables),
                 None => Ok(true),
@@ -432,7 +433,7 @@ impl<'a> Net<'a> {
             Ok(fits) => fits,
             Err(stop) => return Err(self.stopped(stop, &key, place)),
         };
-        let way = match (self.window.way(&key), fresh) {
+        let way = match (found, fresh) {
             (Some(Way::Merge(_)), _) if !fits => return Ok(false),
             (Some(way), _) => way,
             (None, Some(merge)) if fits => self.window.add_merge(merge),

@@ -11,9 +11,9 @@ use holdfast_binlog::tables::TableKey;
 use holdfast_binlog::transaction::{Assembler, Oddity, Pushed, RowCounts, StatementNote, Transaction};
 use holdfast_format::gtid::Gtid;
 
-use crate::ahead;
+use crate::ahead::{self, Events};
 use crate::error::Error;
-use crate::log::{EventPlace, Log, LogReader};
+use crate::log::{EventPlace, Log};
 use crate::survey::{RowShape, Survey};
 
 mod numbers;
@@ -342,19 +342,19 @@ pub fn scan(log: &dyn Log) -> Result<Summary, Error> {
     ahead::read(log, look_through)
 }
 
-fn look_through(reader: &mut dyn LogReader) -> Result<Summary, Error> {
-    let (mut walker, mut assembler) = (Walker::default(), Assembler::new());
-    let (mut summary, mut event) = (Summary::default(), Vec::new());
+fn look_through(events: &mut Events<'_>) -> Result<Summary, Error> {
+    let (mut walker, mut assembler) = (Walker::behind_another(), Assembler::new());
+    let mut summary = Summary::default();
     let mut survey = Survey::default();
     let mut last = EventPlace::default();
-    while let Some(place) = reader.next(&mut event).map_err(Error::Log)? {
+    while let Some((place, event)) = events.next()? {
         walker.set_position(place.position);
-        let found = walker.whole(&event).map_err(Error::binlog(&place))?;
+        let found = walker.whole(event).map_err(Error::binlog(place))?;
         summary.bytes += event.len() as u64;
         let Some(format) = walker.format() else { continue };
-        let body = found.parse(format).map_err(Error::binlog(&place))?;
-        survey.event(&found, &body, format).map_err(Error::binlog(&place))?;
-        let pushed = assembler.push_body(&found, &body, format).map_err(Error::binlog(&place))?;
+        let body = found.parse(format).map_err(Error::binlog(place))?;
+        survey.event(&found, &body, format).map_err(Error::binlog(place))?;
+        let pushed = assembler.push_body(&found, &body, format).map_err(Error::binlog(place))?;
         if let Pushed::End(transaction) = pushed {
             if survey.end() || transaction.rolled_back {
                 summary.one_by_one.insert(summary.transactions);
@@ -367,17 +367,17 @@ fn look_through(reader: &mut dyn LogReader) -> Result<Summary, Error> {
                 ));
             }
         }
-        last = place;
+        last.go_to(place);
     }
     if assembler.is_open() {
         return Err(Error::Refused(format!("the log ends at {last} in the middle of a transaction")));
     }
-    for (table, shape) in &survey.shapes {
+    summary.shapes = survey.shapes();
+    for (table, shape) in &summary.shapes {
         if let Some(changes) = summary.tables.get_mut(table) {
             changes.unlogged_cascades = shape.unlogged_deletes || shape.unlogged_updates;
         }
     }
-    summary.shapes = survey.shapes;
     Ok(summary)
 }
 

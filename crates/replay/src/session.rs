@@ -4,6 +4,7 @@
 //! takes it was observed on MySQL 9.7.4 and MariaDB 10.11.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use holdfast_binlog::query::{
     OPTION_AUTO_IS_NULL, OPTION_NO_FOREIGN_KEY_CHECKS, OPTION_RELAXED_UNIQUE_CHECKS, StatusVars,
@@ -61,7 +62,7 @@ impl Session {
         Ok(())
     }
 
-    /// Makes our session one that [`rows_text`] described.
+    /// Makes our session one that [`RowSessions`] described.
     pub(crate) fn apply_text(&mut self, conn: &mut Conn, set: &str) -> Result<(), Error> {
         if set != self.current {
             conn.execute(set).map_err(Error::server("setting the session of a statement"))?;
@@ -125,19 +126,63 @@ impl Session {
     }
 }
 
-/// The session of a change of rows, as far as it can matter to what is computed or checked
-/// when the rows are applied: keys are the flags' business, counters nobody's.
-pub(crate) fn rows_text(vars: &StatusVars<'_>, mariadb: bool) -> String {
-    let kept = StatusVars {
-        sql_mode: vars.sql_mode,
-        charset: vars.charset,
-        time_zone: vars.time_zone,
-        lc_time_names: vars.lc_time_names,
-        collation_database: vars.collation_database,
-        default_collation_for_utf8mb4: vars.default_collation_for_utf8mb4,
-        ..StatusVars::default()
-    };
-    statement(&kept, mariadb)
+/// The sessions of changes of rows, as far as they can matter to what is computed or checked when the rows are applied:
+/// keys are the flags' business, counters nobody's. Most transactions have the one before's.
+#[derive(Debug)]
+pub(crate) struct RowSessions {
+    mariadb: bool,
+    last: Option<(Kept, Arc<str>)>,
+}
+
+/// What matters of the variables, the time zone apart.
+type Numbers = (Option<u64>, Option<(u16, u16, u16)>, Option<u16>, Option<u16>, Option<u16>);
+
+#[derive(Debug)]
+struct Kept {
+    numbers: Numbers,
+    time_zone: Option<Vec<u8>>,
+}
+
+impl RowSessions {
+    pub(crate) fn new(mariadb: bool) -> Self {
+        Self { mariadb, last: None }
+    }
+
+    /// As a SET statement.
+    pub(crate) fn text(&mut self, vars: &StatusVars<'_>) -> Arc<str> {
+        let kept = StatusVars {
+            sql_mode: vars.sql_mode,
+            charset: vars.charset,
+            time_zone: vars.time_zone,
+            lc_time_names: vars.lc_time_names,
+            collation_database: vars.collation_database,
+            default_collation_for_utf8mb4: vars.default_collation_for_utf8mb4,
+            ..StatusVars::default()
+        };
+        let numbers = (
+            kept.sql_mode,
+            kept.charset,
+            kept.lc_time_names,
+            kept.collation_database,
+            kept.default_collation_for_utf8mb4,
+        );
+        match &self.last {
+            Some((last, text)) if last.numbers == numbers && last.time_zone.as_deref() == kept.time_zone => {
+                Arc::clone(text)
+            }
+            _ => {
+                let text: Arc<str> = statement(&kept, self.mariadb).into();
+                let last = Kept { numbers, time_zone: kept.time_zone.map(<[u8]>::to_vec) };
+                self.last = Some((last, Arc::clone(&text)));
+                text
+            }
+        }
+    }
+}
+
+/// The session of rows of which nothing says in which one they were changed.
+pub(crate) fn rows_default(mariadb: bool) -> String {
+    statement(&StatusVars::default(), mariadb)
 }
 
 /// One SET for all variables, so that nothing of an earlier statement stays behind.
@@ -261,6 +306,30 @@ mod tests {
         let maria = statement(&StatusVars::default(), true);
         assert!(maria.contains("check_constraint_checks=1"), "{maria}");
         assert!(maria.contains("explicit_defaults_for_timestamp=1"), "{maria}");
+    }
+
+    #[test]
+    fn the_session_of_rows_is_that_of_its_own_variables() {
+        let mut sessions = RowSessions::new(false);
+        let paris =
+            StatusVars { time_zone: Some(b"Europe/Paris"), sql_mode: Some(4), ..StatusVars::default() };
+        let changed: [StatusVars<'_>; 6] = [
+            StatusVars { sql_mode: Some(5), ..paris.clone() },
+            StatusVars { charset: Some((8, 8, 8)), ..paris.clone() },
+            StatusVars { time_zone: Some(b"Asia/Tokyo"), ..paris.clone() },
+            StatusVars { lc_time_names: Some(3), ..paris.clone() },
+            StatusVars { collation_database: Some(9), ..paris.clone() },
+            StatusVars { default_collation_for_utf8mb4: Some(45), ..paris.clone() },
+        ];
+        for other in &changed {
+            let first = sessions.text(&paris);
+            assert!(Arc::ptr_eq(&first, &sessions.text(&paris)));
+            assert_eq!(*first, *statement(&paris, false));
+            assert_eq!(*sessions.text(other), *statement(other, false));
+        }
+        // Flags are each event's own, and the counters' steps nobody's.
+        let same = StatusVars { flags2: Some(1), auto_increment: Some((2, 1)), ..paris.clone() };
+        assert_eq!(sessions.text(&same), sessions.text(&paris));
     }
 
     #[test]

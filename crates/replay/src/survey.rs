@@ -4,7 +4,9 @@
 //! Reads the heads of row events only; [`crate::scan`] feeds it on its one pass over the range.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use foldhash::HashMap;
 use holdfast_binlog::event::{Body, Event};
 use holdfast_binlog::kind::RowChange;
 use holdfast_binlog::rows::{FLAG_NO_FOREIGN_KEY_CHECKS, FLAG_USE_SQL_FOREIGN_KEY, Rows};
@@ -38,7 +40,7 @@ pub(crate) fn cascades_are_unlogged(flags: u16) -> bool {
 /// Gathers the shapes of all tables.
 #[derive(Debug, Default)]
 pub(crate) struct Survey {
-    pub(crate) shapes: BTreeMap<TableKey, RowShape>,
+    shapes: HashMap<Arc<TableKey>, RowShape>,
     tables: TableCache,
     rolled_back: bool,
     file_bytes: u64,
@@ -84,6 +86,11 @@ impl Survey {
         Ok(())
     }
 
+    /// What the row events of each table are like.
+    pub(crate) fn shapes(&self) -> BTreeMap<TableKey, RowShape> {
+        self.shapes.iter().map(|(table, shape)| (TableKey::clone(table), *shape)).collect()
+    }
+
     /// A transaction is complete. Was a part of it rolled back?
     pub(crate) fn end(&mut self) -> bool {
         std::mem::take(&mut self.rolled_back)
@@ -101,17 +108,14 @@ impl Survey {
         }
         let keyed = map.primary_key()?.is_some();
         if let Some(table) = self.tables.get(map.table_id) {
-            self.shapes.entry(TableKey::clone(&table.key)).or_default().primary_key = Some(keyed);
+            self.shapes.entry(Arc::clone(&table.key)).or_default().primary_key = Some(keyed);
         }
         Ok(())
     }
 
     fn rows(&mut self, rows: &Rows<'_>) {
         let Some(table) = self.tables.get(rows.table_id) else { return };
-        if !self.shapes.contains_key(&*table.key) {
-            self.shapes.insert(TableKey::clone(&table.key), RowShape::default());
-        }
-        let Some(shape) = self.shapes.get_mut(&*table.key) else { return };
+        let shape = self.shapes.entry(Arc::clone(&table.key)).or_default();
         let whole = |present| rows.is_whole(present);
         shape.partial_images |= !whole(rows.present) || !rows.present_after.is_none_or(whole);
         shape.partial_json |= rows.kind.partial;

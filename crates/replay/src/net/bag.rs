@@ -8,7 +8,7 @@
 //! MySQL looks for all rows of an event in one pass through such a table. A thousand changes of the source, each an
 //! event, are a thousand passes; their net change is one.
 
-use std::collections::HashMap;
+use foldhash::HashMap;
 
 use super::merge::ENTRY_BYTES;
 

@@ -23,10 +23,10 @@
 //!
 //! Memory holds one image a row, however often the row changed.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
+use foldhash::HashMap;
 use holdfast_binlog::Flaw;
 use holdfast_binlog::columns::Column;
 use holdfast_binlog::event::Header;
@@ -202,7 +202,7 @@ impl Merge {
                 sql_foreign_keys: rows.flags & FLAG_USE_SQL_FOREIGN_KEY != 0,
             },
             order: Order::new(&typed, &facts.primary, &key),
-            changes: HashMap::new(),
+            changes: HashMap::default(),
             bag: by_image.then(Bag::default),
             has_unique: !facts.uniques.is_empty(),
             sets: Sets::new(&table.columns, &facts.columns),

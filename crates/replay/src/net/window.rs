@@ -1,8 +1,9 @@
 //! A stretch of the log that is applied as one: the net change of its tables, and lanes.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use foldhash::HashMap;
 use holdfast_binlog::event::{Event, Header};
 use holdfast_binlog::rows::{FLAG_STMT_END, Rows};
 use holdfast_binlog::tables::{TableCache, TableKey};

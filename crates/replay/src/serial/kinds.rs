@@ -1,7 +1,6 @@
 //! What must be known of tables before their rows are applied one by one.
 
-use std::collections::HashMap;
-
+use foldhash::HashMap;
 use holdfast_binlog::tables::TableKey;
 use holdfast_mysql::Conn;
 

@@ -26,16 +26,16 @@ use super::load::Files;
 use super::sender::{SendError, Sender};
 use super::temporary::Temporaries;
 use super::{Limit, Options, Outcome, Progress, give_format, prepare};
-use crate::ahead;
+use crate::ahead::{self, Events};
 use crate::appliers::Running;
 use crate::batch::{Batch, statement as binlog_statement};
 use crate::checkpoint::{self, Checkpoint, Intent};
 use crate::ddl;
 use crate::error::Error;
-use crate::log::{EventPlace, Log, LogReader};
+use crate::log::{EventPlace, Log};
 use crate::net::Net;
 use crate::scan::Summary;
-use crate::session::{self, Session};
+use crate::session::{self, RowSessions, Session};
 
 /// Row data of a group of transactions after which it is committed: some thousand rows, so
 /// that a commit costs little beside them and a rollback after a kill is short.
@@ -66,8 +66,8 @@ pub(super) struct Current {
     pub(super) here: bool,
     /// Row events behind us.
     pub(super) row_events: u64,
-    /// The session of its rows.
-    pub(super) session: String,
+    /// The session of its rows; `None`: nothing said one.
+    pub(super) session: Option<Arc<str>>,
     /// An XA transaction: the statement that begins it.
     pub(super) xa: Option<Vec<u8>>,
     /// Something is in it, whether it is applied or not.
@@ -106,6 +106,7 @@ pub(crate) struct Lead<'a> {
     pub(super) packet_max: u64,
     pub(super) checkpoint: Checkpoint,
     pub(super) session: Session,
+    row_sessions: RowSessions,
     pub(super) tables: TableCache,
     pub(super) batch: Batch,
     /// Where the first event in the batch lies.
@@ -177,6 +178,7 @@ impl<'a> Lead<'a> {
             packet_max,
             checkpoint,
             session: Session::new(mariadb),
+            row_sessions: RowSessions::new(mariadb),
             tables: TableCache::default(),
             batch: Batch::default(),
             batch_since: EventPlace::default(),
@@ -223,7 +225,7 @@ impl<'a> Lead<'a> {
             return Err(Error::WindowUnderWay);
         }
         self.set_counters_back()?;
-        match ahead::read(log, |reader| self.take_all(reader)) {
+        match ahead::read(log, |events| self.take_all(events)) {
             Ok(()) => self.outcome(),
             // The window before may be applied still: it is a good one, and what is to be done differently begins behind it.
             Err(error @ Error::Surprise { .. }) => Err(self.land_before(error)),
@@ -231,18 +233,17 @@ impl<'a> Lead<'a> {
         }
     }
 
-    fn take_all(&mut self, reader: &mut dyn LogReader) -> Result<(), Error> {
-        let (mut walker, mut assembler) = (Walker::default(), Assembler::new());
-        let mut bytes = Vec::new();
-        while let Some(place) = reader.next(&mut bytes).map_err(Error::Log)? {
+    fn take_all(&mut self, events: &mut Events<'_>) -> Result<(), Error> {
+        let (mut walker, mut assembler) = (Walker::behind_another(), Assembler::new());
+        while let Some((place, bytes)) = events.next()? {
             walker.set_position(place.position);
-            let event = walker.whole(&bytes).map_err(Error::binlog(&place))?;
+            let event = walker.whole(bytes).map_err(Error::binlog(place))?;
             self.report.bytes += bytes.len() as u64;
             let Some(format) = walker.format() else { continue };
-            let body = event.parse(format).map_err(Error::binlog(&place))?;
-            let pushed = assembler.push_body(&event, &body, format).map_err(Error::binlog(&place))?;
-            self.place = place;
-            self.event(&event, body, format)?;
+            let body = event.parse(format).map_err(Error::binlog(place))?;
+            let pushed = assembler.push_body(&event, &body, format).map_err(Error::binlog(place))?;
+            self.place.go_to(place);
+            self.event(place, &event, body, format)?;
             if let Pushed::End(transaction) = pushed {
                 self.end(&transaction)?;
                 self.report.transactions = self.seen;
@@ -289,8 +290,13 @@ impl<'a> Lead<'a> {
     }
 
     /// Takes an event, inside a payload or not.
-    fn event(&mut self, event: &Event<'_>, body: Body<'_>, format: &FormatDescription) -> Result<(), Error> {
-        let place = self.place.clone();
+    fn event(
+        &mut self,
+        place: &EventPlace,
+        event: &Event<'_>,
+        body: Body<'_>,
+        format: &FormatDescription,
+    ) -> Result<(), Error> {
         let flaw = |flaw| Error::Encode { place: place.clone(), flaw };
         match body {
             Body::FormatDescription(found) => {
@@ -315,7 +321,7 @@ impl<'a> Lead<'a> {
                     // May commit what came before, so the batch must not hold the map yet.
                     self.note_non_transactional(map.table_id)?;
                     if self.net.is_some() && self.current_ref().to_window() {
-                        return self.window_map(event, map.table_id);
+                        return self.window_map(place, event, map.table_id);
                     }
                     if self.batch.is_empty() {
                         self.batch_since = place.clone();
@@ -332,19 +338,19 @@ impl<'a> Lead<'a> {
                 }
                 if self.is_inside(&rows) {
                     return match &mut self.net {
-                        Some(net) => net.window.end_of(rows.flags, &place).map_err(flaw),
+                        Some(net) => net.window.end_of(rows.flags, place).map_err(flaw),
                         None => Ok(()),
                     };
                 }
                 if self.net.is_some() && self.current_ref().to_window() {
-                    return self.window_rows(&event.header, &rows);
+                    return self.window_rows(place, &event.header, &rows);
                 }
                 self.open_transaction()?;
                 self.current_ref().rows = true;
                 self.group.1 += rows.data.len() as u64;
                 let since = self.batch_since.clone();
                 let mut sender =
-                    Sender { conn: self.conn, place: &place, since: &since, packet_max: self.packet_max };
+                    Sender { conn: self.conn, place, since: &since, packet_max: self.packet_max };
                 let mut send = |events: &[u8]| sender.send(events);
                 let apart = rows.kind.change == RowChange::Update
                     && self.tables.get(rows.table_id).is_some_and(|table| self.kinds.apart(&table.key));
@@ -353,7 +359,7 @@ impl<'a> Lead<'a> {
                 } else {
                     self.batch.rows(&event.header, &rows, &mut self.tables, &mut send)
                 };
-                taken.map_err(|e: SendError| e.into_error(&place))?;
+                taken.map_err(|e: SendError| e.into_error(place))?;
             }
             Body::Rows(_) => self.current_ref().with_rows(),
             Body::XaPrepare { one_phase, xid } => self.xa_prepare(one_phase, &xid)?,
@@ -373,10 +379,10 @@ impl<'a> Lead<'a> {
             // No server packs statements that change rows.
             Body::Payload(_) if self.current_ref().skip => self.current_ref().with_rows(),
             Body::Payload(payload) => {
-                let mut events = payload.events(event, format).map_err(Error::binlog(&place))?;
-                while let Some(inner) = events.next_event().map_err(Error::binlog(&place))? {
-                    let body = inner.parse(format).map_err(Error::binlog(&place))?;
-                    self.event(&inner, body, format)?;
+                let mut events = payload.events(event, format).map_err(Error::binlog(place))?;
+                while let Some(inner) = events.next_event().map_err(Error::binlog(place))? {
+                    let body = inner.parse(format).map_err(Error::binlog(place))?;
+                    self.event(place, &inner, body, format)?;
                 }
             }
             _ => {}
@@ -443,6 +449,12 @@ impl<'a> Lead<'a> {
         applied
     }
 
+    /// The session of the rows of the transaction under way.
+    pub(super) fn rows_session(&self) -> String {
+        let said = self.current.as_ref().and_then(|current| current.session.as_deref());
+        said.map_or_else(|| session::rows_default(self.mariadb), str::to_owned)
+    }
+
     pub(super) fn open_transaction(&mut self) -> Result<(), Error> {
         self.drain()?;
         if !self.open {
@@ -490,7 +502,7 @@ impl<'a> Lead<'a> {
         }
         self.commit_group()?;
         if self.net.is_some() && !self.mariadb {
-            let session = self.current_ref().session.clone();
+            let session = self.rows_session();
             self.session.apply_text(self.conn, &session)?;
         }
         if self.checkpoint.intent.take_if(|intent| intent.number == self.seen).is_some() {
@@ -511,7 +523,7 @@ impl<'a> Lead<'a> {
 
     fn query(&mut self, event: &Event<'_>, query: &Query<'_>, text: &[u8]) -> Result<(), Error> {
         let statement = Statement::classify(text, query.vars.sql_mode.unwrap_or(0));
-        let (mariadb, windowed) = (self.mariadb, self.net.is_some());
+        let windowed = self.net.is_some();
         let current = self.current_ref();
         let windowed = windowed && !current.here;
         if statement.verb == Verb::Begin {
@@ -530,7 +542,8 @@ impl<'a> Lead<'a> {
         match statement.verb {
             // The rows of the transaction are applied in its session.
             Verb::Begin if windowed => {
-                current.session = session::rows_text(&query.vars, mariadb);
+                let session = self.row_sessions.text(&query.vars);
+                self.current_ref().session = Some(session);
                 Ok(())
             }
             Verb::Begin => {

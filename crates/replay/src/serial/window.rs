@@ -6,24 +6,30 @@ use holdfast_binlog::event::{Event, Header};
 use holdfast_binlog::rows::Rows;
 
 use super::Limit;
-use super::lead::{Current, Lead};
+use super::lead::Lead;
 use crate::appliers::{self, Refused, Running, Stopped};
 use crate::checkpoint::{self, WindowNote};
 use crate::error::Error;
+use crate::log::EventPlace;
 use crate::net::Net;
 use crate::net::plan::Plan;
 use crate::session;
 
 impl Lead<'_> {
     /// Takes a TABLE_MAP event into the window.
-    pub(super) fn window_map(&mut self, event: &Event<'_>, table_id: u64) -> Result<(), Error> {
+    pub(super) fn window_map(
+        &mut self,
+        place: &EventPlace,
+        event: &Event<'_>,
+        table_id: u64,
+    ) -> Result<(), Error> {
         let Some(key) = self.tables.get(table_id).map(|table| Arc::clone(&table.key)) else { return Ok(()) };
-        let place = self.place.clone();
         for _ in 0..2 {
-            let current = self.current.as_ref();
-            let session = || rows_session(current, self.mariadb);
+            let said = self.current.as_ref().and_then(|current| current.session.clone());
+            let mariadb = self.mariadb;
+            let session = || said.map_or_else(|| session::rows_default(mariadb), |said| said.to_string());
             let Some(net) = &mut self.net else { return Ok(()) };
-            if net.table_map(event, &key, session, &place)? {
+            if net.table_map(event, &key, session, place)? {
                 break;
             }
             self.launch()?;
@@ -32,11 +38,15 @@ impl Lead<'_> {
     }
 
     /// Takes a row event into the window.
-    pub(super) fn window_rows(&mut self, header: &Header, rows: &Rows<'_>) -> Result<(), Error> {
-        let place = self.place.clone();
+    pub(super) fn window_rows(
+        &mut self,
+        place: &EventPlace,
+        header: &Header,
+        rows: &Rows<'_>,
+    ) -> Result<(), Error> {
         for _ in 0..2 {
             let Some(net) = &mut self.net else { return Ok(()) };
-            if net.rows(header, rows, &mut self.tables, &place)? {
+            if net.rows(header, rows, &mut self.tables, place)? {
                 break;
             }
             self.launch()?;
@@ -100,7 +110,7 @@ impl Lead<'_> {
             checkpoint::note_window(self.conn, &note)?;
         }
         let mut session = plan.session.clone();
-        let session = session.get_or_insert_with(|| session::rows_text(&Default::default(), self.mariadb));
+        let session = session.get_or_insert_with(|| session::rows_default(self.mariadb));
         net.ready(plan.chunks.len(), session)?;
         let committed = std::mem::take(&mut net.committed);
         let appliers = std::mem::take(&mut net.appliers);
@@ -161,7 +171,7 @@ impl Lead<'_> {
     /// A window of one chunk needs no appliers and no record: it is one transaction.
     fn apply_at_once(&mut self, plan: &Plan, note: &WindowNote) -> Result<(), Error> {
         let mut session = plan.session.clone();
-        let session = session.get_or_insert_with(|| session::rows_text(&Default::default(), self.mariadb));
+        let session = session.get_or_insert_with(|| session::rows_default(self.mariadb));
         self.session.apply_text(self.conn, session)?;
         let doing = || Error::server("committing");
         self.conn.execute("BEGIN").map_err(doing())?;
@@ -200,10 +210,4 @@ impl Lead<'_> {
         let tables = plan.tables_of(refused.chunk);
         net.surprise(&tables, why, false)
     }
-}
-
-/// The session of the rows of the transaction under way.
-fn rows_session(current: Option<&Current>, mariadb: bool) -> String {
-    let session = current.map(|current| current.session.clone()).unwrap_or_default();
-    if session.is_empty() { session::rows_text(&Default::default(), mariadb) } else { session }
 }

@@ -26,6 +26,9 @@ pub struct LockView {
     /// Since when.
     #[serde(serialize_with = "maybe_time")]
     pub since: Option<Micros>,
+    /// Number of the record that locked it: another lock has another one.
+    #[serde(skip)]
+    pub record: Option<u64>,
     /// Why.
     pub reason: String,
     /// What retention may go by meanwhile, as a policy says it; `null`: nothing of it is forgotten at all.
@@ -44,16 +47,17 @@ pub fn lock_of(catalogue: &Catalogue, name: &str) -> Result<LockView> {
 fn shown(catalogue: &Catalogue, server: &ServerRecord) -> LockView {
     let records = catalogue.repository.records();
     let newest = records.iter().rev().find_map(|stamped| match &stamped.record {
-        Record::ServerLocked(lock) if lock.server == server.id => Some((stamped.at_us, lock)),
+        Record::ServerLocked(lock) if lock.server == server.id => Some((stamped, lock)),
         _ => None,
     });
-    let locked = newest.and_then(|(at, lock)| Some((at, lock, lock.terms.as_deref()?)));
+    let locked = newest.and_then(|(stamped, lock)| Some((stamped, lock.terms.as_deref()?)));
     LockView {
         server: server.name.clone(),
         locked: locked.is_some(),
-        since: locked.map(|(at, ..)| at),
+        since: locked.map(|(stamped, _)| stamped.at_us),
+        record: locked.map(|(stamped, _)| stamped.number),
         reason: newest.map(|(_, lock)| lock.reason.clone()).unwrap_or_default(),
-        terms: locked.and_then(|(.., terms)| serde_json::from_str(terms).ok()),
+        terms: locked.and_then(|(_, terms)| serde_json::from_str(terms).ok()),
     }
 }
 

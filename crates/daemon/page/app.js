@@ -258,17 +258,15 @@ async function settingsPage() {
 /** What waits for a second person, with what he can do. */
 function waitingTable(requests) {
   const rows = requests.map((request) => {
-    const { kind, server, backup, terms } = request.what;
-    const what = [kind.replaceAll("_", " "), backup || server, terms && `to ${terms.window}`].filter(Boolean).join(" ");
     const button = (verb, word) => {
       const made = el("button", { type: "button", text: verb, "aria-label": `${verb} request ${request.id}` });
       made.addEventListener("click", () => act(`/approvals/${request.id}/${verb.toLowerCase()}`, { method: "POST" }, `Request ${request.id} is ${word}.`));
       return made;
     };
-    return el("tr", { "data-request": String(request.id) }, el("td", { text: String(request.id) }), el("td", { text: what }), el("td", { text: request.by }), el("td", { text: request.what.reason || "" }),
+    return el("tr", { "data-request": String(request.id) }, el("td", { text: String(request.id) }), el("td", { text: request.text }), el("td", { text: request.by }),
       el("td", { text: show(request.until) }), el("td", {}, button("Approve", "approved"), button("Reject", "rejected")));
   });
-  const head = ["Request", "What", "Asked by", "Why", "Until", ""].map((text) => el("th", { scope: "col", text }));
+  const head = ["Request", "What", "Asked by", "Until", ""].map((text) => el("th", { scope: "col", text }));
   return el("div", { class: "wide" }, el("table", {}, el("thead", {}, el("tr", {}, ...head)), el("tbody", {}, ...rows)));
 }
 

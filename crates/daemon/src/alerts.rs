@@ -22,8 +22,8 @@ use outbox::Receiver;
 use sender::Sender;
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How often conditions are compared and messages looked for.
@@ -118,6 +118,45 @@ pub struct Tested {
     pub trouble: Option<String>,
 }
 
+/// Tests that were begun lately. One sends to everybody who is told of alerts, and takes up to [`TEST_MAX`]: whoever may
+/// ask for it must not be able to flood them.
+#[derive(Debug, Default)]
+pub(crate) struct Tests {
+    begun: Mutex<Vec<Instant>>,
+    running: AtomicBool,
+}
+
+/// So many tests may be begun in [`TESTS_TIME`].
+const TESTS_MAX: usize = 5;
+/// See [`TESTS_MAX`].
+const TESTS_TIME: Duration = Duration::from_secs(300);
+
+/// The place of a test that runs.
+#[derive(Debug)]
+pub(crate) struct TestTurn<'t>(&'t AtomicBool);
+
+impl Drop for TestTurn<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
+impl Tests {
+    /// Begins a test at `now`, or says after how long one may be begun.
+    pub(crate) fn begin(&self, now: Instant) -> std::result::Result<TestTurn<'_>, Duration> {
+        let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        begun.retain(|at| now.saturating_duration_since(*at) < TESTS_TIME);
+        if let (true, Some(first)) = (begun.len() >= TESTS_MAX, begun.first()) {
+            return Err(TESTS_TIME.saturating_sub(now.saturating_duration_since(*first)));
+        }
+        if self.running.swap(true, Ordering::Relaxed) {
+            return Err(TEST_MAX);
+        }
+        begun.push(now);
+        Ok(TestTurn(&self.running))
+    }
+}
+
 /// Sends a test message to every receiver, once: what is not taken is told, and not tried again.
 ///
 /// # Errors
@@ -172,4 +211,25 @@ pub(crate) fn by_level(daemon: &Daemon) -> BTreeMap<&'static str, usize> {
         }
     });
     counts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tests_of_alerts_run_one_at_a_time_and_few_in_a_while() {
+        let tests = Tests::default();
+        let begun = Instant::now();
+        let after = |seconds: u64| begun + Duration::from_secs(seconds);
+        let running = tests.begin(after(0)).unwrap();
+        assert_eq!(tests.begin(after(1)).unwrap_err(), TEST_MAX, "one runs");
+        drop(running);
+        for second in 2..=5 {
+            drop(tests.begin(after(second)).unwrap());
+        }
+        assert_eq!(tests.begin(after(10)).unwrap_err(), Duration::from_secs(290));
+        drop(tests.begin(after(300)).unwrap());
+        assert_eq!(tests.begin(after(300)).unwrap_err(), Duration::from_secs(2));
+    }
 }

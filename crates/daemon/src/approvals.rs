@@ -37,11 +37,17 @@ pub enum Deletion {
         server: String,
         /// Why.
         reason: String,
+        /// What it is called.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        name: Option<String>,
     },
     /// A server is protected no more.
     RemoveServer {
         /// Its name.
         server: String,
+        /// Its id: another server may have the name when somebody agrees.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        id: Option<String>,
     },
     /// A server's lock ends.
     UnlockServer {
@@ -49,6 +55,12 @@ pub enum Deletion {
         server: String,
         /// Why.
         reason: String,
+        /// Its id.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        id: Option<String>,
+        /// Number of the record that locked it: it may be locked anew when somebody agrees.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        lock: Option<u64>,
     },
     /// A backup is held no more.
     Release {
@@ -58,6 +70,9 @@ pub enum Deletion {
         server: String,
         /// Why.
         reason: String,
+        /// What it is called.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        name: Option<String>,
     },
     /// What nobody needs any more goes, now.
     Prune {},
@@ -116,6 +131,8 @@ pub struct Request {
 pub struct RequestView {
     id: u64,
     what: Deletion,
+    /// The same as a person says it.
+    text: String,
     by: String,
     #[serde(serialize_with = "time")]
     asked: Micros,
@@ -132,7 +149,8 @@ pub struct RequestView {
 impl From<Request> for RequestView {
     fn from(r: Request) -> Self {
         let Request { id, what, by, asked, until, decision, decided_by, decided, result, failure } = r;
-        Self { id, what, by, asked, until, decision, decided_by, decided, result, failure }
+        let text = words(&what);
+        Self { id, what, text, by, asked, until, decision, decided_by, decided, result, failure }
     }
 }
 
@@ -306,7 +324,7 @@ pub(crate) fn tried(daemon: &Daemon, what: &Deletion) -> Result<()> {
     match what {
         Deletion::Forget { backup, reason, .. } => keep::forget(catalogue, backup, reason, true).map(drop),
         Deletion::Release { backup, reason, .. } => own::release(catalogue, backup, reason, true).map(drop),
-        Deletion::RemoveServer { server } => server_lock::remove(catalogue, server, true).map(drop),
+        Deletion::RemoveServer { server, .. } => server_lock::remove(catalogue, server, true).map(drop),
         Deletion::UnlockServer { server, .. } => {
             if server_lock::lock_of(catalogue, server)?.locked {
                 return Ok(());
@@ -324,6 +342,7 @@ pub(crate) fn tried(daemon: &Daemon, what: &Deletion) -> Result<()> {
 pub(crate) fn carried_out(daemon: &Daemon, what: &Deletion, by: &str) -> Result<Value> {
     let catalogue = &daemon.catalogue;
     let failed = |error: serde_json::Error| Error::failed(format!("The answer can't be kept: {error}."));
+    refuse_other(daemon, what)?;
     let done = match what {
         Deletion::Forget { backup, reason, .. } => {
             serde_json::to_value(keep::forget(catalogue, backup, reason, false)?).map_err(failed)?
@@ -331,10 +350,10 @@ pub(crate) fn carried_out(daemon: &Daemon, what: &Deletion, by: &str) -> Result<
         Deletion::Release { backup, reason, .. } => {
             serde_json::to_value(own::release(catalogue, backup, reason, false)?).map_err(failed)?
         }
-        Deletion::RemoveServer { server } => {
+        Deletion::RemoveServer { server, .. } => {
             serde_json::to_value(server_lock::remove(catalogue, server, false)?).map_err(failed)?
         }
-        Deletion::UnlockServer { server, reason } => {
+        Deletion::UnlockServer { server, reason, .. } => {
             serde_json::to_value(server_lock::unlock_server(catalogue, server, reason)?).map_err(failed)?
         }
         Deletion::Prune {} => {
@@ -362,15 +381,50 @@ pub(crate) fn carried_out(daemon: &Daemon, what: &Deletion, by: &str) -> Result<
     Ok(done)
 }
 
-/// What it is, for the audit log.
+/// What it is, for people: on the page, at the terminal, in the audit log.
 pub(crate) fn words(what: &Deletion) -> String {
+    let called = |name: &Option<String>| name.as_ref().map(|name| format!(" ('{name}')")).unwrap_or_default();
+    let why = |reason: &str| if reason.is_empty() { String::new() } else { format!(": {reason}") };
     match what {
+        Deletion::Forget { backup, server, reason, name } => {
+            format!("forget the backup {backup}{} of '{server}'{}", called(name), why(reason))
+        }
+        Deletion::RemoveServer { server, .. } => format!("protect the server '{server}' no more"),
+        Deletion::UnlockServer { server, reason, .. } => {
+            format!("end the lock of the server '{server}'{}", why(reason))
+        }
+        Deletion::Release { backup, server, reason, name } => {
+            format!("release the held backup {backup}{} of '{server}'{}", called(name), why(reason))
+        }
+        Deletion::Prune {} => "prune what nobody needs".to_owned(),
         Deletion::ShortenRetention { server, terms } => {
             let keep = serde_json::to_string(&terms.keep).unwrap_or_default();
-            format!("shorten_retention {server} to window {} keep {keep}", terms.window)
+            format!("keep less of the server '{server}': window {}, keep {keep}", terms.window)
         }
-        other => serde_json::to_string(other).unwrap_or_default(),
     }
+}
+
+/// Refuses what was asked for of another server, or of another lock, than those that have the name now.
+fn refuse_other(daemon: &Daemon, what: &Deletion) -> Result<()> {
+    let (server, id, lock) = match what {
+        Deletion::RemoveServer { server, id } => (server, id, None),
+        Deletion::UnlockServer { server, id, lock, .. } => (server, id, *lock),
+        _ => return Ok(()),
+    };
+    let forbids = |message: String| {
+        Err(Error::new(Code::PolicyForbids, message).with_next("look at the server, and ask for it again"))
+    };
+    let now = daemon.catalogue.server(server)?;
+    if id.as_ref().is_some_and(|id| *id != now.id.to_string()) {
+        return forbids(format!(
+            "The server '{server}' that this was asked for was removed, and another one has its name."
+        ));
+    }
+    let locked = server_lock::lock_of(&daemon.catalogue, server)?.record;
+    if lock.is_some() && locked.is_some() && lock != locked {
+        return forbids(format!("The server '{server}' was locked anew since this was asked for."));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -417,7 +471,7 @@ mod tests {
     fn decided_requests_are_forgotten_in_the_end_and_those_to_be_done_never() {
         let mut content = Content::default();
         for n in 0..300 {
-            let what = Deletion::RemoveServer { server: format!("s{n}") };
+            let what = Deletion::RemoveServer { server: format!("s{n}"), id: None };
             let id = add(&mut content, &TERMS, what, "anna", 0).unwrap().id;
             note(&mut content, id, "berta", n == 0, 1).unwrap();
         }

@@ -55,6 +55,10 @@ pub struct Daemon {
     pub look_again: AtomicBool,
     /// How the streams are.
     pub streams: Streams,
+    /// Idempotency keys of the requests that are being answered.
+    pub(crate) answering: http::Answering,
+    /// Tests of alerts that were begun lately.
+    pub(crate) tested: alerts::Tests,
     /// Held while something is carried out that two persons agreed to.
     pub approving: Mutex<()>,
     /// What is counted.
@@ -108,6 +112,8 @@ impl Daemon {
             board: RwLock::default(),
             look_again: AtomicBool::new(false),
             streams: Streams::default(),
+            answering: Mutex::default(),
+            tested: alerts::Tests::default(),
             approving: Mutex::default(),
             counters: Counters::new()?,
             scheduler_alive: AtomicI64::new(now()),

@@ -9,11 +9,14 @@ mod assets;
 mod body;
 mod deletions;
 mod history;
+mod once;
 mod route;
 mod rows;
 mod settings;
 
 pub(crate) use api::restore_place;
+pub(crate) use once::Answering;
+pub(crate) use settings::told;
 
 use crate::daemon::Daemon;
 use crate::tokens::{Caller, Role};

@@ -95,6 +95,14 @@ impl Queue {
             }
             return Ok(view(&job, live.get(&job.id)));
         }
+        let used = self.state.read(|content| {
+            let same = content.answers.iter().find(|answered| Some(&answered.key) == key.as_ref());
+            same.map(|answered| answered.what.clone())
+        });
+        if let Some(what) = used {
+            return Err(Error::usage(format!("The idempotency key was used for another request, {what}."))
+                .with_next("use a key of its own for each request"));
+        }
         let refusal = self.state.read(|content| {
             let mut open = content.jobs.iter().filter(|j| !j.standing.ended());
             if let Some(other) = open.clone().find(|j| overlap(&j.work, &work)) {

@@ -3,6 +3,8 @@
 //! A file that can't be used changes nothing. Keys that the process can't change while it runs keep their value until the
 //! next start, and are named.
 
+mod changes;
+
 use crate::config::Config;
 use crate::daemon::Daemon;
 use crate::tokens::Tokens;
@@ -18,21 +20,31 @@ impl Daemon {
     /// As [`Config::load`] and [`Tokens::load`]; then everything stays as it was.
     pub fn reload(&self) -> Result<Vec<&'static str>> {
         let outcome = self.read_again();
-        let word = if outcome.is_ok() { "done" } else { "refused" };
         self.reloads.note(outcome.is_ok(), now());
-        self.audit.note("SIGHUP", "read the configuration again", word)?;
-        outcome
+        let what = "read the configuration again";
+        match outcome {
+            Ok((waiting, changes)) => {
+                self.audit.note("SIGHUP", &format!("{what}: {changes}"), "done")?;
+                Ok(waiting)
+            }
+            Err(error) => {
+                self.audit.note("SIGHUP", what, "refused")?;
+                Err(error)
+            }
+        }
     }
 
-    fn read_again(&self) -> Result<Vec<&'static str>> {
+    fn read_again(&self) -> Result<(Vec<&'static str>, String)> {
         let old = self.config();
-        let (new, waiting) = merged(&old, Config::load(&old.file)?);
+        let read = Config::load(&old.file)?;
+        let (new, waiting) = merged(&old, read.clone());
         let tokens = match &new.listen {
             Some(listen) => Tokens::load(&listen.tokens)?,
             None => Tokens::default(),
         };
+        let changes = changes::words((&old, &self.tokens()), (&read, &tokens), &waiting);
         self.replace(Arc::new(new), Arc::new(tokens));
-        Ok(waiting)
+        Ok((waiting, changes))
     }
 }
 

@@ -50,8 +50,30 @@ pub struct Content {
     pub approvals: Vec<Request>,
     /// Requests since this state was begun.
     pub approvals_asked: u64,
+    /// Answers to requests with an idempotency key that began no job, oldest first.
+    pub answers: Vec<Answered>,
     /// When this state was begun.
     pub begun: Micros,
+}
+
+/// What was answered to a request with an idempotency key.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Answered {
+    /// The key.
+    pub key: String,
+    /// Who asked.
+    pub by: String,
+    /// Method and path.
+    pub what: String,
+    /// BLAKE3 of the request's body.
+    pub body: String,
+    /// When.
+    pub at: Micros,
+    /// The HTTP status.
+    pub status: u16,
+    /// The answer, JSON.
+    pub answer: String,
 }
 
 /// What is kept of a server.

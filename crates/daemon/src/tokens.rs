@@ -99,6 +99,11 @@ impl Tokens {
         Ok(tokens)
     }
 
+    /// Each token's name, role and hash.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&str, &Role, &str)> {
+        self.entries.iter().map(|entry| (entry.name.as_str(), &entry.role, entry.hash.as_str()))
+    }
+
     /// Whose token this is.
     #[must_use]
     pub fn caller(&self, token: &str) -> Option<Caller> {

@@ -521,6 +521,10 @@ fn a_drill_without_room_is_refused_by_name() {
         .collect();
     assert_eq!(read.len(), 3, "{audit}");
     assert_eq!(read.iter().filter(|o| **o == "refused").count(), 1, "{audit}");
+    // What changed is in the entry.
+    for what in ["drills.space 0 -> 1KiB", "jobs 2 -> 7 (from the next start on)"] {
+        assert!(audit.to_string().contains(what), "{what}: {audit}");
+    }
 }
 
 #[test]

@@ -10,6 +10,9 @@
 mod bed;
 
 use bed::{Bed, converse};
+use holdfast_appliance::ServerKind;
+use holdfast_appliance::server::{Added, add};
+use holdfast_appliance::server_lock;
 use holdfast_daemon::tokens::Role;
 use serde_json::{Value, json};
 use std::os::unix::net::UnixStream;
@@ -52,6 +55,14 @@ impl Bed {
     fn admin(&self, who: usize, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
         let token = if who == 1 { self.token(Role::Admin) } else { self.second() };
         self.network(method, &format!("/api/v1{path}"), Some(token), body)
+    }
+
+    /// The same with an idempotency key, over the socket.
+    fn keyed(&self, who: usize, key: &str, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
+        let token = if who == 1 { self.token(Role::Admin) } else { self.second() };
+        let stream = UnixStream::connect(self.at("socket")).unwrap();
+        let header = format!("Authorization: Bearer {token}\r\nIdempotency-Key: {key}\r\n");
+        converse(stream, method, &format!("/api/v1{path}"), &header, body)
     }
 
     fn approve(&self, who: usize, id: &Value) -> (u16, Value) {
@@ -310,4 +321,75 @@ fn a_named_backup_is_taken_once_and_its_hold_ends_when_two_persons_agree() {
     assert_eq!(bed.admin(1, "POST", &format!("{named}/lock"), None).0, 400);
     assert_eq!(bed.admin(1, "POST", "/backups/nobody/hold", None).0, 404);
     assert_eq!(bed.backups().len(), 2);
+}
+
+#[test]
+fn a_request_with_a_key_is_done_once_and_answered_as_before() {
+    let bed = Bed::start_with("", TWO);
+    let id = bed.first_backup();
+    let audited = || bed.admin(1, "GET", "/audit", None).1["entries"].as_array().unwrap().len();
+    let twice = |who: usize, key: &str, method: &str, path: &str, body: Option<Value>| {
+        let first = bed.keyed(who, key, method, path, body.clone());
+        let entries = audited();
+        assert_eq!(bed.keyed(who, key, method, path, body), first, "{method} {path}");
+        assert_eq!(audited(), entries, "nothing was done: {method} {path}");
+        first
+    };
+    let reason = Some(json!({ "reason": "a test" }));
+    let path = format!("/backups/{id}");
+    let (status, request) = twice(1, "f", "DELETE", &path, reason.clone());
+    assert_eq!(status, 202, "{request}");
+    assert_eq!(request["text"], format!("forget the backup {id} of 'files': a test"), "{request}");
+    // A key is one request's, and one person's.
+    assert_eq!(bed.keyed(1, "f", "DELETE", &path, Some(json!({ "reason": "another" }))).0, 400);
+    assert_eq!(bed.keyed(2, "f", "DELETE", &path, reason).0, 400);
+    assert_eq!(bed.keyed(1, "f", "POST", "/servers/files/backups", None).0, 400);
+    let job = bed.keyed(1, "j", "POST", "/checks", None);
+    assert_eq!((job.0, bed.keyed(1, "j", "POST", "/servers/files/lock", None).0), (202, 400), "{}", job.1);
+    // A refusal is not kept: it was done by nobody.
+    let approve = format!("/approvals/{}/approve", request["id"]);
+    assert_eq!(bed.keyed(1, "a", "POST", &approve, None).0, 409);
+    let (status, done) = twice(2, "b", "POST", &approve, None);
+    assert_eq!((status, &done["result"]["id"]), (200, &json!(id)), "{done}");
+    // What is gone by now is no reason to answer otherwise.
+    assert_eq!(twice(1, "f", "DELETE", &path, Some(json!({ "reason": "a test" }))), (202, request));
+    for (key, path) in [("l", "/servers/files/lock"), ("p", "/servers/files/pause")] {
+        assert_eq!(twice(1, key, "POST", path, None).0, 200, "{path}");
+    }
+    let (_, request) = twice(1, "u", "POST", "/servers/files/unlock", None);
+    let reject = format!("/approvals/{}/reject", request["id"]);
+    assert_eq!(twice(1, "r", "POST", &reject, None).1["decision"], "rejected");
+    // The daemon's next life knows the answers.
+    let before = bed.keyed(1, "l", "POST", "/servers/files/lock", None);
+    let bed = bed.again();
+    assert_eq!(bed.keyed(1, "l", "POST", "/servers/files/lock", None), before);
+}
+
+#[test]
+fn an_approval_is_for_the_server_and_the_lock_that_it_was_asked_for() {
+    let bed = Bed::start_with("", TWO);
+    bed.first_backup();
+    let catalogue = &bed.daemon().catalogue;
+    let (status, removal) = bed.admin(1, "DELETE", "/servers/files", None);
+    assert_eq!((status, &removal["text"]), (202, &json!("protect the server 'files' no more")), "{removal}");
+    assert_eq!(bed.admin(1, "POST", "/servers/files/lock", None).0, 200);
+    let (_, unlock) = bed.admin(1, "POST", "/servers/files/unlock", Some(json!({ "reason": "over" })));
+    assert_eq!(unlock["text"], "end the lock of the server 'files': over", "{unlock}");
+    // On the repository itself, past the daemon: the lock is another one, and then the server.
+    server_lock::unlock_server(catalogue, "files", "").unwrap();
+    server_lock::lock_server(catalogue, "files", &[], "a new one").unwrap();
+    let refused = |id: &Value, word: &str| {
+        let (status, done) = bed.approve(2, id);
+        assert_eq!((status, &done["failure"]["code"]), (200, &json!("policy_forbids")), "{done}");
+        assert!(done["failure"]["message"].as_str().unwrap().contains(word), "{done}");
+    };
+    refused(&unlock["id"], "locked anew");
+    assert!(server_lock::lock_of(catalogue, "files").unwrap().locked);
+    server_lock::unlock_server(catalogue, "files", "").unwrap();
+    server_lock::remove(catalogue, "files", false).unwrap();
+    let kind = ServerKind::Folder { path: bed.at("data").to_str().unwrap().to_owned() };
+    let again = Added { name: "files".to_owned(), kind, login: Default::default(), rebuilt: false };
+    add(catalogue, again).unwrap();
+    refused(&removal["id"], "another one has its name");
+    assert!(catalogue.server("files").is_ok());
 }

@@ -19,6 +19,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConnection, StreamOwned};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -277,6 +278,18 @@ fn a_test_message_says_how_each_receiver_fared_and_tells_no_secret() {
     let answer = bed.local("POST", "/api/v1/alerts/test", None).1;
     let trouble = answer["receivers"][0]["trouble"].as_str().unwrap().to_owned();
     assert!(trouble.contains("535") && !answer.to_string().contains("wrong-but-secret"), "{answer}");
+    // With a key it is sent once; and nobody floods anybody.
+    let keyed = || {
+        let stream = UnixStream::connect(bed.at("socket")).unwrap();
+        bed::converse(stream, "POST", "/api/v1/alerts/test", "Idempotency-Key: t\r\n", None)
+    };
+    let first = keyed();
+    assert_eq!((first.0, keyed()), (200, first));
+    for _ in 0..2 {
+        assert_eq!(bed.local("POST", "/api/v1/alerts/test", None).0, 200);
+    }
+    let (status, refused) = bed.local("POST", "/api/v1/alerts/test", None);
+    assert_eq!((status, &refused["code"]), (429, &"locked".into()), "{refused}");
 }
 
 #[test]

@@ -138,8 +138,6 @@ fn show(out: &mut dyn Write, answer: &Value) -> io::Result<()> {
 fn table_of(out: &mut dyn Write, requests: &[Value]) -> io::Result<()> {
     let cells = |request: &Value| {
         let of = |path: &str| text(request, path).to_owned();
-        let object =
-            ["/what/backup", "/what/server"].into_iter().find(|path| request.pointer(path).is_some());
         let outcome = match request.pointer("/failure/message").and_then(Value::as_str) {
             Some(why) => why.to_owned(),
             None if request.pointer("/result").is_some_and(|r| !r.is_null()) => "done".to_owned(),
@@ -147,8 +145,7 @@ fn table_of(out: &mut dyn Write, requests: &[Value]) -> io::Result<()> {
         };
         vec![
             number(request, "/id").to_string(),
-            of("/what/kind"),
-            object.map_or_else(|| "-".to_owned(), of),
+            of("/text"),
             of("/by"),
             when(request, "/asked"),
             when(request, "/until"),
@@ -157,6 +154,6 @@ fn table_of(out: &mut dyn Write, requests: &[Value]) -> io::Result<()> {
             outcome,
         ]
     };
-    let header = ["REQUEST", "WHAT", "OF", "BY", "ASKED", "UNTIL", "DECISION", "DECIDED BY", "OUTCOME"];
+    let header = ["REQUEST", "WHAT", "BY", "ASKED", "UNTIL", "DECISION", "DECIDED BY", "OUTCOME"];
     table(out, &header, &requests.iter().map(cells).collect::<Vec<_>>())
 }

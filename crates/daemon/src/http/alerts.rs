@@ -1,13 +1,15 @@
 //! Alerts: what is open, and whether messages about it reach anybody.
 
-use super::answer::{Outcome, json};
+use super::answer::{Outcome, Refusal, json};
 use super::api::Request;
+use super::once::once;
 use crate::alerts;
 use crate::daemon::Daemon;
 use holdfast_appliance::error::Error;
 use holdfast_appliance::time::show_time;
 use hyper::StatusCode;
 use serde_json::json;
+use std::time::Instant;
 
 /// Alerts that were told and are not over.
 pub(super) fn open(daemon: &Daemon, _: &Request) -> Outcome {
@@ -41,6 +43,12 @@ pub(super) fn test(daemon: &Daemon, asked: &Request) -> Outcome {
             .with_next("name somebody in the configuration: [alerts.mail] or [[alerts.webhook]]")
             .into());
     }
-    daemon.audit.note(&asked.caller.name, &asked.what, "asked")?;
-    json(StatusCode::OK, &json!({ "receivers": alerts::test(daemon)? }))
+    once(daemon, asked, || {
+        let _turn = daemon.tested.begin(Instant::now()).map_err(|wait| {
+            let why = "Alerts are being tested, or were tested several times just now.".to_owned();
+            Refusal::TooOften(why, wait.as_secs().max(1))
+        })?;
+        daemon.audit.note(&asked.caller.name, &asked.what, "asked")?;
+        json(StatusCode::OK, &json!({ "receivers": alerts::test(daemon)? }))
+    })
 }

@@ -24,6 +24,8 @@ pub(crate) enum Refusal {
     Forbidden(String),
     /// The request is too large.
     TooLarge,
+    /// It is asked for too often: why, and after how many seconds it may be asked for again.
+    TooOften(String, u64),
     /// The daemon can't answer yet.
     NotReady(String),
 }
@@ -102,6 +104,12 @@ pub(crate) fn problem(refusal: &Refusal) -> Answer {
         Refusal::TooLarge => {
             (StatusCode::PAYLOAD_TOO_LARGE, "usage".into(), "The request is too large.".into(), None)
         }
+        Refusal::TooOften(why, seconds) => (
+            StatusCode::TOO_MANY_REQUESTS,
+            "locked".into(),
+            why.clone(),
+            Some(format!("ask again in {seconds} s")),
+        ),
         Refusal::NotReady(why) => (StatusCode::SERVICE_UNAVAILABLE, "not_ready".into(), why.clone(), None),
     };
     let document = serde_json::json!({
@@ -117,6 +125,9 @@ pub(crate) fn problem(refusal: &Refusal) -> Answer {
         && let Ok(allowed) = allowed.join(", ").parse()
     {
         answer.headers_mut().insert(hyper::header::ALLOW, allowed);
+    }
+    if let Refusal::TooOften(_, seconds) = refusal {
+        answer.headers_mut().insert(hyper::header::RETRY_AFTER, HeaderValue::from(*seconds));
     }
     if matches!(refusal, Refusal::Unauthorized) {
         answer.headers_mut().insert("www-authenticate", HeaderValue::from_static("Bearer"));

@@ -2,6 +2,7 @@
 
 use super::answer::{Answer, Outcome, Refusal, answer, json};
 use super::body::Reply;
+use super::once::once;
 use super::route::decoded;
 use crate::board::{Board, RepositoryBoard, ServerBoard};
 use crate::config::Config;
@@ -330,11 +331,13 @@ pub(super) fn resume(daemon: &Daemon, asked: &Request) -> Outcome {
 
 fn set_paused(daemon: &Daemon, asked: &Request, paused: bool) -> Outcome {
     known(daemon, asked.part())?;
-    daemon.audit.note(&asked.caller.name, &asked.what, "done")?;
-    daemon.state.change(|content| {
-        content.servers.entry(asked.part().to_owned()).or_default().paused = paused;
-    })?;
-    json(StatusCode::OK, &serde_json::json!({ "server": asked.part(), "paused": paused }))
+    once(daemon, asked, || {
+        daemon.audit.note(&asked.caller.name, &asked.what, "done")?;
+        daemon.state.change(|content| {
+            content.servers.entry(asked.part().to_owned()).or_default().paused = paused;
+        })?;
+        json(StatusCode::OK, &serde_json::json!({ "server": asked.part(), "paused": paused }))
+    })
 }
 
 #[derive(Deserialize)]

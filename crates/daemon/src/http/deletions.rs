@@ -2,6 +2,7 @@
 
 use super::answer::{Outcome, Refusal, json};
 use super::api::{Request, known};
+use super::once::once;
 use crate::approvals::{self, Deletion};
 use crate::daemon::Daemon;
 use crate::jobs::code_word;
@@ -37,6 +38,10 @@ fn checked(reason: String) -> Result<String> {
 
 /// Takes it away, or keeps the request until a second person agrees.
 fn take_away(daemon: &Daemon, asked: &Request, what: Deletion) -> Outcome {
+    once(daemon, asked, || take_away_now(daemon, asked, what))
+}
+
+fn take_away_now(daemon: &Daemon, asked: &Request, what: Deletion) -> Outcome {
     let who = &asked.caller.name;
     daemon.audit.note(who, &format!("{} {}", asked.what, approvals::words(&what)), "asked")?;
     let noted = |outcome: &str| daemon.audit.note(who, &asked.what, outcome);
@@ -71,8 +76,12 @@ fn by_token(daemon: &Daemon, asked: &Request) -> std::result::Result<(), Refusal
 
 pub(super) fn forget(daemon: &Daemon, asked: &Request) -> Outcome {
     let reason = reason(asked)?;
-    let (backup, server) = found(daemon, asked)?;
-    take_away(daemon, asked, Deletion::Forget { backup, server, reason })
+    // Looked up behind the key: asked again, it is gone.
+    once(daemon, asked, || {
+        let (backup, server) = found(daemon, asked)?;
+        let name = backup_name(daemon, &backup);
+        take_away_now(daemon, asked, Deletion::Forget { backup, server, reason, name })
+    })
 }
 
 /// The id of the backup that is meant, and the name of its server.
@@ -80,6 +89,12 @@ fn found(daemon: &Daemon, asked: &Request) -> std::result::Result<(String, Strin
     let backup =
         keep::find(&daemon.catalogue, asked.part()).map_err(|error| Refusal::NotFound(error.message))?;
     Ok((backup.id.to_string(), daemon.catalogue.server_name(backup.server)))
+}
+
+/// What a person calls the backup.
+fn backup_name(daemon: &Daemon, id: &str) -> Option<String> {
+    let backup = keep::find(&daemon.catalogue, id).ok()?;
+    backup.fact(own::NAME_FACT).map(str::to_owned)
 }
 
 #[derive(Deserialize)]
@@ -93,28 +108,38 @@ pub(super) fn lock_backup(daemon: &Daemon, asked: &Request) -> Outcome {
     let (backup, _) = found(daemon, asked)?;
     let Until { until } = asked.read()?;
     let until = parse_time(&until)?;
-    daemon.audit.note(&asked.caller.name, &format!("{} until {}", asked.what, show_time(until)), "asked")?;
-    json(StatusCode::OK, &keep::lock(&daemon.catalogue, &backup, until)?)
+    once(daemon, asked, || {
+        let what = format!("{} until {}", asked.what, show_time(until));
+        daemon.audit.note(&asked.caller.name, &what, "asked")?;
+        json(StatusCode::OK, &keep::lock(&daemon.catalogue, &backup, until)?)
+    })
 }
 
 /// Keeps a backup until it is released.
 pub(super) fn hold(daemon: &Daemon, asked: &Request) -> Outcome {
     let (backup, _) = found(daemon, asked)?;
     let reason = reason(asked)?;
-    daemon.audit.note(&asked.caller.name, &asked.what, "asked")?;
-    json(StatusCode::OK, &own::hold(&daemon.catalogue, &backup, &reason)?)
+    once(daemon, asked, || {
+        daemon.audit.note(&asked.caller.name, &asked.what, "asked")?;
+        json(StatusCode::OK, &own::hold(&daemon.catalogue, &backup, &reason)?)
+    })
 }
 
 /// Releases a backup that is held: what keeps it from being forgotten goes, so a second person may have to agree.
 pub(super) fn release(daemon: &Daemon, asked: &Request) -> Outcome {
     let (backup, server) = found(daemon, asked)?;
     let reason = reason(asked)?;
-    take_away(daemon, asked, Deletion::Release { backup, server, reason })
+    let name = backup_name(daemon, &backup);
+    take_away(daemon, asked, Deletion::Release { backup, server, reason, name })
 }
 
 pub(super) fn remove_server(daemon: &Daemon, asked: &Request) -> Outcome {
-    known(daemon, asked.part())?;
-    take_away(daemon, asked, Deletion::RemoveServer { server: asked.part().to_owned() })
+    once(daemon, asked, || {
+        known(daemon, asked.part())?;
+        let server = asked.part().to_owned();
+        let id = Some(daemon.catalogue.server(&server)?.id.to_string());
+        take_away_now(daemon, asked, Deletion::RemoveServer { server, id })
+    })
 }
 
 pub(super) fn begin_prune(daemon: &Daemon, asked: &Request) -> Outcome {
@@ -125,8 +150,10 @@ pub(super) fn begin_prune(daemon: &Daemon, asked: &Request) -> Outcome {
 }
 
 pub(super) fn undelete(daemon: &Daemon, asked: &Request) -> Outcome {
-    daemon.audit.note(&asked.caller.name, &asked.what, "asked")?;
-    json(StatusCode::OK, &server_lock::undelete(&daemon.catalogue, asked.part())?)
+    once(daemon, asked, || {
+        daemon.audit.note(&asked.caller.name, &asked.what, "asked")?;
+        json(StatusCode::OK, &server_lock::undelete(&daemon.catalogue, asked.part())?)
+    })
 }
 
 pub(super) fn lock(daemon: &Daemon, asked: &Request) -> Outcome {
@@ -148,15 +175,20 @@ pub(super) fn lock_server(daemon: &Daemon, asked: &Request) -> Outcome {
     known(daemon, asked.part())?;
     let LockAsked { reason, everything } = asked.read()?;
     let reason = checked(reason)?;
-    daemon.audit.note(&asked.caller.name, &asked.what, "asked")?;
-    let terms = if everything { Vec::new() } else { crate::expiry::in_force(daemon, asked.part()) };
-    json(StatusCode::OK, &server_lock::lock_server(&daemon.catalogue, asked.part(), &terms, &reason)?)
+    once(daemon, asked, || {
+        daemon.audit.note(&asked.caller.name, &asked.what, "asked")?;
+        let terms = if everything { Vec::new() } else { crate::expiry::in_force(daemon, asked.part()) };
+        json(StatusCode::OK, &server_lock::lock_server(&daemon.catalogue, asked.part(), &terms, &reason)?)
+    })
 }
 
 pub(super) fn unlock_server(daemon: &Daemon, asked: &Request) -> Outcome {
     known(daemon, asked.part())?;
     let reason = reason(asked)?;
-    take_away(daemon, asked, Deletion::UnlockServer { server: asked.part().to_owned(), reason })
+    let server = asked.part().to_owned();
+    let id = Some(daemon.catalogue.server(&server)?.id.to_string());
+    let lock = server_lock::lock_of(&daemon.catalogue, &server)?.record;
+    take_away(daemon, asked, Deletion::UnlockServer { server, reason, id, lock })
 }
 
 pub(super) fn requests(daemon: &Daemon, _: &Request) -> Outcome {
@@ -179,12 +211,14 @@ fn decide(daemon: &Daemon, asked: &Request, agreed: bool) -> Outcome {
     let (Some(id), true) = (id, known) else {
         return Err(Refusal::NotFound(format!("There is no request '{}'.", asked.part())));
     };
-    daemon.audit.note(&asked.caller.name, &asked.what, "asked")?;
-    by_token(daemon, asked)?;
-    let decided = approvals::decide(daemon, id, &asked.caller.name, agreed, now());
-    match &decided {
-        Ok(_) => daemon.audit.note(&asked.caller.name, &asked.what, "done")?,
-        Err(error) => daemon.audit.note(&asked.caller.name, &asked.what, &code_word(error.code))?,
-    }
-    json(StatusCode::OK, &decided?)
+    once(daemon, asked, || {
+        daemon.audit.note(&asked.caller.name, &asked.what, "asked")?;
+        by_token(daemon, asked)?;
+        let decided = approvals::decide(daemon, id, &asked.caller.name, agreed, now());
+        match &decided {
+            Ok(_) => daemon.audit.note(&asked.caller.name, &asked.what, "done")?,
+            Err(error) => daemon.audit.note(&asked.caller.name, &asked.what, &code_word(error.code))?,
+        }
+        json(StatusCode::OK, &decided?)
+    })
 }

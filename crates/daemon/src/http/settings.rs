@@ -12,7 +12,7 @@ use serde_json::{Value, json as document};
 pub(super) fn settings(daemon: &Daemon, _: &Request) -> Outcome {
     let config = daemon.config();
     let (ok, read) = daemon.reloads.last();
-    let mut view = view(&config);
+    let mut view = told(&config);
     if let Some(fields) = view.as_object_mut() {
         fields.insert("read".to_owned(), Value::String(show_time(read)));
         fields.insert("last_reload_ok".to_owned(), Value::Bool(ok));
@@ -23,7 +23,8 @@ pub(super) fn settings(daemon: &Daemon, _: &Request) -> Outcome {
     json(StatusCode::OK, &view)
 }
 
-fn view(config: &Config) -> Value {
+/// The configuration without what may be a secret.
+pub(crate) fn told(config: &Config) -> Value {
     let alerts = &config.alerts;
     document!({
         "file": config.file,
@@ -54,7 +55,7 @@ mod tests {
         let text = "repository = '/srv/r'\npassphrase_file = '/etc/p'\n[alerts]\nping = 'https://hc.example/secret-ping'\n\
              [[alerts.webhook]]\nurl = 'https://hooks.example/secret-hook'\nsecret_file = '/etc/secret-file'\n";
         let config: Config = toml::from_str(text).unwrap();
-        let told = view(&config).to_string();
+        let told = told(&config).to_string();
         assert!(told.contains("hooks.example") && !told.contains("secret"), "{told}");
     }
 }

@@ -89,3 +89,71 @@ fn a_drill_asks_the_users_own_queries_on_mysql() {
 fn a_drill_asks_the_users_own_queries_on_mariadb() {
     a_drill_asks_the_users_own_queries_and_one_that_fails_fails_it_by_name(Engine::MariaDb);
 }
+
+fn a_report_is_kept_and_signed_and_a_byte_that_is_changed_is_found(engine: Engine) {
+    let bed = protected_shop(engine);
+    let _ = drill(&bed, &["--at", "latest", "--prove", "quick"]).accepted();
+    let failed =
+        drill(&bed, &["--at", "latest", "--prove", "quick", "--check-query", "SELECT 1 -- expect: 2"]);
+    let _ = refused(failed, 22, &["SELECT 1 -- expect: 2", "holdfast report list shop"]);
+    let list = bed.user.run(&["report", "list", "shop", "--json"]).ok().json();
+    let of = |at: usize, key: &str| list["reports"][at][key].clone();
+    assert_eq!(list["reports"].as_array().unwrap().len(), 2, "{list}");
+    for (at, proved) in [(0, true), (1, false)] {
+        assert_eq!((of(at, "kind"), of(at, "proved")), ("drill".into(), proved.into()), "{list}");
+        assert_eq!(of(at, "signature"), "good", "{list}");
+    }
+    let (number, file, keys) = (of(0, "number").to_string(), bed.text("drill.json"), bed.text("keys.pem"));
+    let _ = bed.user.run(&["report", "show", &number, "--out", &file]).ok();
+    let _ = bed.user.run(&["report", "key", "--out", &keys]).ok();
+    let again = bed.user.run(&["report", "show", &number, "--out", &file]);
+    let _ = refused(again, 2, &["drill.json", "does not exist yet"]);
+
+    // Elsewhere: somebody with the file and the public key, and nothing else.
+    let other = holdfast_tests::Holdfast::new(&bed.path("auditor"));
+    let verify = |file: &str| other.run(&["report", "verify", file, "--public-key", &keys, "--json"]);
+    let view = verify(&file).ok().json();
+    assert_eq!((&view["server"], &view["proved"]), (&"shop".into(), &true.into()), "{view}");
+    let signed = std::fs::read(&file).unwrap();
+    let changed = bed.text("changed.json");
+    // Every 97th byte, and those of the verdict and of the signature.
+    let text = String::from_utf8(signed.clone()).unwrap();
+    let verdict = text.find("\"proved\":true").unwrap() + 9;
+    let places = (0..signed.len()).step_by(97).chain([
+        verdict,
+        signed.len() - 5,
+        signed.len() - 140,
+        signed.len() - 1,
+    ]);
+    for at in places {
+        let mut bytes = signed.clone();
+        bytes[at] ^= 1;
+        std::fs::write(&changed, &bytes).unwrap();
+        let _ = refused(verify(&changed), 21, &["changed.json", "not to be believed"]);
+    }
+    std::fs::write(&changed, text.replace("\"proved\":true", "\"proved\":null")).unwrap();
+    let _ = refused(verify(&changed), 21, &["is not what the key"]);
+
+    // After a rotation the kept ones are still as they were signed, by a key that is still there; new ones have a new key.
+    let _ = bed.user.run(&["key", "rotate"]).ok();
+    let _ = drill(&bed, &["--at", "latest", "--prove", "quick"]).accepted();
+    let all = bed.user.run(&["report", "verify", "--json"]).ok().json();
+    assert_eq!((&all["good"], &all["bad"], &all["none"]), (&3.into(), &0.into(), &0.into()), "{all}");
+    let keys = bed.user.run(&["report", "key", "--json"]).ok().json();
+    assert_eq!(keys["keys"].as_array().unwrap().len(), 2, "{keys}");
+    let (number, file) = (all["reports"][2]["number"].to_string(), bed.text("newer.json"));
+    let _ = bed.user.run(&["report", "show", &number, "--out", &file]).ok();
+    let _ = bed.user.run(&["report", "verify", &file]).ok();
+    let _ = refused(verify(&file), 21, &["another key", "--public-key"]);
+    let _ = bed.user.fsck().ok();
+}
+
+#[test]
+fn a_report_is_kept_and_signed_on_mysql() {
+    a_report_is_kept_and_signed_and_a_byte_that_is_changed_is_found(Engine::MySql);
+}
+
+#[test]
+fn a_report_is_kept_and_signed_on_mariadb() {
+    a_report_is_kept_and_signed_and_a_byte_that_is_changed_is_found(Engine::MariaDb);
+}

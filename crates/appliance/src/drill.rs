@@ -166,7 +166,7 @@ pub fn drill(
         clear(&options.into)?;
     }
     done.map_err(|error| match error.code {
-        Code::ProofFailed => error.with_next("the report is kept with the backup"),
+        Code::ProofFailed => error.with_next(format!("the report is kept: holdfast report list {name}")),
         _ => error,
     })
 }

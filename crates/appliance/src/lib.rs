@@ -32,6 +32,7 @@ pub mod policy;
 pub mod progress;
 pub mod prune;
 pub mod rate;
+pub mod reports;
 pub mod restore;
 mod scratch;
 pub mod scrub;

@@ -19,11 +19,12 @@ use crate::error::{Code, Error, Result};
 use crate::list::learned;
 use crate::measured::{EstimateView, estimate, measured};
 use crate::progress::{Reading, Watcher};
-use crate::time::{Micros, now, show_time};
+use crate::reports;
+use crate::time::{Micros, show_time};
 use base::StoredBase;
 use holdfast_archive::ServerLog;
 use holdfast_engine::Programs;
-use holdfast_format::record::{BackupRecord, Record, ReportRecord, ServerKind, ServerRecord};
+use holdfast_format::record::{BackupRecord, Record, ServerKind, ServerRecord};
 use holdfast_mysql::{Flavor, ServerVersion};
 use holdfast_restore::config::Config;
 use holdfast_restore::marker::{Marker, State};
@@ -366,7 +367,7 @@ pub(crate) fn restore_as(
         }
         Err(holdfast_restore::Error::NotProved { failures, report }) => {
             // That the data is not proved matters more than that this can't be written down.
-            let _ = keep_report(catalogue, &base.record, &report, kind);
+            let _ = reports::keep(catalogue, base.record.id, &*report, kind);
             Err(restore_error(catalogue, holdfast_restore::Error::NotProved { failures, report }))
         }
         Err(error) => Err(restore_error(catalogue, error)),
@@ -673,19 +674,11 @@ fn free_port() -> Result<u16> {
 
 /// Keeps the report, and where the backup stands exactly if that was learned by recovering all of it.
 fn keep(catalogue: &Catalogue, backup: &BackupRecord, restored: &Restored, kind: &str) -> Result<()> {
-    keep_report(catalogue, backup, &restored.report, kind)?;
+    reports::keep(catalogue, backup.id, &restored.report, kind)?;
     if let (Some(position), None) = (&restored.exact, &restored.report.plan.part) {
         let learned = Record::CoordinatesLearned { backup: backup.id, position: position.clone() };
         catalogue.repository.append(learned).map_err(|e| catalogue.store_error(e))?;
     }
-    Ok(())
-}
-
-fn keep_report(catalogue: &Catalogue, backup: &BackupRecord, report: &Report, kind: &str) -> Result<()> {
-    let json = serde_json::to_vec(report)
-        .map_err(|error| Error::failed(format!("The report can't be written: {error}.")))?;
-    let record = Record::Report(ReportRecord { backup: backup.id, kind: kind.into(), at_us: now(), json });
-    catalogue.repository.append(record).map_err(|e| catalogue.store_error(e))?;
     Ok(())
 }
 

@@ -3,12 +3,14 @@
 mod backup;
 mod drill;
 mod export;
+mod report;
 mod restore;
 mod undo;
 
 pub use backup::Backup;
 pub use drill::Drill;
 pub use export::{Export, Import};
+pub use report::ReportVerb;
 pub use restore::{Mode, Prove, Restore, RestoreCommand, RestoreVerb};
 pub use undo::{Diff, On, Undo};
 
@@ -168,6 +170,10 @@ pub enum Verb {
     ///
     /// The report is kept in the repository. With --daemon, the daemon does it, with the queries of its configuration.
     Drill(Box<Drill>),
+
+    /// The reports of drills and restores: list them, give them away, and check their signatures
+    #[command(subcommand)]
+    Report(ReportVerb),
 
     /// Give out what the repository holds in a form that needs nothing of ours
     ///

@@ -13,6 +13,7 @@ mod keep;
 mod key;
 mod lock;
 mod look;
+mod report;
 mod setup;
 mod side;
 mod undo;
@@ -102,6 +103,7 @@ pub fn run(cli: Cli) -> std::result::Result<ExitCode, Stop> {
             drill::by_daemon(&client(&common)?, output, &wanted, common.quiet)
         }
         Verb::Drill(wanted) => drill::drill(&common, output, &wanted),
+        Verb::Report(verb) => report::report(&common, output, &verb),
         Verb::Export(wanted) => export::export(&common, output, &wanted),
         Verb::Import(wanted) => import::import(&common, output, &wanted),
         Verb::Forget { backup, reason, dry_run } if common.daemon.is_some() && !dry_run => {

@@ -30,6 +30,8 @@ pub const CONTEXT_FRAMES: &str = "holdfast format 1: frames";
 pub const CONTEXT_FOOTER: &str = "holdfast format 1: footers";
 /// Context: data key that a re-encryption gives a segment, from key-encrypting key, repository and segment.
 pub const CONTEXT_REKEYED: &str = "holdfast format 1: data key of a re-encrypted segment";
+/// Context: seed of the Ed25519 key that signs reports, from key-encrypting key and repository.
+pub const CONTEXT_SIGNING: &str = "holdfast format 1: signing key of reports";
 /// Context: commitment to a segment's data key.
 pub const CONTEXT_COMMITMENT: &str = "holdfast format 1: commitment to a data key";
 /// Context: key that a key file's bytes give.
@@ -86,6 +88,14 @@ pub fn rekeyed_data_key(kek: &[u8; 32], repo: RepoId, segment: SegmentId) -> [u8
 #[must_use]
 pub fn manifest_key(kek: &[u8; 32], repo: RepoId) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new_derive_key(CONTEXT_MANIFEST);
+    hasher.update(kek).update(&repo.0);
+    *hasher.finalize().as_bytes()
+}
+
+/// Seed of the Ed25519 key (RFC 8032) that signs reports under one key-encrypting key.
+#[must_use]
+pub fn signing_seed(kek: &[u8; 32], repo: RepoId) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new_derive_key(CONTEXT_SIGNING);
     hasher.update(kek).update(&repo.0);
     *hasher.finalize().as_bytes()
 }

@@ -341,9 +341,14 @@ impl Keys {
         self.unsettled.load(Ordering::Acquire)
     }
 
+    /// All key-encrypting keys, by rising generation.
+    pub(crate) fn keks(&self) -> &[Kek] {
+        &self.secrets.keks
+    }
+
     /// The key that seals what is new. Refused while it is not in all copies of the keyring: with the one that has it,
     /// everything sealed under it would be lost.
-    fn newest_kek(&self) -> Result<&Kek> {
+    pub(crate) fn newest_kek(&self) -> Result<&Kek> {
         if self.unsettled() {
             let why = "a change of the keys was broken off or is at work, and not all copies of the keyring have the newest \
                        key; make sure that the folder keyring can be written to, and run the command again";

@@ -32,6 +32,7 @@ mod restore;
 mod scrub;
 mod segment;
 mod session;
+mod signing;
 mod slots;
 
 pub use backup::{BackupDraft, BackupWriter, FileNo, FileSpec};
@@ -49,4 +50,5 @@ pub use repository::{CreateOptions, EXPIRED, OpenOptions, Repository, VerifyWrit
 pub use restore::{Difference, Existing, RestoreOptions, RestoreProgress, RestoreSummary};
 pub use scrub::{ScrubOptions, ScrubProgress, ScrubSummary};
 pub use segment::Healing;
+pub use signing::{PublicKey, Signed, is_signed};
 pub use slots::{KeySlotInfo, KeySlotKind, Rotated};

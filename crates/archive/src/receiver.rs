@@ -322,13 +322,14 @@ impl<'a> Follower<'a> {
                     (self.keeper.note)(Note::SemiSync { on });
                 }
                 Ok(Batch::Events(events)) => {
-                    for event in &events {
+                    for event in events.iter() {
                         self.taken += 1;
                         self.keeper.take(event)?;
                         if self.reached(until) {
                             return Ok(Ended::Reached);
                         }
                     }
+                    inbox.give_back(events);
                 }
                 Ok(Batch::End) if *until == Until::EndOfLog => {
                     self.note_complete()?;
@@ -462,6 +463,7 @@ impl<'a> Follower<'a> {
     }
 }
 
+mod batch;
 mod channel;
 mod engine;
 mod guard;

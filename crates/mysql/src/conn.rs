@@ -75,6 +75,15 @@ pub struct Conn {
     busy: bool,
 }
 
+/// The payload of a packet that came.
+#[derive(Debug)]
+pub(crate) enum PacketHere {
+    /// The last bytes that the transport's buffer gave away, so many.
+    InPlace(usize),
+    /// It came in pieces.
+    Own(Vec<u8>),
+}
+
 impl Conn {
     /// Connects and logs in.
     pub fn connect(options: &ConnectOptions) -> Result<Self> {
@@ -459,26 +468,50 @@ impl Conn {
 
     /// The payload of the packet that is due.
     fn in_order(&mut self, packet: Packet) -> Result<Vec<u8>> {
-        // A server that ends a session by itself (shutdown, kill, inactivity) numbers its ERR packet as it likes.
-        if packet.first_seq != self.seq && packet.payload.first() != Some(&0xff) {
-            return Err(Error::protocol(
-                "the order of packets",
-                format!("number {}", self.seq),
-                format!("{}", packet.first_seq),
-            ));
-        }
-        self.seq = packet.last_seq.wrapping_add(1);
+        self.is_due(packet.first_seq, packet.last_seq, packet.payload.first().copied())?;
         Ok(packet.payload)
     }
 
+    /// Is a packet of these numbers the one that is due?
+    fn is_due(&mut self, first_seq: u8, last_seq: u8, first_byte: Option<u8>) -> Result<()> {
+        // A server that ends a session by itself (shutdown, kill, inactivity) numbers its ERR packet as it likes.
+        if first_seq != self.seq && first_byte != Some(0xff) {
+            return Err(Error::protocol(
+                "the order of packets",
+                format!("number {}", self.seq),
+                format!("{first_seq}"),
+            ));
+        }
+        self.seq = last_seq.wrapping_add(1);
+        Ok(())
+    }
+
     /// The next packet's payload if it is here whole; never waits.
-    pub(crate) fn packet_here(&mut self, doing: &'static str) -> Result<Option<Vec<u8>>> {
+    pub(crate) fn packet_here(&mut self, doing: &'static str) -> Result<Option<PacketHere>> {
         while self.transport.advance(doing)? {
+            if let Some(len) = self.step_over()? {
+                return Ok(Some(PacketHere::InPlace(len)));
+            }
             if let Some(packet) = self.take_buffered()? {
-                return self.in_order(packet).map(Some);
+                return self.in_order(packet).map(PacketHere::Own).map(Some);
             }
         }
         Ok(None)
+    }
+
+    /// Consumes the next packet where it lies, if all of it is in the buffer; gives the length of its payload.
+    fn step_over(&mut self) -> Result<Option<usize>> {
+        if !self.assembler.is_idle() {
+            return Ok(None);
+        }
+        let Some((seq, payload)) = packet::whole(self.transport.buffered()) else { return Ok(None) };
+        let (len, first_byte) = (payload.len(), payload.first().copied());
+        if len as u64 > self.assembler.limit() {
+            return Ok(None);
+        }
+        self.is_due(seq, seq, first_byte)?;
+        self.transport.consume(packet::HEADER_LEN + len);
+        Ok(Some(len))
     }
 
     fn take_buffered(&mut self) -> Result<Option<Packet>> {

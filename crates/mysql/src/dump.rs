@@ -317,8 +317,14 @@ impl BinlogStream {
 
     /// An event, or `None` at the end.
     fn take_packet(&mut self, payload: Vec<u8>) -> Result<Option<EventBytes>> {
-        let event = parse_packet(payload, &mut self.marks)?;
-        match &event {
+        let found = find_event(&payload, &mut self.marks)?;
+        self.settle(found);
+        Ok(found.map(|Found { start, awaits_word }| EventBytes { payload, start, awaits_word }))
+    }
+
+    /// Goes on behind a packet.
+    fn settle(&mut self, found: Option<Found>) {
+        match found {
             // The source begins to count anew behind an event that it waits for, as if our word were a question.
             Some(event) if event.awaits_word => self.conn.expect_sequence(1),
             Some(_) => {}
@@ -327,7 +333,6 @@ impl BinlogStream {
                 self.conn.leave_exchange();
             }
         }
-        Ok(event)
     }
 
     /// Whether the source took our offer of semi-synchronous replication; not known before its first event.
@@ -354,12 +359,20 @@ impl BinlogStream {
     }
 }
 
-/// An event, or `None` at the end.
-fn parse_packet(payload: Vec<u8>, marks: &mut Marks) -> Result<Option<EventBytes>> {
+/// An event in a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Found {
+    /// Where in the payload it begins; it ends with it.
+    start: usize,
+    awaits_word: bool,
+}
+
+/// The event in a packet, or `None` at the end of the stream.
+fn find_event(payload: &[u8], marks: &mut Marks) -> Result<Option<Found>> {
     match payload.first() {
         Some(0x00) => {}
-        Some(0xff) => return Err(Error::Server(parse_err(&payload)?)),
-        Some(0xfe) if is_eof(&payload) => return Ok(None),
+        Some(0xff) => return Err(Error::Server(parse_err(payload)?)),
+        Some(0xfe) if is_eof(payload) => return Ok(None),
         other => {
             return Err(Error::protocol(
                 "the binlog stream",
@@ -379,7 +392,7 @@ fn parse_packet(payload: Vec<u8>, marks: &mut Marks) -> Result<Option<EventBytes
         }
         _ => (1, false),
     };
-    let event = EventBytes { payload, start, awaits_word };
+    let event = payload.get(start..).unwrap_or_default();
     if event.len() < EVENT_HEADER_LEN {
         return Err(Error::protocol(
             "an event",
@@ -399,7 +412,7 @@ fn parse_packet(payload: Vec<u8>, marks: &mut Marks) -> Result<Option<EventBytes
             format!("{}", event.len()),
         ));
     }
-    Ok(Some(event))
+    Ok(Some(Found { start, awaits_word }))
 }
 
 /// What a semi-sync source puts before an event: whether it waits for our word, and the event.
@@ -428,8 +441,13 @@ mod tests {
         payload
     }
 
+    fn take(payload: Vec<u8>, marks: &mut Marks) -> Result<Option<EventBytes>> {
+        let found = find_event(&payload, marks)?;
+        Ok(found.map(|Found { start, awaits_word }| EventBytes { payload, start, awaits_word }))
+    }
+
     fn parse(payload: Vec<u8>) -> Result<Option<EventBytes>> {
-        parse_packet(payload, &mut Marks::No)
+        take(payload, &mut Marks::No)
     }
 
     #[test]
@@ -440,13 +458,13 @@ mod tests {
             payload
         };
         let mut marks = Marks::Unknown;
-        let first = parse_packet(marked(0), &mut marks).unwrap().unwrap();
+        let first = take(marked(0), &mut marks).unwrap().unwrap();
         assert_eq!((marks, first.len(), first.awaits_word()), (Marks::Yes, 40, false));
-        assert!(parse_packet(marked(1), &mut marks).unwrap().unwrap().awaits_word());
-        assert!(parse_packet(event_packet(40), &mut marks).is_err());
+        assert!(take(marked(1), &mut marks).unwrap().unwrap().awaits_word());
+        assert!(take(event_packet(40), &mut marks).is_err());
 
         let mut marks = Marks::Unknown;
-        assert_eq!(parse_packet(event_packet(40), &mut marks).unwrap().unwrap().len(), 40);
+        assert_eq!(take(event_packet(40), &mut marks).unwrap().unwrap().len(), 40);
         assert_eq!(marks, Marks::No);
     }
 

@@ -12,7 +12,8 @@ pub const FRAME_PAYLOAD_MAX: usize = 0xff_ffff;
 /// `max_allowed_packet` (1 GiB) plus room for headers.
 pub const PACKET_BYTES_MAX: u64 = (1 << 30) + (1 << 16);
 
-const HEADER_LEN: usize = 4;
+/// Bytes before the payload of a frame.
+pub const HEADER_LEN: usize = 4;
 
 /// Appends `payload` as frames; returns the sequence number after the last one.
 pub fn encode(payload: &[u8], mut seq: u8, out: &mut Vec<u8>) -> u8 {
@@ -29,6 +30,15 @@ pub fn encode(payload: &[u8], mut seq: u8, out: &mut Vec<u8>) -> u8 {
             return seq;
         }
     }
+}
+
+/// Sequence number and payload of the packet at the front of `input`, if it is here whole, in one frame.
+#[must_use]
+pub fn whole(input: &[u8]) -> Option<(u8, &[u8])> {
+    let ([a, b, c, seq], rest) = input.split_first_chunk::<HEADER_LEN>()?;
+    let len = u32::from_le_bytes([*a, *b, *c, 0]) as usize;
+    let payload = rest.get(..len).filter(|_| len < FRAME_PAYLOAD_MAX)?;
+    Some((*seq, payload))
 }
 
 /// One whole logical packet.
@@ -85,6 +95,12 @@ impl Assembler {
             buffer.clear();
             self.payload = buffer;
         }
+    }
+
+    /// The longest packet that is taken.
+    #[must_use]
+    pub fn limit(&self) -> u64 {
+        self.limit
     }
 
     /// True between packets.
@@ -194,8 +210,17 @@ mod tests {
             let mut assembler = Assembler::new(PACKET_BYTES_MAX);
             let got: Vec<_> =
                 feed_in_pieces(&mut assembler, &bytes, piece).into_iter().map(|p| p.payload).collect();
-            prop_assert_eq!(got, payloads);
+            prop_assert_eq!(&got, &payloads);
             prop_assert!(assembler.is_idle());
+
+            // In place: each packet that is whole, and nothing of one that is cut.
+            let mut rest = bytes.as_slice();
+            for (number, payload) in payloads.iter().enumerate() {
+                let end = HEADER_LEN + payload.len();
+                prop_assert_eq!(whole(&rest[..end - 1]), None);
+                prop_assert_eq!(whole(rest), Some((number as u8, payload.as_slice())));
+                rest = &rest[end..];
+            }
         }
     }
 
@@ -208,6 +233,11 @@ mod tests {
             let mut assembler = Assembler::new(PACKET_BYTES_MAX);
             let got = feed_in_pieces(&mut assembler, &bytes, 1 << 20);
             assert_eq!(got.len(), 1, "length {len}");
+            assert_eq!(
+                whole(&bytes).is_some(),
+                len < FRAME_PAYLOAD_MAX,
+                "length {len}: of one frame or of several"
+            );
             assert_eq!(got[0].payload, payload);
             assert_eq!(got[0].last_seq.wrapping_add(1), next);
         }

@@ -140,6 +140,11 @@ impl Window {
         self.start = (self.start + len).min(self.end);
     }
 
+    /// The last `len` bytes that were consumed; they are here until the buffer is filled again.
+    fn consumed(&self, len: usize) -> &[u8] {
+        self.start.checked_sub(len).and_then(|from| self.bytes.get(from..self.start)).unwrap_or_default()
+    }
+
     /// The whole buffer to be filled; only when it is empty.
     fn space(&mut self) -> &mut [u8] {
         (self.start, self.end) = (0, 0);
@@ -208,6 +213,11 @@ impl Transport {
 
     pub(crate) fn consume(&mut self, len: usize) {
         self.plain.as_mut().unwrap_or(&mut self.raw).consume(len);
+    }
+
+    /// The last `len` bytes that were consumed; they are here until more are taken from the socket.
+    pub(crate) fn consumed(&self, len: usize) -> &[u8] {
+        self.plain.as_ref().unwrap_or(&self.raw).consumed(len)
     }
 
     /// Waits until `buffered` is not empty.

@@ -9,14 +9,17 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
-use holdfast_mysql::EventBytes;
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use super::batch::Events;
 use crate::error::Error;
 
 /// Bytes of events that are gathered before they are handed over.
 pub(super) const BATCH_BYTES: usize = 1 << 20;
+
+/// Batches whose memory waits to be used again.
+const SPARES: usize = 2;
 
 /// What the task hands over.
 pub(super) enum Batch {
@@ -24,7 +27,7 @@ pub(super) enum Batch {
     Begun(&'static str),
     /// Whether the source took our offer of semi-synchronous replication, known with its first event.
     SemiSync(bool),
-    Events(Vec<EventBytes>),
+    Events(Events),
     End,
     Failed(Error),
 }
@@ -33,6 +36,7 @@ pub(super) enum Batch {
 pub(super) struct Outbox {
     sender: Sender<(Batch, u32)>,
     room: Arc<Semaphore>,
+    spares: Receiver<Events>,
     batches: u32,
 }
 
@@ -48,6 +52,8 @@ pub(super) struct Inbox {
     room: Arc<Semaphore>,
     /// What the batch takes that the thread works on.
     held: Cell<u32>,
+    used: Sender<Events>,
+    spares: Receiver<Events>,
 }
 
 /// Nobody takes batches any more.
@@ -58,13 +64,20 @@ pub(super) struct Closed;
 pub(super) fn channel(batches: u32) -> (Outbox, Inbox) {
     let (sender, receiver) = unbounded();
     let room = Arc::new(Semaphore::new(batches as usize));
-    (Outbox { sender, room: Arc::clone(&room), batches }, Inbox { receiver, room, held: Cell::new(0) })
+    let (used, spares) = bounded(SPARES);
+    let outbox = Outbox { sender, room: Arc::clone(&room), spares: spares.clone(), batches };
+    (outbox, Inbox { receiver, room, held: Cell::new(0), used, spares })
 }
 
 impl Outbox {
     /// Sends, after waiting for room.
     pub(super) async fn send(&self, batch: Batch) -> Result<(), Closed> {
         self.room(0).await?.send(batch)
+    }
+
+    /// An empty batch, in memory of one that the thread is through with if there is one.
+    pub(super) fn spare(&self) -> Events {
+        self.spares.try_recv().unwrap_or_default()
     }
 
     /// Waits for room for so many bytes. May be dropped at any time.
@@ -91,9 +104,19 @@ impl Inbox {
     /// The next batch, if it comes within `wait`. The one before must not be in memory any more.
     pub(super) fn take(&self, wait: Duration) -> Result<Batch, RecvTimeoutError> {
         self.room.add_permits(self.held.replace(0) as usize);
-        let (batch, taken) = self.receiver.recv_timeout(wait)?;
+        let (batch, taken) = self.receiver.recv_timeout(wait).inspect_err(|_| {
+            // An idle stream holds no memory for a busy one.
+            while self.spares.try_recv().is_ok() {}
+        })?;
         self.held.set(taken);
         Ok(batch)
+    }
+
+    /// Gives a batch back of which nothing is needed any more.
+    pub(super) fn give_back(&self, mut events: Events) {
+        events.clear();
+        // Where enough wait already its memory is let go.
+        let _ = self.used.try_send(events);
     }
 
     /// Is no batch waiting?
@@ -123,7 +146,7 @@ mod tests {
             scope.spawn(move || {
                 runtime().block_on(async {
                     for _ in 0..200 {
-                        outbox.send(Batch::Events(Vec::new())).await.unwrap();
+                        outbox.send(Batch::Events(Events::default())).await.unwrap();
                     }
                     outbox.send(Batch::End).await.unwrap();
                 });

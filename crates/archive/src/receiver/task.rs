@@ -6,9 +6,10 @@ use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use holdfast_mysql::{BinlogStream, EventBytes, Ready};
+use holdfast_mysql::{BinlogStream, Ready};
 
 use super::TICK;
+use super::batch::Events;
 use super::channel::{BATCH_BYTES, Batch, Closed, Outbox};
 use super::words::Words;
 use crate::error::Error;
@@ -48,7 +49,7 @@ pub(super) async fn receive<S: Socket>(
             Batch::Failed(error)
         }
     };
-    let events = task.gathered.take();
+    let events = std::mem::take(&mut task.gathered.events);
     if !events.is_empty() {
         outbox.send(Batch::Events(events)).await?;
     }
@@ -81,16 +82,9 @@ impl From<holdfast_mysql::Error> for Stop {
 
 #[derive(Default)]
 struct Gathered {
-    events: Vec<EventBytes>,
-    bytes: usize,
+    events: Events,
     /// The source waits for one of them.
     is_awaited: bool,
-}
-
-impl Gathered {
-    fn take(&mut self) -> Vec<EventBytes> {
-        std::mem::take(self).events
-    }
 }
 
 struct Task<'a, S> {
@@ -118,8 +112,24 @@ impl<S: Socket> Task<'_, S> {
     /// Gathers the events that are here, and sends what is enough for a batch. True at the end of the stream.
     async fn pass_on(&mut self) -> Result<bool, Stop> {
         loop {
-            let event = match self.stream.ready()? {
-                Ready::Event(event) => event,
+            let awaits_word = match self.stream.ready()? {
+                Ready::Here { event, awaits_word } => {
+                    if let Some(words) = self.words.as_mut() {
+                        words.see(event, awaits_word, Instant::now());
+                    }
+                    self.gathered.events.push(event);
+                    awaits_word
+                }
+                Ready::Event(event) => {
+                    let awaits_word = event.awaits_word();
+                    if let Some(words) = self.words.as_mut() {
+                        words.see(&event, awaits_word, Instant::now());
+                    }
+                    if let Some(event) = self.gathered.events.push_whole(event) {
+                        self.stream.recycle(event);
+                    }
+                    awaits_word
+                }
                 // Nothing is waited for longer than it must be.
                 Ready::Wanting if self.gathered.is_awaited => {
                     self.flush().await?;
@@ -128,18 +138,13 @@ impl<S: Socket> Task<'_, S> {
                 Ready::Wanting => return Ok(false),
                 Ready::End => return Ok(true),
             };
-            if let Some(words) = self.words.as_mut() {
-                words.see(&event, event.awaits_word(), Instant::now());
-                if !self.told {
-                    self.told = true;
-                    let semi_sync = self.stream.is_semi_sync();
-                    self.outbox.send(Batch::SemiSync(semi_sync)).await?;
-                }
+            self.gathered.is_awaited |= awaits_word;
+            if self.words.is_some() && !self.told {
+                self.told = true;
+                let semi_sync = self.stream.is_semi_sync();
+                self.outbox.send(Batch::SemiSync(semi_sync)).await?;
             }
-            self.gathered.bytes += event.len();
-            self.gathered.is_awaited |= event.awaits_word();
-            self.gathered.events.push(event);
-            if self.gathered.bytes >= BATCH_BYTES {
+            if self.gathered.events.bytes() >= BATCH_BYTES {
                 self.flush().await?;
             }
         }
@@ -153,8 +158,10 @@ impl<S: Socket> Task<'_, S> {
         loop {
             tokio::select! {
                 biased;
-                room = self.outbox.room(self.gathered.bytes) => {
-                    return Ok(room?.send(Batch::Events(self.gathered.take()))?);
+                room = self.outbox.room(self.gathered.events.bytes()) => {
+                    self.gathered.is_awaited = false;
+                    let events = std::mem::replace(&mut self.gathered.events, self.outbox.spare());
+                    return Ok(room?.send(Batch::Events(events))?);
                 }
                 () = changed(&mut self.words) => self.speak().await?,
             }

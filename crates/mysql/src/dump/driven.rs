@@ -10,14 +10,23 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use super::{BinlogStream, DOING, EventBytes};
+use super::{BinlogStream, DOING, EventBytes, Found, find_event};
+use crate::conn::PacketHere;
 use crate::error::{Error, Result};
 use crate::transport::StreamSocket;
 
 /// What a stream has without reading its socket.
 #[derive(Debug)]
-pub enum Ready {
-    /// An event. Heartbeats and the artificial rotate events come too.
+pub enum Ready<'a> {
+    /// An event, as [`EventBytes`] has it, where it lies until the next call: most are short, and came whole. Heartbeats and
+    /// the artificial rotate events come too.
+    Here {
+        /// The event.
+        event: &'a [u8],
+        /// Does a commit of the source wait until we have it?
+        awaits_word: bool,
+    },
+    /// An event that came in pieces, in memory of its own ([`BinlogStream::recycle`]).
     Event(EventBytes),
     /// Nothing whole: read on.
     Wanting,
@@ -33,14 +42,20 @@ impl BinlogStream {
     }
 
     /// The next event of those that are here. After any error the stream is of no use.
-    pub fn ready(&mut self) -> Result<Ready> {
+    pub fn ready(&mut self) -> Result<Ready<'_>> {
         if self.ended {
             return Ok(Ready::End);
         }
-        let Some(payload) = self.conn.packet_here(DOING)? else { return Ok(Ready::Wanting) };
-        match self.take_packet(payload)? {
-            Some(event) => Ok(Ready::Event(event)),
-            None => Ok(Ready::End),
+        match self.conn.packet_here(DOING)? {
+            None => Ok(Ready::Wanting),
+            Some(PacketHere::InPlace(len)) => {
+                let found = find_event(self.conn.transport.consumed(len), &mut self.marks)?;
+                self.settle(found);
+                let Some(Found { start, awaits_word }) = found else { return Ok(Ready::End) };
+                let event = self.conn.transport.consumed(len - start);
+                Ok(Ready::Here { event, awaits_word })
+            }
+            Some(PacketHere::Own(payload)) => Ok(self.take_packet(payload)?.map_or(Ready::End, Ready::Event)),
         }
     }
 

@@ -29,6 +29,8 @@ pub struct LogWriter {
     opening: LogOpening,
     left_behind: Vec<LogSegment>,
     coder: CoderBox,
+    /// The payload of the frame before: its memory is used again.
+    payload: Vec<u8>,
     failed: bool,
     _session: LiveSession,
     _lock: Arc<Lock>,
@@ -77,6 +79,7 @@ impl LogWriter {
             opening,
             left_behind,
             coder: CoderBox(Coder::new()?),
+            payload: Vec::new(),
             failed: false,
             _session: session,
             _lock: lock,
@@ -130,11 +133,17 @@ impl LogWriter {
             return Err(Error::Refused { op: "append to the log", why });
         };
         let verify = self.inner.options.verify_write == VerifyWrite::Full;
-        let (codec, payload) = self.coder.0.encode(plain, verify)?;
+        let mut room = std::mem::take(&mut self.payload);
+        room.clear();
+        // With its tag.
+        room.reserve(plain.len().saturating_add(16));
+        let (codec, payload) = self.coder.0.encode_into(plain, verify, room)?;
         let id = frame_id(&self.inner, plain);
         let done =
             self.segment.append(NewFrame { kind, codec, depth: 0, base: None, id, plain_len, payload });
-        done.map(|(slot, _)| slot).inspect_err(|_| self.failed = true)
+        let (slot, payload) = done.inspect_err(|_| self.failed = true)?;
+        self.payload = payload;
+        Ok(slot)
     }
 
     fn usable(&self) -> Result<()> {

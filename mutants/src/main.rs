@@ -33,7 +33,7 @@ mutants SCOPE [--jobs N] [--sample N] [--seed N] [--longest SECONDS] [--file PAR
   SCOPE      format: the crate format; commit: what the store does up to its acknowledgements
   --sample   so many of the mutants, drawn with the seed (1), instead of all
   --longest  leave out tests that take longer than this without a mutant (30)
-  --file     only files whose path holds this
+  --file     only files whose path holds this; given more than once, or the others
   --package  only the tests of this package, of those that the scope has
   --again    keep what the last run of this scope noticed or could not compile, and try the others only
   --list     print the mutants, and try none";
@@ -44,7 +44,7 @@ struct Options {
     sample: Option<usize>,
     seed: u64,
     longest: Duration,
-    file: Option<String>,
+    files: Vec<String>,
     package: Option<String>,
     again: bool,
     list: bool,
@@ -72,7 +72,7 @@ fn options() -> Result<Options, Failed> {
         sample: None,
         seed: 1,
         longest: Duration::from_secs(30),
-        file: None,
+        files: Vec::new(),
         package: None,
         again: false,
         list: false,
@@ -84,7 +84,7 @@ fn options() -> Result<Options, Failed> {
             "--sample" => options.sample = Some(number()? as usize),
             "--seed" => options.seed = number()?,
             "--longest" => options.longest = Duration::from_secs(number()?),
-            "--file" => options.file = Some(words.next().ok_or_else(usage)?),
+            "--file" => options.files.push(words.next().ok_or_else(usage)?),
             "--package" => options.package = Some(words.next().ok_or_else(usage)?),
             "--again" => options.again = true,
             "--list" => options.list = true,
@@ -196,7 +196,7 @@ fn numbered(tree: &tree::Tree, options: &Options) -> Result<ByFile, Failed> {
                 (number, mutant)
             })
             .collect();
-        if options.file.as_ref().is_none_or(|part| file.contains(part.as_str())) {
+        if options.files.is_empty() || options.files.iter().any(|part| file.contains(part.as_str())) {
             all.insert(file.to_owned(), list);
         }
     }

@@ -78,6 +78,44 @@ fn a_drill_asks_the_users_own_queries_and_one_that_fails_fails_it_by_name(engine
     // Without more words, a random moment is drilled.
     let text = drill(&bed, &[]).accepted().stdout;
     assert!(text.contains("Drilled 'shop' to ") && text.contains("proved "), "{text}");
+    the_figure_has_the_drills_in_it(&bed);
+}
+
+/// Two of the nine drills were proved, the last one of them.
+fn the_figure_has_the_drills_in_it(bed: &Bed) {
+    let trust = |code: i32| {
+        let status = bed.user.run(&["status", "shop", "--json"]).expect_code(code).json();
+        assert_eq!(status["servers"].as_array().unwrap().len(), 1, "{status}");
+        status["servers"][0]["trust"].clone()
+    };
+    // Nobody follows the log: exit status 3.
+    let view = trust(3);
+    let part = |view: &serde_json::Value, name: &str| {
+        view["parts"].as_array().unwrap().iter().find(|part| part["name"] == name).unwrap()["points"]
+            .as_f64()
+            .unwrap()
+    };
+    let (drill_age, passed, check) =
+        (part(&view, "drill_age"), part(&view, "drills_passed"), part(&view, "check"));
+    assert_eq!(
+        (drill_age, passed, part(&view, "log"), part(&view, "base_age"), check),
+        (25.0, 4.4, 0.0, 10.0, 0.0)
+    );
+    let _ = bed.user.run(&["scrub"]).ok();
+    let scrubbed = trust(3);
+    assert_eq!(part(&scrubbed, "check"), 15.0, "{scrubbed}");
+    let sum: f64 =
+        scrubbed["parts"].as_array().unwrap().iter().map(|part| part["points"].as_f64().unwrap()).sum();
+    assert_eq!(scrubbed["figure"].as_u64().unwrap(), (sum + 1e-6) as u64, "{scrubbed}");
+    let failed =
+        drill(bed, &["--at", "latest", "--prove", "quick", "--check-query", "SELECT 1 -- expect: 2"]);
+    let _ = refused(failed, 22, &["SELECT 1"]);
+    let doubted = trust(3);
+    assert!(doubted["figure"].as_u64().unwrap() <= 40, "{doubted}");
+    let text = bed.user.run(&["status", "shop"]).expect_code(3).stdout;
+    let shown = format!("TRUST {} of 100", doubted["figure"]);
+    assert!(text.contains(&shown) && text.contains("drills_passed"), "{text}");
+    let _ = refused(bed.user.run(&["status", "shoe"]), 2, &["'shoe'"]);
 }
 
 #[test]

@@ -61,6 +61,8 @@ pub struct Digest {
     measured: HashMap<String, Vec<Measured>>,
     /// Records that concern the repository as a whole.
     changes: u64,
+    /// When a scrub came round last, or found damage past healing, and whether all was whole.
+    scrubbed: Option<(Micros, bool)>,
 }
 
 impl Digest {
@@ -72,6 +74,12 @@ impl Digest {
     /// Takes in the records behind those that it knows.
     pub(crate) fn take(&mut self, news: &[Arc<Stamped>]) {
         for stamped in news {
+            // The end of a round: everything was read.
+            if let Record::Scrubbed(scrub) = &stamped.record
+                && (scrub.after.is_none() || !scrub.lost.is_empty())
+            {
+                self.scrubbed = Some((stamped.at_us, scrub.lost.is_empty()));
+            }
             self.learn(&stamped.record);
         }
         self.seen = self.seen.saturating_add(news.len());
@@ -172,6 +180,12 @@ impl Digest {
         if let Some(server) = self.owners.get(&backup).copied() {
             self.touch(server);
         }
+    }
+
+    /// When the last round of scrubs ended, or found damage past healing, and whether everything was whole.
+    #[must_use]
+    pub fn scrubbed(&self) -> Option<(Micros, bool)> {
+        self.scrubbed
     }
 
     /// The protected servers, in the order they were added.

@@ -43,6 +43,7 @@ pub mod show;
 pub mod side;
 pub mod status;
 pub mod time;
+pub mod trust;
 pub mod undo;
 pub mod views;
 

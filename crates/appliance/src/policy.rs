@@ -59,6 +59,8 @@ pub struct Policy {
     pub grace: Span,
     /// A random moment of the window is restored and proved so often; 0: never.
     pub drill: Span,
+    /// A trust figure below this is an alert; 0: nothing is said of it.
+    pub trust_min: u8,
 }
 
 /// What follows a base that failed.
@@ -109,6 +111,7 @@ impl Default for Policy {
             keep: Keep::default(),
             grace: DAY,
             drill: Span::hours(7 * 24),
+            trust_min: 0,
         }
     }
 }
@@ -154,6 +157,9 @@ impl Policy {
                 format!("retry.interval is {}", self.retry.interval),
                 "use at least 1s and at most max_age",
             );
+        }
+        if self.trust_min > 100 {
+            return wrong(format!("trust_min is {}", self.trust_min), "use at most 100, or 0 for none");
         }
         if self.rto.0 != 0 && self.rto < Span::minutes(1) {
             return wrong(format!("rto is {}", self.rto), "use at least 1m, or 0 for none");

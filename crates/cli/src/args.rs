@@ -121,8 +121,11 @@ pub enum Verb {
         name: Option<String>,
     },
 
-    /// Say, for each server, what can be restored now
-    Status,
+    /// Say, for each server, what can be restored now, and how much there is to rely on; of one server, why
+    Status {
+        /// Only this server, with the parts of its trust figure
+        name: Option<String>,
+    },
 
     /// Show which stretches of time can be restored, and the holes between them
     Timeline {

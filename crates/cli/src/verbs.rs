@@ -91,8 +91,10 @@ pub fn run(cli: Cli) -> std::result::Result<ExitCode, Stop> {
         }
         Verb::Archive { name, semi_sync } => jobs::archive(&common, output, &name, semi_sync),
         Verb::List { name } => look::list(&common, output, name.as_deref()),
-        Verb::Status if common.daemon.is_some() => daemon::status(&client(&common)?, output),
-        Verb::Status => look::status(&common, output),
+        Verb::Status { name } if common.daemon.is_some() => {
+            daemon::status(&client(&common)?, output, name.as_deref())
+        }
+        Verb::Status { name } => look::status(&common, output, name.as_deref()),
         Verb::Timeline { name } => look::timeline(&common, output, &name),
         Verb::Find(find) => look::find(&common, output, &find),
         Verb::Show { name, id, limit } => look::show(&common, output, &name, &id, limit),

@@ -82,6 +82,7 @@ function serverCard(server) {
     server.last_backup ? `last backup ${show(server.last_backup.completed)}` : "no backup",
     server.next_base.at ? `next ${show(server.next_base.at)}` : "none due",
     drillWords(server.drill),
+    ...(server.trust ? [`trust ${server.trust.figure} of 100`] : []),
     ...(server.locked ? ["locked: nothing of it may be taken away"] : []),
     ...(server.estimate ? [`a restore takes ${estimateWords(server.estimate)}${server.rto_seconds ? `, and may take ${span(server.rto_seconds)}` : ""}`] : []),
   ];

@@ -129,9 +129,10 @@ async function verificationPage() {
     const proved = all.filter((d) => d.proved).length;
     return el("tr", {}, el("th", { scope: "row" }, el("a", { href: `#/server/${encodeURIComponent(s.server)}`, text: s.server })),
       el("td", { text: s.last_backup ? `${show(s.last_backup.completed)}: ${s.last_backup.proof || "not restored yet"}` : "no backup" }),
-      el("td", { text: drillWords(s.drill) }), el("td", { text: all.length ? `${proved} of ${all.length} proved` : "-" }), el("td", { text: s.drill.due ? show(s.drill.due) : "never" }));
+      el("td", { text: drillWords(s.drill) }), el("td", { text: all.length ? `${proved} of ${all.length} proved` : "-" }), el("td", { text: s.drill.due ? show(s.drill.due) : "never" }),
+      el("td", {}, ...(s.trust ? [el("strong", { text: `${s.trust.figure} of 100` }), el("ul", {}, ...[...s.trust.parts.map((p) => `${p.points.toFixed(1)} of ${p.of}: ${p.says}`), ...(s.trust.limited ? [s.trust.limited] : [])].map((text) => el("li", { text })))] : ["-"])));
   });
-  const head = ["Server", "Last backup", "Last drill", "Drills", "Next"].map((text) => el("th", { scope: "col", text }));
+  const head = ["Server", "Last backup", "Last drill", "Drills", "Next", "Trust"].map((text) => el("th", { scope: "col", text }));
   const r = status.repository;
   const facts = [["Last whole check", r.checked ? `${show(r.checked)}: ${r.clean ? "clean" : "damage found"}` : "none yet"], ["Next", r.check_due ? show(r.check_due) : "never"], canaryFact(r)];
   const stretch = el("select", { id: "report-stretch" });

@@ -13,9 +13,10 @@ use holdfast_appliance::ServerRecord;
 use holdfast_appliance::digest::Base;
 use holdfast_appliance::error::Result;
 use holdfast_appliance::measured::{EstimateView, estimate};
-use holdfast_appliance::policy::{Next, Span, Why};
+use holdfast_appliance::policy::{Next, Policy, Span, Why};
 use holdfast_appliance::server::has_log;
 use holdfast_appliance::time::{Micros, now, show_time};
+use holdfast_appliance::trust::{self, TrustView};
 use holdfast_appliance::views::{FoundView, StatusView, TimelineView};
 use reading::Readings;
 use serde::{Deserialize, Serialize};
@@ -129,6 +130,8 @@ pub struct ServerBoard {
     pub stream: StreamView,
     /// How its drills stand.
     pub drill: DrillBoard,
+    /// How much there is to rely on; it could not be looked at: `null`.
+    pub trust: Option<TrustView>,
     /// How long a restore to the last moment would take; no restore was proved yet: `null`.
     pub estimate: Option<EstimateView>,
     /// The same right behind a new base: without any log.
@@ -221,6 +224,14 @@ fn look_at(daemon: &Daemon, server: &ServerRecord, readings: &mut Readings) -> R
     let takes = |log_bytes| last.and_then(|b| estimate(&reading.reports, b.data_bytes, log_bytes));
     let (estimate, estimate_fresh) = (takes(facts.log_bytes), takes(0));
     let drill = drills::board(daemon, name, &terms, &reading.reports);
+    let facts_of_trust = trust::Facts {
+        now: now(),
+        has_log,
+        status: &reading.status,
+        reports: &reading.reports,
+        checked: checked(daemon),
+    };
+    let trust = trust::trust(&facts_of_trust, &trust::Terms::of(&terms, config.checks.fsck.0));
     let sum = |bytes: fn(&Base) -> u64| {
         daemon.catalogue.known(|known| known.of(server.id).map_or(0, |of| of.bases.iter().map(bytes).sum()))
     };
@@ -240,6 +251,7 @@ fn look_at(daemon: &Daemon, server: &ServerRecord, readings: &mut Readings) -> R
         next_base: next,
         stream,
         drill,
+        trust: Some(trust),
         estimate,
         estimate_fresh,
         rto_seconds: (terms.rto.0 > 0).then_some(terms.rto.0 as f64 / 1e6),
@@ -248,8 +260,15 @@ fn look_at(daemon: &Daemon, server: &ServerRecord, readings: &mut Readings) -> R
         status: reading.status.clone(),
     };
     let window = if terms.window.0 == 0 { i64::MIN } else { now().saturating_sub(terms.window.0) };
-    judge(&mut board, window, terms.max_age.0, now());
+    judge(&mut board, window, &terms, now());
     Ok(board)
+}
+
+/// When everything was read last, by a whole check of ours or by scrubs, and whether it was whole.
+fn checked(daemon: &Daemon) -> Option<(Micros, bool)> {
+    let fsck = daemon.state.read(|content| content.fsck.as_ref().map(|checked| (checked.at, checked.clean)));
+    let scrub = daemon.catalogue.known(|known| known.scrubbed());
+    fsck.into_iter().chain(scrub).max_by_key(|(at, _)| *at)
 }
 
 /// A server that could not be looked at even once.
@@ -273,6 +292,7 @@ fn unseen(daemon: &Daemon, name: &str, why: &str) -> ServerBoard {
         data_bytes: 0,
         stream: StreamView::default(),
         drill: DrillBoard::default(),
+        trust: None,
         estimate: None,
         estimate_fresh: None,
         rto_seconds: None,
@@ -289,7 +309,7 @@ fn unseen(daemon: &Daemon, name: &str, why: &str) -> ServerBoard {
 }
 
 /// Says what is to worry about, and the one sentence.
-fn judge(board: &mut ServerBoard, window: Micros, max_age: Micros, now: Micros) {
+fn judge(board: &mut ServerBoard, window: Micros, terms: &Policy, now: Micros) {
     let mut level = Level::Green;
     let mut worries = Vec::new();
     let mut conditions = Vec::new();
@@ -311,7 +331,7 @@ fn judge(board: &mut ServerBoard, window: Micros, max_age: Micros, now: Micros) 
         };
         return;
     };
-    if now.saturating_sub(last.started) > max_age && !board.paused {
+    if now.saturating_sub(last.started) > terms.max_age.0 && !board.paused {
         worry("backup_old", Level::Red, format!("the last backup is of {}", show_time(last.completed)));
     }
     if board.failed_tries > 0 {
@@ -346,6 +366,9 @@ fn judge(board: &mut ServerBoard, window: Micros, max_age: Micros, now: Micros) 
     if let Some(text) = too_slow(board.rto_seconds, board.estimate.as_ref(), board.estimate_fresh.as_ref()) {
         worry("rto", Level::Amber, text);
     }
+    if let Some(text) = board.trust.as_ref().and_then(|trust| too_little(trust, terms.trust_min)) {
+        worry("trust", Level::Amber, text);
+    }
     for gap in status.gaps.iter().filter(|gap| gap.noticed.is_none_or(|at| at >= window)) {
         worry("hole", Level::Amber, format!("a hole after {}: {}", gap.after, gap.reason));
     }
@@ -371,6 +394,18 @@ fn judge(board: &mut ServerBoard, window: Micros, max_age: Micros, now: Micros) 
         _ => status.sentence.clone(),
     };
     (board.level, board.worries, board.conditions) = (level, worries, conditions);
+}
+
+/// What is to be said of a figure below the policy's: what costs most.
+fn too_little(trust: &TrustView, least: u8) -> Option<String> {
+    if trust.figure >= least {
+        return None;
+    }
+    let lost = |part: &&trust::PartView| ((part.of - part.points) * 10.0) as u32;
+    let why =
+        trust.limited.clone().or_else(|| trust.parts.iter().max_by_key(lost).map(|part| part.says.clone()));
+    // Without the figure, which moves with every hour.
+    Some(format!("less can be relied on than {least} of 100: {}", why.unwrap_or_default()))
 }
 
 /// What is to be said of a restore that would take longer than the policy allows.
@@ -427,6 +462,19 @@ fn repository(daemon: &Daemon) -> RepositoryBoard {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_figure_below_the_policys_is_said_with_what_costs_most() {
+        let part =
+            |name, points, says: &str| trust::PartView { name, points, of: 20.0, says: says.to_owned() };
+        let parts = vec![part("coverage", 19.0, "nearly all"), part("drills_passed", 3.0, "few drills")];
+        let view = TrustView { figure: 55, parts, limited: None };
+        assert_eq!(too_little(&view, 55), None);
+        assert_eq!(too_little(&view, 0), None);
+        assert!(too_little(&view, 56).unwrap().ends_with("than 56 of 100: few drills"));
+        let limited = TrustView { limited: Some("at most 40".to_owned()), ..view };
+        assert!(too_little(&limited, 56).unwrap().ends_with(": at most 40"));
+    }
 
     #[test]
     fn a_restore_that_would_take_longer_than_it_may_is_said_with_what_helps() {

@@ -284,6 +284,11 @@ fn drills(page: &mut Page, board: &crate::board::Board) {
         each(&|s| s.drill.due.map(|at| at as f64 / 1e6)),
     );
     gauge(
+        "trust",
+        "How much there is to rely on, 0 to 100.",
+        each(&|s| s.trust.as_ref().map(|t| f64::from(t.figure))),
+    );
+    gauge(
         "restore_estimate_seconds",
         "How long a restore to the last moment would take, by the restores that were measured.",
         each(&|s| s.estimate.as_ref().map(|e| e.seconds)),

@@ -379,9 +379,12 @@ fn a_drill_is_proved_kept_and_cleared_away_and_gives_an_estimate(bed: &Bed) {
         server["drill"]["last"]["proved"] == true
             && server["drill"]["due"].is_string()
             && server["estimate"]["restores"].as_u64() >= Some(1)
+            // A folder has no log; its parts are drills, base and check.
+            && server["trust"]["parts"].as_array().is_some_and(|parts| parts.len() == 4 && parts[0]["points"] == 25.0)
     });
     let metrics = bed.local("GET", "/metrics", None).1;
     assert!(metrics.as_str().unwrap().contains("holdfast_drill_proved{server=\"files\"} 1\n"));
+    assert!(metrics.as_str().unwrap().contains("holdfast_trust{server=\"files\"} "));
 }
 
 /// A server's and the repository's; what is not kept is refused by name.

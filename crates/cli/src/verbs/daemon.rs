@@ -37,11 +37,36 @@ pub(super) fn when(value: &Value, path: &str) -> String {
     }
 }
 
-pub(super) fn status(client: &Client, output: Output) -> std::result::Result<u8, Stop> {
-    let status = client.get("/status")?;
-    output.answer(&status, |out| show_status(out, &status))?;
+pub(super) fn status(client: &Client, output: Output, name: Option<&str>) -> std::result::Result<u8, Stop> {
+    let mut status = client.get("/status")?;
+    if let (Some(name), Some(servers)) = (name, status.get_mut("servers").and_then(Value::as_array_mut)) {
+        servers.retain(|server| text(server, "/server") == name);
+        if servers.is_empty() {
+            let error = Error::usage(format!("The daemon knows no server called '{name}'."));
+            return Err(error.with_next("see which there are: holdfast status").into());
+        }
+    }
+    output.answer(&status, |out| {
+        show_status(out, &status)?;
+        let one = name.and_then(|_| status.pointer("/servers/0/trust"));
+        one.map_or(Ok(()), |trust| show_trust(out, trust))
+    })?;
     let fine = rows(&status, "/servers").iter().all(|s| text(s, "/level") == "green");
     Ok(if fine { DONE } else { DONE_WITH_WARNINGS })
+}
+
+/// The figure, and what it is the sum of.
+fn show_trust(out: &mut dyn Write, trust: &Value) -> io::Result<()> {
+    writeln!(out, "TRUST {} of 100", number(trust, "/figure"))?;
+    for part in rows(trust, "/parts") {
+        let points = |path: &str| part.pointer(path).and_then(Value::as_f64).unwrap_or(0.0);
+        let (name, says) = (text(part, "/name"), text(part, "/says"));
+        writeln!(out, " {:>5.1} of {:>2.0}  {name:<13}  {says}", points("/points"), points("/of"))?;
+    }
+    match trust.get("limited").and_then(Value::as_str) {
+        Some(why) => writeln!(out, " {why}"),
+        None => Ok(()),
+    }
 }
 
 fn show_status(out: &mut dyn Write, status: &Value) -> io::Result<()> {
@@ -49,8 +74,19 @@ fn show_status(out: &mut dyn Write, status: &Value) -> io::Result<()> {
     if servers.is_empty() {
         return writeln!(out, "No server is protected yet: holdfast server add NAME --host HOST --user USER");
     }
-    let header =
-        ["SERVER", "ENGINE", "STATE", "LOG", "LAG", "LAST BACKUP", "NEXT", "PROOF", "DRILL", "RESTORE"];
+    let header = [
+        "SERVER",
+        "ENGINE",
+        "STATE",
+        "LOG",
+        "LAG",
+        "LAST BACKUP",
+        "NEXT",
+        "PROOF",
+        "DRILL",
+        "RESTORE",
+        "TRUST",
+    ];
     let cells = |s: &Value| {
         let lag = s.pointer("/stream/lag_seconds").and_then(Value::as_f64);
         vec![
@@ -64,6 +100,9 @@ fn show_status(out: &mut dyn Write, status: &Value) -> io::Result<()> {
             text(s, "/last_backup/proof").to_owned(),
             drill(s),
             restore_takes(s),
+            s.pointer("/trust/figure")
+                .and_then(Value::as_u64)
+                .map_or_else(|| "-".to_owned(), |f| f.to_string()),
         ]
     };
     table(out, &header, &servers.iter().map(cells).collect::<Vec<_>>())?;

@@ -8,7 +8,8 @@ use crate::signals::stop_flag;
 use holdfast_appliance::find::{ScannedView, Wanted};
 use holdfast_appliance::show::TransactionView;
 use holdfast_appliance::time::{now, parse_time_or_age, show_time, show_time_both};
-use holdfast_appliance::views::{BackupView, CellView, FoundView, RowView, Shown, StatusView, TimelineView};
+use holdfast_appliance::trust::{self, TrustView, TrustedView};
+use holdfast_appliance::views::{BackupView, CellView, FoundView, RowView, Shown, TimelineView};
 use std::io::{self, Write};
 
 pub(super) fn list(common: &Common, output: Output, name: Option<&str>) -> Result<u8, Stop> {
@@ -70,28 +71,42 @@ fn kept(backup: &BackupView) -> String {
     if backup.held { "held".to_owned() } else { until.unwrap_or_else(|| "-".into()) }
 }
 
-pub(super) fn status(common: &Common, output: Output) -> Result<u8, Stop> {
+pub(super) fn status(common: &Common, output: Output, name: Option<&str>) -> Result<u8, Stop> {
     let catalogue = open(common)?;
-    let views = holdfast_appliance::status::status(&catalogue)?;
+    let views = trust::status(&catalogue, name)?;
     let answer = serde_json::json!({ "at": show_time(now()), "servers": views });
-    output.answer(&answer, |out| servers(out, &views))?;
-    Ok(if views.iter().all(|v| v.protected == "yes") { DONE } else { DONE_WITH_WARNINGS })
+    output.answer(&answer, |out| {
+        servers(out, &views)?;
+        let one = name.and_then(|_| views.first());
+        one.map_or(Ok(()), |view| trusted(out, &view.trust))
+    })?;
+    Ok(if views.iter().all(|v| v.status.protected == "yes") { DONE } else { DONE_WITH_WARNINGS })
 }
 
-fn servers(out: &mut dyn Write, views: &[StatusView]) -> io::Result<()> {
+/// The figure, and what it is the sum of.
+fn trusted(out: &mut dyn Write, view: &TrustView) -> io::Result<()> {
+    writeln!(out, "TRUST {} of 100", view.figure)?;
+    for part in &view.parts {
+        writeln!(out, " {:>5.1} of {:>2.0}  {:<13}  {}", part.points, part.of, part.name, part.says)?;
+    }
+    view.limited.iter().try_for_each(|why| writeln!(out, " {why}"))
+}
+
+fn servers(out: &mut dyn Write, views: &[TrustedView]) -> io::Result<()> {
     if views.is_empty() {
         return writeln!(out, "No server is protected yet: holdfast server add NAME --host HOST --user USER");
     }
-    let header = ["SERVER", "ENGINE", "PROTECTED", "RECOVERABLE", "ARCHIVE", "LAST BACKUP", "PROOF"];
+    let header = ["SERVER", "ENGINE", "PROTECTED", "RECOVERABLE", "ARCHIVE", "LAST BACKUP", "PROOF", "TRUST"];
     let rows: Vec<Vec<String>> = views.iter().map(row).collect();
     table(out, &header, &rows)?;
     for view in views {
-        writeln!(out, " {}: {}", view.server, view.sentence)?;
+        writeln!(out, " {}: {}", view.status.server, view.status.sentence)?;
     }
     Ok(())
 }
 
-fn row(view: &StatusView) -> Vec<String> {
+fn row(view: &TrustedView) -> Vec<String> {
+    let TrustedView { status: view, trust } = view;
     let age = |at: i64| format!("{} ago", duration(now().saturating_sub(at)));
     // A hole is no part of what can be recovered, so stretches before the last one are counted only.
     let recoverable = match (view.spans.last(), view.spans.len()) {
@@ -109,6 +124,7 @@ fn row(view: &StatusView) -> Vec<String> {
         if view.archive_running { "running" } else { "not running" }.to_owned(),
         view.last_backup.as_ref().map_or_else(|| "none".into(), |b| age(b.completed)),
         view.last_backup.as_ref().and_then(|b| b.proof.clone()).unwrap_or_else(|| "-".into()),
+        trust.figure.to_string(),
     ]
 }
 

@@ -60,6 +60,7 @@ pub fn lock_on(file: &File, path: &Path) -> Option<String> {
                 std::thread::sleep(Duration::from_millis(10));
                 continue;
             }
+            Some(pid) if is_ending(pid.get()) => format!("process {pid}, which does not come to its end,"),
             Some(pid) => format!("process {pid}"),
             None => "a process".to_owned(),
         };

@@ -134,6 +134,9 @@ impl<'l> Checked<'l> {
 
     /// Goes on to the next event; `false`: there is none.
     fn next(&mut self) -> Result<bool, Error> {
+        if self.event.capacity() > AHEAD_BYTES {
+            self.event = Vec::new();
+        }
         let Some(place) = self.reader.next(&mut self.event).map_err(Error::Log)? else { return Ok(false) };
         self.walker.set_position(place.position);
         self.walker.whole(&self.event).map_err(Error::binlog(&place))?;

@@ -8,7 +8,7 @@ use crate::list::proof_of_the_whole;
 use crate::measured::{self, Measured};
 use crate::time::Micros;
 use holdfast_format::ids::{BackupId, ServerId};
-use holdfast_format::record::{HELD_FACT, Position, Record, ServerRecord, Stamped};
+use holdfast_format::record::{HELD_FACT, OriginRecord, Position, Record, ServerRecord, Stamped};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -55,6 +55,7 @@ pub struct Digest {
     proofs: HashMap<BackupId, &'static str>,
     locks: HashMap<BackupId, Micros>,
     held: HashSet<BackupId>,
+    origins: HashMap<ServerId, OriginRecord>,
     /// Servers whose newest lock has terms.
     locked: HashSet<ServerId>,
     /// By the server's name, which is what a report tells; oldest first.
@@ -149,6 +150,10 @@ impl Digest {
                 *until = (*until).max(*until_us);
                 self.touch_owner(*backup);
             }
+            Record::ServerOrigin(origin) => {
+                self.origins.insert(origin.server, origin.clone());
+                self.touch(origin.server);
+            }
             Record::BackupHeld(hold) => {
                 if hold.held {
                     self.held.insert(hold.backup);
@@ -233,6 +238,12 @@ impl Digest {
     #[must_use]
     pub fn locked_until(&self, backup: BackupId) -> Option<Micros> {
         self.locks.get(&backup).copied()
+    }
+
+    /// Where a server came from that was restored.
+    #[must_use]
+    pub fn origin(&self, server: ServerId) -> Option<&OriginRecord> {
+        self.origins.get(&server)
     }
 
     /// Whether a backup is held.

@@ -27,6 +27,7 @@ pub mod list;
 pub mod login;
 pub mod measured;
 mod moment;
+mod origin;
 pub mod own;
 pub mod policy;
 pub mod progress;

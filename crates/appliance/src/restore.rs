@@ -41,7 +41,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 /// The kind of a restore's report in the repository.
-const KIND: &str = "restore";
+pub(crate) const KIND: &str = "restore";
 
 /// How much is proved at the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,6 +4,7 @@ use crate::catalogue::Catalogue;
 use crate::error::{Error, Result};
 use crate::fail_over::member_identity;
 use crate::login::{connect, connect_options};
+use crate::origin;
 use crate::settings::{Login, Settings};
 use crate::time::now;
 use crate::views::ServerView;
@@ -52,8 +53,9 @@ pub fn add(catalogue: &Catalogue, added: Added) -> Result<ServerView> {
     let mut login = added.login;
     login.repository = catalogue.repository.id().to_string();
     login.name.clone_from(&record.name);
-    if let ServerKind::Folder { path } = &mut record.kind {
+    let origin = if let ServerKind::Folder { path } = &mut record.kind {
         *path = whole_path(path)?;
+        origin::look(catalogue, &record, None)
     } else {
         let options = connect_options(&catalogue.environment, &record, Some(&login))?;
         let mut conn = connect(&options, &record.name)?;
@@ -62,7 +64,8 @@ pub fn add(catalogue: &Catalogue, added: Added) -> Result<ServerView> {
         if added.rebuilt && moved && is_mariadb(&record) {
             record.source_uuid = Some(member_identity(&mut conn, &record)?);
         }
-    }
+        origin::look(catalogue, &record, Some(&mut conn))
+    };
     if let Some(known) = known {
         refuse_another_server(&known, &record, added.rebuilt)?;
     }
@@ -73,6 +76,11 @@ pub fn add(catalogue: &Catalogue, added: Added) -> Result<ServerView> {
         settings.save(file)?;
     }
     catalogue.repository.append(Record::ServerPut(record.clone())).map_err(|e| catalogue.store_error(e))?;
+    let known = catalogue.known(|known| known.origin(record.id).cloned());
+    if let Some(origin) = origin.filter(|origin| known.as_ref() != Some(origin)) {
+        let append = catalogue.repository.append(Record::ServerOrigin(origin));
+        append.map_err(|e| catalogue.store_error(e))?;
+    }
     view(catalogue, &record)
 }
 
@@ -114,6 +122,7 @@ fn view_by(catalogue: &Catalogue, settings: &Settings, server: &ServerRecord) ->
         uuid: server.source_uuid.map(|uuid| uuid.to_string()),
         added: server.added_us,
         login_known: settings.login(&catalogue.repository.id().to_string(), &server.name).is_some(),
+        origin: origin::view(catalogue, server),
         backups: catalogue.known(|known| known.of(server.id).map_or(0, |of| of.bases.len() as u64)),
     }
 }

@@ -90,6 +90,7 @@ fn of_server(catalogue: &Catalogue, server: &ServerRecord) -> Result<StatusView>
         zero_loss,
         last_backup,
         archive_running,
+        origin: crate::origin::view(catalogue, server),
     })
 }
 

@@ -43,6 +43,37 @@ pub struct ServerView {
     pub login_known: bool,
     /// How many backups there are.
     pub backups: u64,
+    /// Where it came from, if it was restored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub origin: Option<OriginView>,
+}
+
+/// Where a server came from that was restored and is protected itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct OriginView {
+    /// Name of the server that was restored.
+    pub server: String,
+    /// Id of the backup that the restore began with; none when it was made from another repository.
+    pub backup: Option<String>,
+    /// The moment that it led to.
+    #[serde(serialize_with = "maybe_time")]
+    pub moment: Option<Micros>,
+    /// When it was restored.
+    #[serde(serialize_with = "maybe_time")]
+    pub restored: Option<Micros>,
+}
+
+impl OriginView {
+    /// `restored from 'shop' as it was at …, on …, from the backup …`.
+    #[must_use]
+    pub fn words(&self) -> String {
+        let of =
+            |word: &str, what: Option<String>| what.map(|what| format!("{word} {what}")).unwrap_or_default();
+        let moment = of(" as it was at", self.moment.map(show_time));
+        let (at, backup) =
+            (of(", at", self.restored.map(show_time)), of(", from the backup", self.backup.clone()));
+        format!("restored from '{}'{moment}{at}{backup}", self.server)
+    }
 }
 
 /// One backup.
@@ -147,6 +178,9 @@ pub struct StatusView {
     pub log_until: Option<Micros>,
     /// Whether an `archive` of this server runs now.
     pub archive_running: bool,
+    /// Where it came from, if it was restored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub origin: Option<OriginView>,
 }
 
 impl StatusView {
@@ -164,6 +198,7 @@ impl StatusView {
             last_backup: None,
             log_until: None,
             archive_running: false,
+            origin: None,
         }
     }
 }

@@ -83,6 +83,7 @@ function serverCard(server) {
     server.next_base.at ? `next ${show(server.next_base.at)}` : "none due",
     drillWords(server.drill),
     ...(server.trust ? [`trust ${server.trust.figure} of 100`] : []),
+    ...(server.origin ? [`restored from ${server.origin.server}${server.origin.moment ? ` as it was at ${show(server.origin.moment)}` : ""}`] : []),
     ...(server.locked ? ["locked: nothing of it may be taken away"] : []),
     ...(server.estimate ? [`a restore takes ${estimateWords(server.estimate)}${server.rto_seconds ? `, and may take ${span(server.rto_seconds)}` : ""}`] : []),
   ];

@@ -85,6 +85,8 @@ pub enum Record {
     ServerLocked(ServerLockRecord),
     /// A backup is held, or is no more. The newest one of a backup holds; without one, its fact [`HELD_FACT`] does.
     BackupHeld(HoldRecord),
+    /// Where a server came from that was restored. The newest one of a server holds.
+    ServerOrigin(OriginRecord),
     /// A record of a later version, kept as it is.
     Unknown {
         /// Its kind.
@@ -368,6 +370,23 @@ pub struct HoldRecord {
     pub held: bool,
     /// Why, for people.
     pub reason: String,
+}
+
+/// Where a protected server came from: it was restored, and added as a server of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OriginRecord {
+    /// The server.
+    pub server: ServerId,
+    /// Its identity when it was added: another one is another server.
+    pub source_uuid: Option<Uuid>,
+    /// Name of the server that was restored.
+    pub name: String,
+    /// The backup that the restore began with; none when it is of another repository.
+    pub backup: Option<BackupId>,
+    /// The moment that it led to, microseconds since the Unix epoch.
+    pub moment_us: Option<i64>,
+    /// When it was restored, microseconds since the Unix epoch.
+    pub restored_us: Option<i64>,
 }
 
 /// What was brought back in one segment.

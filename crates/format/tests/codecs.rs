@@ -189,6 +189,25 @@ fn record() -> impl Strategy<Value = Record> {
             .prop_map(|(backup, held, reason)| { Record::BackupHeld(HoldRecord { backup, held, reason }) }),
         (id(), any::<bool>(), ".{0,9}")
             .prop_map(|(backup, held, reason)| { Record::BackupHeld(HoldRecord { backup, held, reason }) }),
+        (
+            bytes(),
+            prop::option::of(bytes()),
+            ".{0,9}",
+            prop::option::of(id()),
+            prop::option::of(any::<i64>()),
+            prop::option::of(any::<i64>())
+        )
+            .prop_map(|(server, uuid, name, backup, moment_us, restored_us)| {
+                let (server, source_uuid) = (ServerId(server), uuid.map(Uuid));
+                Record::ServerOrigin(OriginRecord {
+                    server,
+                    source_uuid,
+                    name,
+                    backup,
+                    moment_us,
+                    restored_us,
+                })
+            }),
         (100..200_u16, any::<u16>(), any::<Vec<u8>>()).prop_map(|(kind, version, body)| Record::Unknown {
             kind,
             version,

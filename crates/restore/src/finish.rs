@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::fence;
 use crate::in_place::{self, Mark, Stage};
 use crate::marker::{FolderLock, Marker, State};
+use crate::origin::Origin;
 use crate::replica;
 use crate::run::{Running, SHUTDOWN_LIMIT, SOCKET, keep_running};
 
@@ -71,6 +72,9 @@ pub fn finish(folder: &Path, programs: &Programs) -> Result<Finished> {
             None
         }
     };
+    if marker.tables.is_none() {
+        Origin::leave(&marker, &folder)?;
+    }
     if let Some(mut mark) = Mark::read(&folder)? {
         // The restore is done, whether or not its command lived to say so; its undo counts on that.
         mark.stage = Stage::Restored;

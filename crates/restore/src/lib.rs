@@ -14,6 +14,7 @@ pub mod finish;
 pub mod in_place;
 pub mod layout;
 pub mod marker;
+pub mod origin;
 pub mod outlook;
 pub mod plan;
 pub mod progress;

@@ -108,6 +108,9 @@ pub struct Report {
     pub folder: String,
     /// The server program's version.
     pub engine: String,
+    /// The restored server's own identity (MySQL), by which it is known when it is protected itself one day.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_uuid: Option<String>,
     /// What was laid out: what was written, and what stood in the folder already.
     pub laid_out: LaidOut,
     /// Where the recovered base stood, as the server's own recovery reported it.

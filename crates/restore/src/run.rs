@@ -268,6 +268,7 @@ fn carry_out(
         plan: request.plan.clone(),
         folder: target.folder().display().to_string(),
         engine: marker.engine.clone(),
+        server_uuid: None,
         laid_out: LaidOut::default(),
         recovered_at: String::new(),
         went_on_after: None,

@@ -108,6 +108,10 @@ fn show_status(out: &mut dyn Write, status: &Value) -> io::Result<()> {
     table(out, &header, &servers.iter().map(cells).collect::<Vec<_>>())?;
     for server in servers {
         writeln!(out, " {}: {}", text(server, "/server"), text(server, "/headline"))?;
+        if server.get("origin").is_some_and(|origin| !origin.is_null()) {
+            let (from, moment) = (text(server, "/origin/server"), text(server, "/origin/moment"));
+            writeln!(out, "   restored from '{from}' as it was at {moment}")?;
+        }
         for worry in rows(server, "/worries") {
             writeln!(out, "   {}", worry.as_str().unwrap_or_default())?;
         }

@@ -101,6 +101,9 @@ fn servers(out: &mut dyn Write, views: &[TrustedView]) -> io::Result<()> {
     table(out, &header, &rows)?;
     for view in views {
         writeln!(out, " {}: {}", view.status.server, view.status.sentence)?;
+        if let Some(origin) = &view.status.origin {
+            writeln!(out, "   {}", origin.words())?;
+        }
     }
     Ok(())
 }

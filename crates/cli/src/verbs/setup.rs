@@ -135,6 +135,9 @@ fn show(out: &mut dyn Write, view: &ServerView) -> std::io::Result<()> {
         writeln!(out, "uuid     {uuid}")?;
     }
     writeln!(out, "added    {}", show_time_both(view.added))?;
+    if let Some(origin) = &view.origin {
+        writeln!(out, "origin   {}", origin.words())?;
+    }
     writeln!(out, "backups  {}", view.backups)
 }
 

@@ -2,8 +2,8 @@
 
 use super::{
     BackupRecord, BackupStats, Coordinates, HealedRecord, Healing, HoldRecord, LogGap, LogRecord,
-    MendedRecord, Position, Record, RepoCreated, ReportRecord, ScrubRecord, ServerKind, ServerLockRecord,
-    ServerRecord, SourceKind, StreamKey,
+    MendedRecord, OriginRecord, Position, Record, RepoCreated, ReportRecord, ScrubRecord, ServerKind,
+    ServerLockRecord, ServerRecord, SourceKind, StreamKey,
 };
 use crate::codec::{Reader, Writer};
 use crate::error::{Error, Result};
@@ -45,6 +45,7 @@ impl Record {
             Self::Mended(_) => 18,
             Self::ServerLocked(_) => 19,
             Self::BackupHeld(_) => 20,
+            Self::ServerOrigin(_) => 21,
             Self::Unknown { kind, .. } => *kind,
         }
     }
@@ -127,6 +128,7 @@ impl Record {
                 w.u8(u8::from(v.held));
                 put_text(&mut w, &v.reason);
             }
+            Self::ServerOrigin(v) => put_origin(&mut w, v),
             Self::Unknown { body, .. } => w.raw(body),
         }
         w.into_bytes()
@@ -138,7 +140,7 @@ impl Record {
         let mut r = Reader::new(WHAT, bytes);
         r.within("the length", bytes.len() as u64, u64::from(RECORD_BODY_MAX))?;
         let (kind, version, at_us) = (r.u16()?, r.u16()?, r.i64()?);
-        if version != VERSION || !matches!(kind, 1..=20) {
+        if version != VERSION || !matches!(kind, 1..=21) {
             return Ok((at_us, Self::Unknown { kind, version, body: r.rest().to_vec() }));
         }
         let record = Self::take(kind, &mut r)?;
@@ -197,9 +199,30 @@ impl Record {
                 },
                 reason: text(r, "the reason")?,
             }),
+            21 => Self::ServerOrigin(take_origin(r)?),
             _ => Self::SegmentsCarried { carrier: SegmentId(r.array()?), births: take_segments(r)? },
         })
     }
+}
+
+fn put_origin(w: &mut Writer, v: &OriginRecord) {
+    w.raw(&v.server.0);
+    put_option(w, v.source_uuid.as_ref(), |w, uuid| w.raw(&uuid.0));
+    put_text(w, &v.name);
+    put_option(w, v.backup.as_ref(), |w, id| w.raw(&id.0));
+    put_option(w, v.moment_us.as_ref(), |w, at| w.i64(*at));
+    put_option(w, v.restored_us.as_ref(), |w, at| w.i64(*at));
+}
+
+fn take_origin(r: &mut Reader<'_>) -> Result<OriginRecord> {
+    Ok(OriginRecord {
+        server: ServerId(r.array()?),
+        source_uuid: option(r, |r| r.array().map(Uuid))?,
+        name: text(r, "the server's name")?,
+        backup: option(r, |r| r.array().map(BackupId))?,
+        moment_us: option(r, |r| r.i64())?,
+        restored_us: option(r, |r| r.i64())?,
+    })
 }
 
 fn put_segments(w: &mut Writer, segments: &[SegmentId]) {

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use holdfast_mysql::Flavor;
+
 use super::{Restore, SHUTDOWN_LIMIT, Step};
 use crate::catalog::Catalog;
 use crate::elsewhere;
@@ -29,6 +31,9 @@ impl Restore<'_, '_> {
         let mut conn = server.connect()?;
         self.report.seconds.restart = restarting.elapsed().as_secs_f64();
         elsewhere::refuse(&mut conn, self.folder)?;
+        if self.programs.flavor() == Flavor::MySql {
+            self.report.server_uuid = conn.query_text("SELECT @@GLOBAL.server_uuid").ok().flatten();
+        }
         self.request.watch.step(Step::Prove);
         let proving = Instant::now();
         let end = Catalog::read(&mut conn, false)?;

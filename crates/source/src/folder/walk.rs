@@ -240,7 +240,7 @@ impl Walker {
 }
 
 /// How far a restore of this folder is, and one over it: a state of the folder, and none of what it holds.
-const MARKS: [&[u8]; 8] = [
+const MARKS: [&[u8]; 10] = [
     b"holdfast-in-place.json",
     b"holdfast-in-place.json.new",
     b"holdfast-in-place.lock",
@@ -249,6 +249,8 @@ const MARKS: [&[u8]; 8] = [
     b"holdfast-restore.lock",
     b"holdfast-restore-progress.json",
     b"holdfast-restore-progress.json.new",
+    b"holdfast-restored.json",
+    b"holdfast-restored.json.new",
 ];
 
 /// Files of a datadir that a server makes anew at every start.

@@ -19,8 +19,8 @@ use holdfast_format::record::{BackupStats, Record};
 use holdfast_io::sim::Crash;
 use holdfast_io::{Directory, Disk, ObjectName, Objects, SimDisk};
 use holdfast_store::{
-    BackupWriter, BlockKind, Engine, Error, LogKind, LogState, OpenOptions, RecoveryKit, Repository,
-    RestoreOptions, Secret,
+    BackupDraft, BackupWriter, BlockKind, Engine, Error, LogKind, LogState, OpenOptions, RecoveryKit,
+    Repository, RestoreOptions, Secret,
 };
 
 #[test]
@@ -536,6 +536,53 @@ fn who_read_a_record_that_a_repair_took_away_writes_nothing_behind_it() {
     again.lock_backup(id, 99).unwrap();
     assert_eq!((again.damage(), again.records().len()), (None, 7));
     fsck(&objects(&disk), "in the end");
+}
+
+#[test]
+fn a_last_record_that_a_head_names_is_missed_when_both_copies_are_gone_and_no_other_takes_its_place() {
+    let name = |text: &str| ObjectName::new(text).unwrap();
+    let (whole, id, made) = with_history();
+    let copies = ["manifest/0000000000000005", "manifest2/0000000000000005"];
+    for gone in [true, false] {
+        let disk = whole.crash(Crash::Everything);
+        for copy in copies {
+            if gone {
+                objects(&disk).delete(&name(copy)).unwrap();
+            } else {
+                assert!(disk.flip_bit(&Path::new("/repo").join(copy), 120, 1));
+            }
+        }
+        let repo = open(&disk).unwrap();
+        assert!(repo.damage().is_some_and(|why| why.contains("record 5")), "{:?}", repo.damage());
+        assert!(matches!(repo.lock_backup(id, 99), Err(Error::ReadOnly { .. })));
+        assert!(read(&repo, id).unwrap() == made);
+    }
+    // Whole, of this repository, behind the same record as the one that was acknowledged: but another one.
+    let (disk, other) = (whole.crash(Crash::Everything), whole.crash(Crash::Everything));
+    open(&disk).unwrap().lock_backup(id, 99).unwrap();
+    open(&other).unwrap().lock_backup(id, 98).unwrap();
+    for folder in ["manifest", "manifest2"] {
+        let record = name(&format!("{folder}/0000000000000006"));
+        let length = objects(&other).len(&record).unwrap();
+        let bytes = objects(&other).read(&record, 0, length).unwrap();
+        objects(&disk).replace(&record, &bytes).unwrap();
+    }
+    let repo = open(&disk).unwrap();
+    assert_eq!(repo.damage().as_deref(), Some("the head names another record 6 than there is"));
+    assert!(matches!(repo.lock_backup(id, 100), Err(Error::ReadOnly { .. })));
+}
+
+#[test]
+fn facts_of_a_backup_are_in_the_order_of_their_names_and_the_last_of_a_name_counts() {
+    let disk = SimDisk::new();
+    let (repo, _) = create(&disk);
+    let writer = repo.begin_backup(None).unwrap();
+    put_file(&writer, "b", &content(2, 300));
+    let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+    let facts = vec![pair("z", "1"), pair("b", "first"), pair("a", "2"), pair("b", "last")];
+    let record = writer.commit(BackupDraft { facts, ..draft() }).unwrap();
+    assert_eq!(record.facts, [pair("a", "2"), pair("b", "last"), pair("z", "1")]);
+    assert_eq!(open(&disk).unwrap().backups(), [record]);
 }
 
 /// Names of the copies of records.

@@ -10,6 +10,9 @@ use holdfast_mysql::EventBytes;
 /// An event that came in memory of its own stays there from this length on: a copy would cost more.
 const WHOLE_BYTES_MIN: usize = 4096;
 
+/// Memory that a batch may keep however little of it was used.
+const KEPT_BYTES: usize = 64 << 10;
+
 /// Events in the order in which they came.
 #[derive(Debug)]
 pub(super) struct Events<E = EventBytes> {
@@ -73,18 +76,41 @@ impl<E: Deref<Target = [u8]>> Events<E> {
         })
     }
 
-    /// Forgets them, and keeps the memory of the short ones.
+    /// Forgets them, and keeps the memory that they needed. That of a busier time goes: a stream with an event now and then
+    /// would hold it for ever.
     pub(super) fn clear(&mut self) {
-        self.short.clear();
-        self.events.clear();
+        reuse(&mut self.short);
+        reuse(&mut self.events);
         self.bytes = 0;
     }
+}
+
+/// Empties it, and gives its memory back if it was large and hardly used.
+fn reuse<T>(all: &mut Vec<T>) {
+    let large = all.capacity().saturating_mul(size_of::<T>()) > KEPT_BYTES;
+    if large && all.len() < all.capacity() / 4 {
+        *all = Vec::new();
+    }
+    all.clear();
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_stream_that_was_busy_keeps_no_memory_for_an_event_now_and_then() {
+        let mut events = Events::<Vec<u8>>::default();
+        let kept = |events: &Events<Vec<u8>>| (events.short.capacity(), events.events.capacity());
+        (0..20_000).for_each(|_| events.push(&[7; 100]));
+        let busy = kept(&events);
+        events.clear();
+        assert_eq!(kept(&events), busy, "the next one is as large");
+        events.push(&[7; 100]);
+        events.clear();
+        assert_eq!(kept(&events), (0, 0));
+    }
 
     proptest! {
         #[test]

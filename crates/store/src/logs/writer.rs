@@ -21,6 +21,9 @@ use crate::repository::{Inner, VerifyWrite};
 use crate::segment::{NewFrame, SegmentWriter, detached_footer};
 use crate::session::LiveSession;
 
+/// Memory for a frame that a writer may keep however short its frames are.
+const KEPT_BYTES: usize = 16 << 10;
+
 /// The writer of a stream's newest segment. What [`LogWriter::append`] took is durable after [`LogWriter::sync`].
 #[derive(Debug)]
 pub struct LogWriter {
@@ -142,7 +145,9 @@ impl LogWriter {
         let done =
             self.segment.append(NewFrame { kind, codec, depth: 0, base: None, id, plain_len, payload });
         let (slot, payload) = done.inspect_err(|_| self.failed = true)?;
-        self.payload = payload;
+        // A busy time's is not kept for the frames of a quiet one.
+        self.payload =
+            if payload.capacity() / 4 > payload.len().max(KEPT_BYTES) { Vec::new() } else { payload };
         Ok(slot)
     }
 

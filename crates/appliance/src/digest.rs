@@ -34,6 +34,8 @@ pub struct Base {
 pub struct OfServer {
     /// Its backups, oldest record first.
     pub bases: Vec<Base>,
+    /// When its first backup ever was acknowledged, also one that was forgotten since.
+    pub first: Option<Micros>,
     /// Commit time of the first transaction of each sealed segment of its log, and the bytes of its events.
     pub sealed: Vec<(Micros, u64)>,
     /// When holes of its log were noticed.
@@ -58,8 +60,8 @@ pub struct Digest {
     origins: HashMap<ServerId, OriginRecord>,
     /// Servers whose newest lock has terms.
     locked: HashSet<ServerId>,
-    /// By the server's name, which is what a report tells; oldest first.
-    measured: HashMap<String, Vec<Measured>>,
+    /// By the server that had the report's name when it was kept: a later one of the same name has not done this. Oldest first.
+    measured: HashMap<ServerId, Vec<Measured>>,
     /// Records that concern the repository as a whole.
     changes: u64,
     /// When a scrub came round last, or found damage past healing, and whether all was whole.
@@ -105,7 +107,9 @@ impl Digest {
                 if backup.fact(HELD_FACT).is_some() {
                     self.held.insert(backup.id);
                 }
-                self.touch(backup.server).bases.push(Base {
+                let of = self.touch(backup.server);
+                of.first = of.first.or(Some(backup.finished_us));
+                of.bases.push(Base {
                     id: backup.id,
                     started: backup.started_us,
                     finished: backup.finished_us,
@@ -136,9 +140,9 @@ impl Digest {
                     if let (Some(name), Some(read)) =
                         (name, measured::read(&json, report.at_us, &report.kind))
                     {
-                        self.measured.entry(name.to_owned()).or_default().push(read);
                         let named = self.servers.iter().find(|s| s.name == name).map(|s| s.id);
                         if let Some(id) = named {
+                            self.measured.entry(id).or_default().push(read);
                             self.touch(id);
                         }
                     }
@@ -260,8 +264,8 @@ impl Digest {
 
     /// The reports of a server's restores and drills, oldest first.
     #[must_use]
-    pub fn measured(&self, server: &str) -> &[Measured] {
-        self.measured.get(server).map_or(&[], Vec::as_slice)
+    pub fn measured(&self, server: ServerId) -> &[Measured] {
+        self.measured.get(&server).map_or(&[], Vec::as_slice)
     }
 }
 
@@ -365,6 +369,34 @@ mod tests {
             }
         }
         facts
+    }
+
+    #[test]
+    fn a_report_counts_for_the_server_that_had_the_name_then() {
+        let json = serde_json::json!({
+            "server": "server-1", "proved": false, "plan": {"target": "t", "base": "b", "bytes": 7},
+            "seconds": {"lay_out": 1.0, "replay": 1.0, "recover": 1.0, "restart": 1.0, "prove": 1.0, "total": 5.0},
+        });
+        let report = Record::Report(ReportRecord {
+            backup: BackupId([1; 16]),
+            kind: crate::drill::KIND.to_owned(),
+            at_us: 7,
+            json: json.to_string().into_bytes(),
+        });
+        let (old, new) = (server(1), ServerRecord { id: ServerId([9; 16]), ..server(1) });
+        let mut digest = Digest::default();
+        let removed = Record::ServerRemoved { server: old.id };
+        let kept = Record::BackupCommitted(backup(1));
+        let forgotten = Record::BackupForgotten { backup: BackupId([1; 16]), reason: String::new() };
+        for record in
+            [Record::ServerPut(old.clone()), kept, report, forgotten, removed, Record::ServerPut(new.clone())]
+        {
+            digest.learn(&record);
+        }
+        assert_eq!((digest.measured(old.id).len(), digest.measured(new.id).len()), (1, 0));
+        // When it was protected first stays known when that backup is gone.
+        let of = digest.of(old.id).unwrap();
+        assert_eq!((of.first, of.bases.len()), (Some(15), 0));
     }
 
     proptest! {

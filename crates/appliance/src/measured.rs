@@ -69,7 +69,7 @@ pub struct EstimateView {
 /// The reports of the server's restores and drills, newest first; those of some tables alone left out.
 #[must_use]
 pub fn measured(catalogue: &Catalogue, server: &ServerRecord) -> Vec<Measured> {
-    catalogue.known(|known| known.measured(&server.name).iter().rev().cloned().collect())
+    catalogue.known(|known| known.measured(server.id).iter().rev().cloned().collect())
 }
 
 /// What a report says, if it is of a whole restore.

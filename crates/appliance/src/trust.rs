@@ -8,6 +8,7 @@ use crate::server::has_log;
 use crate::status;
 use crate::time::{Micros, now, show_time};
 use crate::views::StatusView;
+use holdfast_format::record::ServerRecord;
 use serde::Serialize;
 
 /// Drills whose verdicts count.
@@ -16,6 +17,8 @@ const DRILLS_COUNTED: usize = 10;
 const SPANS: f64 = 4.0;
 /// Each hole of the window takes this share of the part besides the time that it takes.
 const HOLE: f64 = 0.1;
+/// A log whose end is older than this does not come in, whoever holds it: 10 minutes.
+const END_AGE_MAX: Micros = 600_000_000;
 /// The figure is no larger while the last drill is not proved, or the last check has found damage.
 const FIGURE_MAX_DOUBTED: f64 = 40.0;
 /// The whole repository is read so often, where no configuration says how often: 30 days.
@@ -90,15 +93,44 @@ pub struct Facts<'a> {
     pub status: &'a StatusView,
     /// Restores and drills, newest first.
     pub reports: &'a [Measured],
+    /// When drills broke off without a report; `None`: nobody here would know of one.
+    pub broken_off: Option<&'a [Micros]>,
+    /// When the server's first backup ever was acknowledged, or else when the server was added.
+    pub begun: Micros,
+    /// Whether the log comes in now; `None`: nobody here knows but whether somebody holds it.
+    pub follows: Option<bool>,
     /// When everything was read last, and whether it was whole.
     pub checked: Option<(Micros, bool)>,
+}
+
+impl Facts<'_> {
+    /// The last drills with a verdict or without one, newest first: when, whether proved, and whether one has a report.
+    fn drills(&self) -> Vec<(Micros, bool, bool)> {
+        let told = self.reports.iter().filter(|m| m.drill).map(|m| (m.at, m.proved, true));
+        let broken = self.broken_off.unwrap_or_default().iter().map(|at| (*at, false, false));
+        let mut all: Vec<_> = told.chain(broken).collect();
+        all.sort_by_key(|(at, ..)| std::cmp::Reverse(*at));
+        all.truncate(DRILLS_COUNTED);
+        all
+    }
+
+    /// Does the log come in now?
+    fn is_followed(&self) -> bool {
+        self.follows.unwrap_or_else(|| {
+            // Somebody holds it. Whether he reaches the source, the end of what he has written says.
+            let end = self.status.spans.last().map(|span| span.until);
+            self.status.archive_running
+                && end.is_none_or(|until| self.now.saturating_sub(until) <= END_AGE_MAX)
+        })
+    }
 }
 
 /// The figure.
 #[must_use]
 pub fn trust(facts: &Facts<'_>, terms: &Terms) -> TrustView {
-    let drills: Vec<&Measured> = facts.reports.iter().filter(|m| m.drill).take(DRILLS_COUNTED).collect();
-    let mut parts = vec![drill_age(facts, terms, &drills), drills_passed(&drills)];
+    let drills = facts.drills();
+    let last_proved = facts.reports.iter().find(|m| m.drill && m.proved).map(|m| m.at);
+    let mut parts = vec![drill_age(facts, terms, last_proved), drills_passed(facts, &drills)];
     if facts.has_log {
         parts.extend([coverage(facts, terms), log(facts)]);
     }
@@ -108,7 +140,8 @@ pub fn trust(facts: &Facts<'_>, terms: &Terms) -> TrustView {
     let figure = 100.0 * sum(|part| part.points) / sum(|part| part.of).max(1.0);
     let doubted = match (drills.first(), facts.checked) {
         _ if facts.status.last_backup.is_none() => Some((0.0, "there is no backup")),
-        (Some(last), _) if !last.proved => Some((FIGURE_MAX_DOUBTED, "the last drill was not proved")),
+        (Some((_, false, true)), _) => Some((FIGURE_MAX_DOUBTED, "the last drill was not proved")),
+        (Some((_, false, false)), _) => Some((FIGURE_MAX_DOUBTED, "the last drill broke off")),
         (_, Some((_, false))) => Some((FIGURE_MAX_DOUBTED, "the last check found damage")),
         _ => None,
     };
@@ -141,10 +174,10 @@ fn age_words(age: Micros) -> String {
     }
 }
 
-fn drill_age(facts: &Facts<'_>, terms: &Terms, drills: &[&Measured]) -> PartView {
-    let (share, says) = match drills.iter().find(|drill| drill.proved) {
-        Some(drill) => {
-            let age = facts.now.saturating_sub(drill.at);
+fn drill_age(facts: &Facts<'_>, terms: &Terms, last_proved: Option<Micros>) -> PartView {
+    let (share, says) = match last_proved {
+        Some(at) => {
+            let age = facts.now.saturating_sub(at);
             (
                 fresh(age, terms.drill),
                 format!(
@@ -159,27 +192,34 @@ fn drill_age(facts: &Facts<'_>, terms: &Terms, drills: &[&Measured]) -> PartView
     part("drill_age", 25.0, share, says)
 }
 
-fn drills_passed(drills: &[&Measured]) -> PartView {
-    let passed = drills.iter().filter(|drill| drill.proved).count();
+fn drills_passed(facts: &Facts<'_>, drills: &[(Micros, bool, bool)]) -> PartView {
+    let passed = drills.iter().filter(|(_, proved, _)| *proved).count();
+    let broken = drills.iter().filter(|(.., told)| !told).count();
+    let more = match (facts.broken_off, broken) {
+        (None, _) => ", as far as they came to a verdict".to_owned(),
+        (_, 0) => String::new(),
+        (_, broken) => format!(", and {broken} broke off"),
+    };
     let (share, says) = match drills.len() {
         0 => (0.0, "there was no drill yet".to_owned()),
-        all => (passed as f64 / all as f64, format!("{passed} of the last {all} drills were proved")),
+        all => (passed as f64 / all as f64, format!("{passed} of the last {all} drills were proved{more}")),
     };
     part("drills_passed", 20.0, share, says)
 }
 
-/// Of the window: from the first moment in it that can be restored up to now, how much can be.
+/// Of the window: from its begin, or the first backup ever of a younger server, up to now, how much can be restored to.
 fn coverage(facts: &Facts<'_>, terms: &Terms) -> PartView {
     let (status, now) = (facts.status, facts.now);
     let begin = if terms.window == 0 { i64::MIN } else { now.saturating_sub(terms.window) };
-    let from = status.spans.first().map(|span| span.from.max(begin)).filter(|from| *from < now);
-    let Some(from) = from else {
+    // Not from the first moment that can be restored: what was lost before it is missing, too.
+    let from = begin.max(facts.begun);
+    if status.spans.is_empty() || from >= now {
         return part("coverage", 20.0, 0.0, "no stretch of the log can be restored to".to_owned());
-    };
+    }
+    let followed = facts.is_followed();
     // While it is followed there is nothing behind its end that could be missing.
     let last = status.spans.len().saturating_sub(1);
-    let until =
-        |at: usize, until: Micros| if at == last && status.archive_running { now } else { until.min(now) };
+    let until = |at: usize, until: Micros| if at == last && followed { now } else { until.min(now) };
     let covered: Micros = status
         .spans
         .iter()
@@ -198,10 +238,12 @@ fn coverage(facts: &Facts<'_>, terms: &Terms) -> PartView {
 }
 
 fn log(facts: &Facts<'_>) -> PartView {
-    let (share, says) = match (facts.status.archive_running, facts.status.log_until) {
-        (true, _) => (1.0, "the log is followed now".to_owned()),
-        (false, Some(until)) => (0.0, format!("nobody follows the log; it ends at {}", show_time(until))),
-        (false, None) => (0.0, "nobody follows the log".to_owned()),
+    let (share, says) = match (facts.is_followed(), facts.status.archive_running, facts.status.log_until) {
+        (true, ..) => (1.0, "the log is followed now".to_owned()),
+        (_, true, Some(until)) => (0.0, format!("the log does not come in; it ends at {}", show_time(until))),
+        (_, true, None) => (0.0, "the log does not come in".to_owned()),
+        (_, false, Some(until)) => (0.0, format!("nobody follows the log; it ends at {}", show_time(until))),
+        (_, false, None) => (0.0, "nobody follows the log".to_owned()),
     };
     part("log", 10.0, share, says)
 }
@@ -253,6 +295,12 @@ pub struct TrustedView {
     pub trust: TrustView,
 }
 
+/// Since when the server is protected: the end of its first backup ever, or else when it was added.
+#[must_use]
+pub fn begun(catalogue: &Catalogue, server: &ServerRecord) -> Micros {
+    catalogue.known(|known| known.of(server.id).and_then(|of| of.first)).unwrap_or(server.added_us)
+}
+
 /// One server, or all of them, by the default policy: without a daemon nobody knows another one.
 ///
 /// # Errors
@@ -263,10 +311,18 @@ pub fn status(catalogue: &Catalogue, name: Option<&str>) -> Result<Vec<TrustedVi
         None => catalogue.servers(),
     };
     let checked = catalogue.known(|known| known.scrubbed());
-    let view = |server: &holdfast_format::record::ServerRecord| {
+    let view = |server: &ServerRecord| {
         let (status, reports) = (status::status_of(catalogue, &server.name)?, measured(catalogue, server));
-        let facts =
-            Facts { now: now(), has_log: has_log(server), status: &status, reports: &reports, checked };
+        let facts = Facts {
+            now: now(),
+            has_log: has_log(server),
+            status: &status,
+            reports: &reports,
+            broken_off: None,
+            begun: begun(catalogue, server),
+            follows: None,
+            checked,
+        };
         let trust = trust(&facts, &Terms::default());
         Ok(TrustedView { status, trust })
     };
@@ -327,7 +383,67 @@ mod tests {
 
     fn of(status: &StatusView, reports: &[Measured], checked: Option<(i64, bool)>) -> TrustView {
         let checked = checked.map(|(days, clean)| (NOW - days * DAY, clean));
-        trust(&Facts { now: NOW, has_log: true, status, reports, checked }, &Terms::default())
+        trust(&Facts { checked, ..facts(status, reports) }, &Terms::default())
+    }
+
+    /// Ten days old, with a daemon in which no drill broke off.
+    fn facts<'a>(status: &'a StatusView, reports: &'a [Measured]) -> Facts<'a> {
+        Facts {
+            now: NOW,
+            has_log: true,
+            status,
+            reports,
+            broken_off: Some(&[]),
+            begun: NOW - 10 * DAY,
+            follows: None,
+            checked: Some((NOW - DAY, true)),
+        }
+    }
+
+    #[test]
+    fn a_drill_that_broke_off_counts_as_one_that_was_not_proved() {
+        let (status, reports) = (good(), [drill(2, true), drill(9, true)]);
+        let of = |broken_off: Option<&[Micros]>| {
+            trust(&Facts { broken_off, ..facts(&status, &reports) }, &Terms::default())
+        };
+        let view = of(Some(&[NOW - DAY, NOW - 5 * DAY]));
+        assert_eq!((view.figure, points(&view, "drills_passed")), (40, 10.0), "{view:?}");
+        assert!(view.limited.as_ref().unwrap().contains("broke off"), "{view:?}");
+        // One that a proved one came after holds nothing down.
+        let view = of(Some(&[NOW - 5 * DAY]));
+        assert_eq!((&view.limited, points(&view, "drills_passed")), (&None, 13.3), "{view:?}");
+        // However many they are, the last proved one has its age.
+        let many: Vec<Micros> = (0..20).map(|hours| NOW - hours * DAY / 24).collect();
+        let view = of(Some(&many));
+        assert_eq!((points(&view, "drill_age"), points(&view, "drills_passed")), (25.0, 0.0), "{view:?}");
+        assert!(of(None).parts[1].says.contains("as far as"), "{:?}", of(None));
+    }
+
+    #[test]
+    fn what_was_lost_before_the_first_moment_that_is_left_is_missing() {
+        let mut lost = good();
+        lost.spans = vec![span(0.7, 0.0)];
+        let reports = [drill(2, true)];
+        let of = |begun| trust(&Facts { begun, ..facts(&lost, &reports) }, &Terms::default());
+        let view = of(NOW - 365 * DAY);
+        assert!((points(&view, "coverage") - 2.0).abs() < 1e-9, "{view:?}");
+        // A younger server has lost nothing.
+        let view = of(NOW - 7 * DAY / 10);
+        assert!((points(&view, "coverage") - 20.0).abs() < 1e-9, "{view:?}");
+    }
+
+    #[test]
+    fn a_log_that_is_held_and_does_not_come_in_is_not_followed() {
+        let reports = [drill(2, true)];
+        let mut held = good();
+        held.spans = vec![span(10.0, 3.5)];
+        let of = |follows| trust(&Facts { follows, ..facts(&held, &reports) }, &Terms::default());
+        for follows in [None, Some(false)] {
+            let view = of(follows);
+            assert_eq!((points(&view, "log"), points(&view, "coverage")), (0.0, 10.0), "{view:?}");
+        }
+        let view = of(Some(true));
+        assert_eq!((points(&view, "log"), points(&view, "coverage")), (10.0, 20.0), "{view:?}");
     }
 
     fn points(view: &TrustView, name: &str) -> f64 {
@@ -399,14 +515,8 @@ mod tests {
     fn a_folder_is_measured_by_what_it_has() {
         let status = good();
         let reports = [drill(1, true)];
-        let facts = Facts {
-            now: NOW,
-            has_log: false,
-            status: &status,
-            reports: &reports,
-            checked: Some((NOW, true)),
-        };
-        let view = trust(&facts, &Terms::default());
+        let folder = Facts { has_log: false, ..facts(&status, &reports) };
+        let view = trust(&folder, &Terms::default());
         assert_eq!((view.figure, view.parts.len()), (100, 4), "{view:?}");
     }
 

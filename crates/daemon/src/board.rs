@@ -224,11 +224,16 @@ fn look_at(daemon: &Daemon, server: &ServerRecord, readings: &mut Readings) -> R
     let takes = |log_bytes| last.and_then(|b| estimate(&reading.reports, b.data_bytes, log_bytes));
     let (estimate, estimate_fresh) = (takes(facts.log_bytes), takes(0));
     let drill = drills::board(daemon, name, &terms, &reading.reports);
+    let broken_off = drills::broken_off(daemon, server, &reading.reports);
     let facts_of_trust = trust::Facts {
         now: now(),
         has_log,
         status: &reading.status,
         reports: &reading.reports,
+        broken_off: Some(&broken_off),
+        begun: trust::begun(&daemon.catalogue, server),
+        // Of a log that is not ours to follow, we know no more than anybody.
+        follows: matches!(stream.state, "following" | "broken").then_some(stream.state == "following"),
         checked: checked(daemon),
     };
     let trust = trust::trust(&facts_of_trust, &trust::Terms::of(&terms, config.checks.fsck.0));
@@ -267,6 +272,10 @@ fn look_at(daemon: &Daemon, server: &ServerRecord, readings: &mut Readings) -> R
 /// When everything was read last, by a whole check of ours or by scrubs, and whether it was whole.
 fn checked(daemon: &Daemon) -> Option<(Micros, bool)> {
     let fsck = daemon.state.read(|content| content.fsck.as_ref().map(|checked| (checked.at, checked.clean)));
+    // A scrub reads segments. What else a whole check has found wrong, no scrub finds whole again.
+    if fsck.is_some_and(|(_, clean)| !clean) {
+        return fsck;
+    }
     let scrub = daemon.catalogue.known(|known| known.scrubbed());
     fsck.into_iter().chain(scrub).max_by_key(|(at, _)| *at)
 }

@@ -6,6 +6,7 @@
 use crate::daemon::Daemon;
 use crate::jobs::{Job, Live, Moment, Standing, Work};
 use crate::runner::{answer, restore_options};
+use holdfast_appliance::ServerRecord;
 use holdfast_appliance::drill::{self, clear, drill};
 use holdfast_appliance::error::{Error, Result};
 use holdfast_appliance::measured::{Measured, measured};
@@ -49,6 +50,25 @@ fn last_job(daemon: &Daemon, name: &str) -> Option<Job> {
         });
         ended.max_by_key(|job| job.ended).cloned()
     })
+}
+
+/// When drills of a server broke off, without a report.
+pub(crate) fn broken_off(daemon: &Daemon, server: &ServerRecord, reports: &[Measured]) -> Vec<Micros> {
+    daemon.state.read(|content| {
+        let failed = content.jobs.iter().filter(|job| {
+            job.standing == Standing::Failed
+                // A server of the same name that was there before is another one.
+                && job.created >= server.added_us
+                && matches!(&job.work, Work::Drill { server: of, .. } if *of == server.name)
+        });
+        let spans = failed.filter_map(|job| Some((job.started?, job.ended?)));
+        spans.filter(|span| !has_report(reports, *span)).map(|(_, ended)| ended).collect()
+    })
+}
+
+/// Whether a drill was reported between these moments.
+fn has_report(reports: &[Measured], (started, ended): (Micros, Micros)) -> bool {
+    reports.iter().any(|report| report.drill && (started..=ended).contains(&report.at))
 }
 
 fn due(
@@ -182,6 +202,29 @@ pub(crate) fn sweep(daemon: &Daemon, place: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_drill_without_a_report_in_its_time_is_one_that_broke_off() {
+        let report = |at, drill| Measured {
+            at,
+            drill,
+            target: String::new(),
+            base: String::new(),
+            proved: false,
+            failed_queries: Vec::new(),
+            bytes: 0,
+            log_bytes: 0,
+            transactions: 0,
+            lay_out_seconds: 0.0,
+            replay_seconds: 0.0,
+            look_seconds: 0.0,
+            other_seconds: 0.0,
+            total_seconds: 0.0,
+            whole: true,
+        };
+        assert!(has_report(&[report(30, true), report(15, true)], (10, 20)));
+        assert!(!has_report(&[report(30, true), report(15, false), report(9, true)], (10, 20)));
+    }
 
     #[test]
     fn a_drill_is_due_after_its_span_and_one_without_a_verdict_is_tried_the_next_day() {

@@ -165,8 +165,8 @@ pub fn drill(
     if !matches!(&done, Err(error) if error.code == Code::Interrupted) {
         clear(&options.into)?;
     }
-    done.map_err(|error| match error.code {
-        Code::ProofFailed => error.with_next(format!("the report is kept: holdfast report list {name}")),
+    done.map_err(|error| match error.next.as_deref() {
+        Some(restore::KEPT) => error.with_next(format!("the report is kept: holdfast report list {name}")),
         _ => error,
     })
 }

@@ -35,6 +35,8 @@ pub struct ReportView {
     pub kind: String,
     /// The server's name.
     pub server: String,
+    /// That server was removed; one that has its name now is another one.
+    pub removed: bool,
     /// The moment that was restored.
     pub target: String,
     /// Whether every check that was made ended well.
@@ -195,24 +197,27 @@ fn of(stamped: &Stamped) -> Option<&ReportRecord> {
 /// # Errors
 /// When a signing key can't be made.
 pub fn list(catalogue: &Catalogue, name: Option<&str>) -> Result<Vec<ReportView>> {
-    let keys = trusted(catalogue)?;
+    let (keys, servers) = (trusted(catalogue)?, catalogue.servers());
     let view = |stamped: &Arc<Stamped>| {
         let report = of(stamped)?;
-        let json: Value = serde_json::from_slice(&report.json).ok()?;
+        // One that can't be read is counted among the bad ones.
+        let json: Value = serde_json::from_slice(&report.json).unwrap_or_default();
         let text =
             |pointer: &str| json.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
         let server = text("/server");
         if name.is_some_and(|name| name != server) {
             return None;
         }
+        let now = servers.iter().find(|known| known.name == server);
         Some(ReportView {
             number: stamped.number,
             at: report.at_us,
             kind: report.kind.clone(),
+            removed: now.is_none_or(|now| report.at_us < now.added_us),
             server,
             target: text("/plan/target"),
             proved: json.get("proved").and_then(Value::as_bool).unwrap_or(false),
-            signature: signature(&report.json, &keys),
+            signature: if json.is_null() { "bad" } else { signature(&report.json, &keys) },
         })
     };
     Ok(kept(catalogue).iter().filter_map(view).collect())
@@ -244,7 +249,7 @@ pub fn show(catalogue: &Catalogue, number: u64) -> Result<Vec<u8>> {
     })
 }
 
-/// The public keys of what is signed here, the newest last.
+/// The public keys of what is signed here, the newest first: programs that read one key of a file take the first.
 ///
 /// # Errors
 /// When a key can't be made.
@@ -252,6 +257,7 @@ pub fn keys(catalogue: &Catalogue) -> Result<Vec<KeyView>> {
     let keys = catalogue.repository.public_keys().map_err(|error| catalogue.store_error(error))?;
     Ok(keys
         .iter()
+        .rev()
         .map(|(generation, key)| KeyView { generation: *generation, key: hex(key), pem: pem(key) })
         .collect())
 }

@@ -367,8 +367,18 @@ pub(crate) fn restore_as(
         }
         Err(holdfast_restore::Error::NotProved { failures, report }) => {
             // That the data is not proved matters more than that this can't be written down.
-            let _ = reports::keep(catalogue, base.record.id, &*report, kind);
-            Err(restore_error(catalogue, holdfast_restore::Error::NotProved { failures, report }))
+            let kept = reports::keep(catalogue, base.record.id, &*report, kind);
+            let error = restore_error(catalogue, holdfast_restore::Error::NotProved { failures, report });
+            Err(match kept {
+                Ok(()) => error,
+                Err(why) => Error {
+                    message: format!("{} The report is NOT kept: {}", error.message, why.message),
+                    ..error
+                }
+                .with_next(
+                    "see why the repository takes no report, and do it again; don't use the restored server",
+                ),
+            })
         }
         Err(error) => Err(restore_error(catalogue, error)),
     }
@@ -726,6 +736,9 @@ fn view(restored: &Restored) -> RestoredView {
     }
 }
 
+/// The next step after a restore that was not proved, and whose report is kept.
+pub(crate) const KEPT: &str = "the report is kept with the backup; don't use the restored server";
+
 pub(crate) fn restore_error(catalogue: &Catalogue, error: holdfast_restore::Error) -> Error {
     use holdfast_restore::Error as Restore;
     let text = sentence(&error.to_string());
@@ -749,8 +762,7 @@ pub(crate) fn restore_error(catalogue: &Catalogue, error: holdfast_restore::Erro
         | Restore::Mounted { .. }
         | Restore::Touched { .. } => Error::usage(text),
         Restore::Busy { .. } | Restore::InUse { .. } => Error::new(Code::Locked, text),
-        Restore::NotProved { .. } => Error::new(code, text)
-            .with_next("the report is kept with the backup; don't use the restored server"),
+        Restore::NotProved { .. } => Error::new(code, text).with_next(KEPT),
         _ => Error::new(code, text),
     }
 }

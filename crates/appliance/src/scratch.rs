@@ -28,6 +28,7 @@ impl Scratch {
             Error::failed(format!("Can't {doing} the folder {}: {e}.", dir.display()))
         };
         fs::create_dir_all(dir).map_err(|e| cant("make", e))?;
+        refuse_another_owner(dir).map_err(|e| cant("look at", e))??;
         let mark = dir.join(MARK);
         if !mark.exists() {
             let mut entries = fs::read_dir(dir).map_err(|e| cant("read", e))?;
@@ -82,6 +83,17 @@ impl Scratch {
                 .with_next("remove it by hand")
         })
     }
+}
+
+/// In a folder that belongs to another user, he can rename what we work on below us, or keep its lock.
+fn refuse_another_owner(dir: &Path) -> std::io::Result<Result<()>> {
+    use std::os::unix::fs::MetadataExt as _;
+    let owner = fs::metadata(dir)?.uid();
+    if owner == rustix::process::geteuid().as_raw() || owner == 0 {
+        return Ok(Ok(()));
+    }
+    Ok(Err(Error::usage(format!("{} belongs to another user, {owner}.", dir.display()))
+        .with_next("name another folder to work in with --scratch")))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! `report`: what drills and restores have shown, and whether it is what was signed.
 
-use super::{DAMAGED, DONE, Stop, open};
+use super::{DAMAGED, DONE, DONE_WITH_WARNINGS, Stop, open};
 use crate::args::{Common, ReportVerb};
 use crate::output::{Output, table};
 use holdfast_appliance::error::{Error, Result};
@@ -65,7 +65,14 @@ fn all(common: &Common, output: Output) -> std::result::Result<u8, Stop> {
         let bad = |view: &&ReportView| view.signature == "bad";
         views.iter().filter(bad).try_for_each(|view| writeln!(out, " BAD {}", view.number))
     })?;
-    Ok(if bad == 0 { DONE } else { DAMAGED })
+    // Since reports are signed, one without a signature is odd.
+    let unsigned =
+        views.iter().skip_while(|view| view.signature == "none").any(|view| view.signature == "none");
+    Ok(match (bad, other > 0 || unsigned) {
+        (0, false) => DONE,
+        (0, true) => DONE_WITH_WARNINGS,
+        _ => DAMAGED,
+    })
 }
 
 fn rows(out: &mut dyn Write, views: &[ReportView]) -> io::Result<()> {
@@ -76,7 +83,7 @@ fn rows(out: &mut dyn Write, views: &[ReportView]) -> io::Result<()> {
         vec![
             view.number.to_string(),
             view.kind.clone(),
-            view.server.clone(),
+            format!("{}{}", view.server, if view.removed { " (removed)" } else { "" }),
             show_time(view.at),
             view.target.clone(),
             if view.proved { "yes" } else { "NO" }.to_owned(),

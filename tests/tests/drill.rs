@@ -12,6 +12,10 @@ fn protected_shop(engine: Engine) -> Bed {
         "CREATE TABLE shop.orders (id INT PRIMARY KEY, state VARCHAR(10), at DATETIME)",
         "INSERT INTO shop.orders VALUES (1, 'open', NOW()), (2, 'shut', NOW())",
         "CREATE DEFINER = CURRENT_USER PROCEDURE shop.clean() DELETE FROM shop.orders",
+        "CREATE USER writer@localhost",
+        "GRANT ALL ON shop.* TO writer@localhost",
+        "CREATE DEFINER = writer@localhost PROCEDURE shop.leave() \
+         BEGIN SET SESSION TRANSACTION READ WRITE; DELETE FROM shop.orders; END",
     ]);
     bed.backup();
     bed.server.run(&["INSERT INTO shop.orders VALUES (3, 'open', NOW())"]);
@@ -46,23 +50,26 @@ fn a_drill_asks_the_users_own_queries_and_one_that_fails_fails_it_by_name(engine
     assert_eq!(view["proved"], true, "{view}");
     let queries = view["report"]["queries"].as_array().unwrap();
     let names: Vec<&str> = queries.iter().map(|query| query["name"].as_str().unwrap()).collect();
-    let third = "SELECT state FROM shop.orders WHERE id = 3";
-    assert_eq!(names, ["SHOW TABLES IN shop", "all orders are here", third, "nobody waits for long"]);
+    assert_eq!(names, ["query 1", "all orders are here", "query 3", "nobody waits for long"]);
     assert!(queries.iter().all(|query| query["verdict"] == "ok"), "{view}");
     assert_eq!((&queries[1]["first_row"][0], &queries[2]["first_row"][0]), (&"3".into(), &"open".into()));
     // Nothing of ours stays in the copy's accounts, and the words for people have each query.
     let text = drill(&bed, &["--check-file", &file.replace("checks", "checks2")]);
     refused(text, 2, &["checks2.sql", "can't be read"]);
 
+    // What keeps out a routine whose definer may do everything: MariaDB's read_only lets him in, the session does not.
+    let shut = if matches!(engine, Engine::MySql) { "read-only" } else { "READ ONLY" };
     // Each of these fails the drill, and says which one and why. None of them changes anything or goes anywhere.
     for (query, words) in [
         ("SELECT COUNT(*) FROM shop.orders -- expect: >= 1000", ["gave '3'", ">= 1000"]),
         ("SELECT no_such FROM shop.orders", ["no_such", "1054"]),
-        ("DELETE FROM shop.orders", ["DELETE FROM shop.orders", "denied"]),
-        ("CREATE TABLE shop.mine (id INT)", ["shop.mine", "READ ONLY"]),
-        ("CALL shop.clean()", ["CALL shop.clean()", "READ ONLY"]),
-        ("SELECT 1 INTO OUTFILE '/tmp/holdfast-drill-test'", ["OUTFILE", "denied"]),
-        ("SELECT SLEEP(20)", ["SELECT SLEEP(20)", "did not end within 1 s"]),
+        ("DELETE FROM shop.orders", ["'query 1' failed", "read-only"]),
+        ("CREATE TABLE shop.mine (id INT)", ["'query 1' failed", "read-only"]),
+        ("CALL shop.clean()", ["'query 1' failed", shut]),
+        // It leaves the session's read-only transactions, with the rights of somebody who may.
+        ("CALL shop.leave()", ["'query 1' failed", "read-only"]),
+        ("SELECT 1 INTO OUTFILE '/tmp/holdfast-drill-test'", ["'query 1' failed", "denied"]),
+        ("SELECT SLEEP(20)", ["'query 1'", "did not end within 1 s"]),
     ] {
         let checked = ["--at", "latest", "--query-time", "1s", "--prove", "quick", "--check-query", query];
         let failed = refused(drill(&bed, &checked), 22, &words);
@@ -81,7 +88,7 @@ fn a_drill_asks_the_users_own_queries_and_one_that_fails_fails_it_by_name(engine
     the_figure_has_the_drills_in_it(&bed);
 }
 
-/// Two of the nine drills were proved, the last one of them.
+/// Two of the ten drills were proved, the last one of them.
 fn the_figure_has_the_drills_in_it(bed: &Bed) {
     let trust = |code: i32| {
         let status = bed.user.run(&["status", "shop", "--json"]).expect_code(code).json();
@@ -99,7 +106,7 @@ fn the_figure_has_the_drills_in_it(bed: &Bed) {
         (part(&view, "drill_age"), part(&view, "drills_passed"), part(&view, "check"));
     assert_eq!(
         (drill_age, passed, part(&view, "log"), part(&view, "base_age"), check),
-        (25.0, 4.4, 0.0, 10.0, 0.0)
+        (25.0, 4.0, 0.0, 10.0, 0.0)
     );
     let _ = bed.user.run(&["scrub"]).ok();
     let scrubbed = trust(3);
@@ -109,7 +116,7 @@ fn the_figure_has_the_drills_in_it(bed: &Bed) {
     assert_eq!(scrubbed["figure"].as_u64().unwrap(), (sum + 1e-6) as u64, "{scrubbed}");
     let failed =
         drill(bed, &["--at", "latest", "--prove", "quick", "--check-query", "SELECT 1 -- expect: 2"]);
-    let _ = refused(failed, 22, &["SELECT 1"]);
+    let _ = refused(failed, 22, &["query 1"]);
     let doubted = trust(3);
     assert!(doubted["figure"].as_u64().unwrap() <= 40, "{doubted}");
     let text = bed.user.run(&["status", "shop"]).expect_code(3).stdout;
@@ -133,7 +140,7 @@ fn a_report_is_kept_and_signed_and_a_byte_that_is_changed_is_found(engine: Engin
     let _ = drill(&bed, &["--at", "latest", "--prove", "quick"]).accepted();
     let failed =
         drill(&bed, &["--at", "latest", "--prove", "quick", "--check-query", "SELECT 1 -- expect: 2"]);
-    let _ = refused(failed, 22, &["SELECT 1 -- expect: 2", "holdfast report list shop"]);
+    let _ = refused(failed, 22, &["query 1", "holdfast report list shop"]);
     let list = bed.user.run(&["report", "list", "shop", "--json"]).ok().json();
     let of = |at: usize, key: &str| list["reports"][at][key].clone();
     assert_eq!(list["reports"].as_array().unwrap().len(), 2, "{list}");
@@ -178,7 +185,9 @@ fn a_report_is_kept_and_signed_and_a_byte_that_is_changed_is_found(engine: Engin
     let all = bed.user.run(&["report", "verify", "--json"]).ok().json();
     assert_eq!((&all["good"], &all["bad"], &all["none"]), (&3.into(), &0.into(), &0.into()), "{all}");
     let keys = bed.user.run(&["report", "key", "--json"]).ok().json();
-    assert_eq!(keys["keys"].as_array().unwrap().len(), 2, "{keys}");
+    let generations: Vec<u64> =
+        keys["keys"].as_array().unwrap().iter().map(|key| key["generation"].as_u64().unwrap()).collect();
+    assert!(generations.len() == 2 && generations[0] > generations[1], "the newest first: {keys}");
     let (number, file) = (all["reports"][2]["number"].to_string(), bed.text("newer.json"));
     let _ = bed.user.run(&["report", "show", &number, "--out", &file]).ok();
     let _ = bed.user.run(&["report", "verify", &file]).ok();

@@ -18,8 +18,6 @@ use std::path::Path;
 const TEXT_BYTES_MAX: usize = 1 << 20;
 /// Most queries of one drill.
 const QUERIES_MAX: usize = 1000;
-/// Characters of a query that stand for it where it has no name.
-const NAME_CHARACTERS: usize = 60;
 
 /// Adds the queries of a file to those that are there.
 ///
@@ -43,6 +41,9 @@ pub fn add_text(queries: &mut Queries, text: &str, place: &str) -> Result<()> {
             "write SQL, and what is expected in a comment: -- expect: >= 10, -- expect: = 'open', -- expect: rows = 0",
         )
     };
+    if text.len() > TEXT_BYTES_MAX {
+        return Err(wrong(1, &format!("there are more than {TEXT_BYTES_MAX} bytes of it")));
+    }
     let before = queries.all.len();
     let mut waiting = Words::default();
     // The newest query, with the line that it ends on, until all of its comments are known.
@@ -59,14 +60,13 @@ pub fn add_text(queries: &mut Queries, text: &str, place: &str) -> Result<()> {
                 };
                 words.take(&String::from_utf8_lossy(&text), line).map_err(|why| wrong(line, &why))?;
             }
-            Piece::Statement { text, line } => {
-                queries.all.extend(open.take().map(|(query, _)| query.finished()));
+            Piece::Statement { text, line, end } => {
+                finish(queries, open.take());
                 let sql = String::from_utf8_lossy(&text).into_owned();
                 let mut words = std::mem::take(&mut waiting);
                 for comment in comments(&sql) {
                     words.take(comment, line).map_err(|why| wrong(line, &why))?;
                 }
-                let end = line + sql.matches('\n').count() as u64;
                 open = Some((Query { sql, words }, end));
             }
         }
@@ -74,7 +74,7 @@ pub fn add_text(queries: &mut Queries, text: &str, place: &str) -> Result<()> {
     if let Some(line) = waiting.line {
         return Err(wrong(line, "no query follows"));
     }
-    queries.all.extend(open.take().map(|(query, _)| query.finished()));
+    finish(queries, open.take());
     if queries.all.len() == before {
         return Err(wrong(1, "there is no query in it"));
     }
@@ -90,19 +90,16 @@ struct Query {
     words: Words,
 }
 
-impl Query {
-    fn finished(self) -> CheckQuery {
-        let plain = self.sql.split_whitespace().collect::<Vec<_>>().join(" ");
-        let short = || match plain.char_indices().nth(NAME_CHARACTERS) {
-            Some((cut, _)) => format!("{}…", plain.get(..cut).unwrap_or_default()),
-            None => plain.clone(),
-        };
-        CheckQuery {
-            name: self.words.name.unwrap_or_else(short),
-            sql: self.sql,
-            expect: self.words.expect.unwrap_or(Expect::Runs),
-        }
-    }
+/// Adds a query whose comments are all known. One without a name is called by its number: names go into alerts and mails,
+/// and a statement may hold anything.
+fn finish(queries: &mut Queries, query: Option<(Query, u64)>) {
+    let Some((query, _)) = query else { return };
+    let number = queries.all.len() + 1;
+    queries.all.push(CheckQuery {
+        name: query.words.name.unwrap_or_else(|| format!("query {number}")),
+        sql: query.sql,
+        expect: query.words.expect.unwrap_or(Expect::Runs),
+    });
 }
 
 /// What comments say of a query.
@@ -118,14 +115,22 @@ impl Words {
     /// Takes what a comment says; one that says neither a name nor an expectation is a comment.
     fn take(&mut self, comment: &str, line: u64) -> std::result::Result<(), String> {
         let text = comment.trim_start_matches(['-', '#', '/', '*']).trim_end_matches(['/', '*']).trim();
-        let Some((key, rest)) = text.split_once(':') else { return Ok(()) };
+        let Some((key, rest)) = text.split_once(':') else {
+            // Nobody is to believe that this is checked.
+            let expects = text.get(..6).is_some_and(|word| word.eq_ignore_ascii_case("expect"));
+            return if expects { Err(format!("'{text}' has no colon; write 'expect:'")) } else { Ok(()) };
+        };
         let rest = rest.trim();
         match key.trim().to_ascii_lowercase().as_str() {
             "name" if self.name.is_some() => return Err("a query has two names".to_owned()),
+            "name" if rest.to_ascii_lowercase().contains("expect") && rest.contains(':') => {
+                return Err(format!(
+                    "the name '{rest}' holds an expectation; give that a comment of its own"
+                ));
+            }
             "name" => self.name = Some(rest.to_owned()),
             "expect" if self.expect.is_some() => return Err("a query has two expectations".to_owned()),
             "expect" => self.expect = Some(expectation(rest)?),
-            // Nobody is to believe that this is checked.
             other if other.starts_with("expect") => {
                 return Err(format!("'{other}:' is not known; write 'expect:'"));
             }
@@ -230,13 +235,21 @@ mod tests {
             short,
             [
                 ("there are orders", ">= 1000"),
-                ("SELECT 1 FROM t WHERE a = '-- expect: 7; no'", "rows = 0"),
-                ("SELECT s FROM t", "= it's"),
-                ("SELECT 2 -- expect: 2", "= 2"),
-                ("SELECT 3", "it runs"),
+                ("query 2", "rows = 0"),
+                ("query 3", "= it's"),
+                ("query 4", "= 2"),
+                ("query 5", "it runs"),
             ]
         );
         assert_eq!(all[0].1, "SELECT COUNT(*)\n  FROM shop.orders");
+    }
+
+    #[test]
+    fn a_comment_belongs_to_the_query_whose_delimiter_stands_on_its_line() {
+        let all = parsed("SELECT 1 FROM a\n\n; -- expect: > 0\nSELECT 2 FROM b;").unwrap();
+        assert_eq!((all[0].2.as_str(), all[1].2.as_str()), ("> 0", "it runs"));
+        let all = parsed("SELECT 1\n# expect: 1\n;\n-- expect: 2\nSELECT 2").unwrap();
+        assert_eq!((all[0].2.as_str(), all[1].2.as_str()), ("= 1", "= 2"));
     }
 
     #[test]
@@ -255,6 +268,10 @@ mod tests {
             ("-- expect: 1\nSELECT 1; -- expect: 2", 2, "two expectations"),
             ("SELECT 1; -- expected: 2", 1, "'expected:'"),
             ("SELECT 1; -- expect:", 1, "expects nothing"),
+            ("SELECT 1;\nSELECT 2; -- expect >= 1000", 2, "no colon"),
+            ("SELECT 1; /* EXPECT 5 */", 1, "no colon"),
+            ("SELECT 1; -- name: there are orders -- expect: >= 1000", 1, "holds an expectation"),
+            ("/* name: x\n expect: 5 */ SELECT 1", 1, "holds an expectation"),
             ("SELECT 1; -- expect: rows > many", 1, "'many'"),
             ("SELECT 1; -- expect: > open", 1, "numbers only"),
             ("SELECT 'a", 1, "never closed"),

@@ -439,7 +439,8 @@ impl Config {
     /// `Usage` with what is wrong in them, or a file that can't be read.
     pub fn queries_of(&self, server: &str) -> Result<Queries> {
         let limit = Duration::from_micros(u64::try_from(self.drills.query_time.0).unwrap_or(0));
-        let mut queries = Queries { limit, ..Queries::default() };
+        // What comes is for whoever may see rows; alerts and jobs are for more people.
+        let mut queries = Queries { limit, told: false, ..Queries::default() };
         let Some(server) = self.servers.iter().find(|s| s.name == server) else { return Ok(queries) };
         for text in &server.check_queries {
             check_queries::add_text(&mut queries, text, &format!("check_queries of '{}'", server.name))?;

@@ -363,14 +363,37 @@ fn view(job: &Job, live: Option<&Arc<Live>>) -> JobView {
         ended: job.ended,
         tries: job.tries,
         progress: live.map(|l| l.at()),
-        result: job.result.clone(),
+        result: job.result.clone().map(without_rows),
         failure: job.failure.clone(),
     }
+}
+
+/// What came of a job without what its check queries are and gave: jobs are seen by whoever may not see rows of tables.
+/// The report that the repository keeps has both.
+fn without_rows(mut result: Value) -> Value {
+    for pointer in ["/report/queries", "/queries"] {
+        let queries = result.pointer_mut(pointer).and_then(Value::as_array_mut);
+        for query in queries.into_iter().flatten().filter_map(Value::as_object_mut) {
+            query.retain(|member, _| !["sql", "first_row", "failure"].contains(&member.as_str()));
+        }
+    }
+    result
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_came_of_a_drill_is_shown_without_the_rows_of_its_queries() {
+        let query = serde_json::json!({"name": "query 1", "sql": "SELECT secret", "rows": 1, "first_row": ["secret"]});
+        for result in
+            [serde_json::json!({"report": {"queries": [query]}}), serde_json::json!({"queries": [query]})]
+        {
+            let shown = without_rows(result).to_string();
+            assert!(shown.contains("query 1") && !shown.contains("secret"), "{shown}");
+        }
+    }
 
     fn backup(server: &str, why: &str) -> Work {
         Work::Backup { server: server.into(), note: String::new(), why: why.into(), own: Default::default() }

@@ -21,6 +21,8 @@ pub enum Piece {
         text: Vec<u8>,
         /// The line on which it begins, from 1.
         line: u64,
+        /// The line on which its delimiter ends, or the script where none follows.
+        end: u64,
     },
     /// A comment between statements, with what opens and closes it; a long one is cut.
     Comment {
@@ -230,13 +232,13 @@ impl Splitter {
     fn give(&mut self, behind: usize, comment: bool) -> Option<Piece> {
         let to = self.at.saturating_sub(behind);
         let text = self.buffer.get(self.start..to).unwrap_or_default().trim_ascii_end().to_vec();
-        let line = self.begun;
+        let (line, end) = (self.begun, self.line);
         self.start = self.at;
         (self.state, self.inside) = (State::Between, false);
         if text.is_empty() {
             return None;
         }
-        Some(if comment { Piece::Comment { text, line } } else { Piece::Statement { text, line } })
+        Some(if comment { Piece::Comment { text, line } } else { Piece::Statement { text, line, end } })
     }
 
     fn code(&mut self) -> Result<Step, Flaw> {
@@ -425,7 +427,7 @@ mod tests {
             assert_eq!(pieces(script.as_bytes(), step, true, LIMIT).unwrap(), whole, "in steps of {step}");
         }
         let statement = |piece| match piece {
-            Piece::Statement { text, line } => Some((line, String::from_utf8(text).unwrap())),
+            Piece::Statement { text, line, .. } => Some((line, String::from_utf8(text).unwrap())),
             Piece::Comment { .. } => None,
         };
         whole.into_iter().filter_map(statement).collect()
@@ -481,7 +483,7 @@ mod tests {
     fn comments_between_statements_are_told() {
         let all = pieces(b"-- one\n/* two;\n */ a; # three", 4, true, LIMIT).unwrap();
         let comment = |text: &str, line| Piece::Comment { text: text.as_bytes().to_vec(), line };
-        let a = Piece::Statement { text: b"a".to_vec(), line: 3 };
+        let a = Piece::Statement { text: b"a".to_vec(), line: 3, end: 3 };
         assert_eq!(all, [comment("-- one", 1), comment("/* two;\n */", 2), a, comment("# three", 3)]);
     }
 
@@ -502,7 +504,7 @@ mod tests {
         assert!(
             matches!(&all[0], Piece::Comment { text, .. } if text.len() < 300 && text.starts_with(b"/* yy"))
         );
-        assert!(matches!(&all[3], Piece::Statement { text, line: 2 } if text == b"b"));
+        assert!(matches!(&all[3], Piece::Statement { text, line: 2, .. } if text == b"b"));
         for open in ["a 'b", "/* a", "a /* b", "`"] {
             assert_eq!(pieces(open.as_bytes(), 1, true, LIMIT), Err(Flaw::Open { line: 1 }), "{open}");
         }

@@ -1,8 +1,9 @@
 //! The user's own check queries: asked of the restored server as the last part of the proof.
 //!
 //! Each runs on a connection of its own, as an account that may read and nothing else, in a session whose transactions
-//! are read only, for a limited time. The server has no network. What a stored routine does runs with its definer's
-//! privileges, but in that session too.
+//! are read only, on a server that is read only meanwhile, for a limited time. The server listens on no network. What is
+//! left: a stored routine runs with its definer's privileges, and one whose definer may administer the server can switch
+//! all of this off; and a table of an engine that connects to other servers (FEDERATED, CONNECT, SPIDER) still does.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -114,11 +115,12 @@ impl Expect {
 /// than the other; NULL equals NULL only.
 fn compared(got: Option<&str>, wanted: Option<&str>, how: Compare) -> bool {
     let order = match (got, wanted) {
-        (Some(got), Some(wanted)) => match (got.parse::<i128>(), wanted.parse::<i128>()) {
-            (Ok(got), Ok(wanted)) => Some(got.cmp(&wanted)),
+        (Some(got), Some(wanted)) if got == wanted => Some(std::cmp::Ordering::Equal),
+        (Some(got), Some(wanted)) => match (Decimal::of(got), Decimal::of(wanted)) {
+            (Some(got), Some(wanted)) => Some(got.order(&wanted)),
             _ => match (got.parse::<f64>(), wanted.parse::<f64>()) {
                 (Ok(got), Ok(wanted)) => got.partial_cmp(&wanted),
-                _ => (got == wanted).then_some(std::cmp::Ordering::Equal),
+                _ => None,
             },
         },
         (None, None) => Some(std::cmp::Ordering::Equal),
@@ -130,10 +132,55 @@ fn compared(got: Option<&str>, wanted: Option<&str>, how: Compare) -> bool {
     }
 }
 
+/// A number as it is written, without an exponent: a sum of money has more digits than a double tells apart.
+#[derive(Debug)]
+struct Decimal<'a> {
+    negative: bool,
+    /// Digits before the point, without zeros in front.
+    whole: &'a str,
+    /// Digits behind it, without zeros at the end.
+    parts: &'a str,
+}
+
+impl<'a> Decimal<'a> {
+    fn of(text: &'a str) -> Option<Self> {
+        let (negative, digits) = match text.strip_prefix('-') {
+            Some(digits) => (true, digits),
+            None => (false, text.strip_prefix('+').unwrap_or(text)),
+        };
+        let (whole, parts) = digits.split_once('.').unwrap_or((digits, ""));
+        let is_number = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_digit());
+        if (whole.is_empty() && parts.is_empty()) || !is_number(whole) || !is_number(parts) {
+            return None;
+        }
+        let (whole, parts) = (whole.trim_start_matches('0'), parts.trim_end_matches('0'));
+        Some(Self { negative: negative && !(whole.is_empty() && parts.is_empty()), whole, parts })
+    }
+
+    fn order(&self, other: &Self) -> std::cmp::Ordering {
+        let size = |of: &Self| (of.whole.len(), of.whole.to_owned(), of.parts.to_owned());
+        match (self.negative, other.negative) {
+            (false, false) => size(self).cmp(&size(other)),
+            (true, true) => size(other).cmp(&size(self)),
+            (negative, _) => {
+                if negative {
+                    std::cmp::Ordering::Less
+                } else {
+                    std::cmp::Ordering::Greater
+                }
+            }
+        }
+    }
+}
+
 fn shown(value: Option<&str>) -> String {
     value.map_or_else(
         || "NULL".to_owned(),
-        |text| format!("'{}'", text.chars().take(CHARACTERS_KEPT).collect::<String>()),
+        |text| {
+            // A row may hold what a terminal takes for orders.
+            let plain = |c: char| if c.is_control() { c.escape_default().collect() } else { c.to_string() };
+            format!("'{}'", text.chars().take(CHARACTERS_KEPT).map(plain).collect::<String>())
+        },
     )
 }
 
@@ -155,11 +202,14 @@ pub struct Queries {
     pub all: Vec<CheckQuery>,
     /// Longest time of each.
     pub limit: Duration,
+    /// Whether what came stands in the words of a failure, too, and not in the report alone: those words go into jobs,
+    /// alerts and mails.
+    pub told: bool,
 }
 
 impl Default for Queries {
     fn default() -> Self {
-        Self { all: Vec::new(), limit: Duration::from_secs(60) }
+        Self { all: Vec::new(), limit: Duration::from_secs(60), told: true }
     }
 }
 
@@ -202,7 +252,8 @@ pub(crate) fn ask(
 ) -> Result<(Check, Vec<Answer>)> {
     let reader = Reader { server, account: OneTimeAccount::generate()?, limit: queries.limit, moment_us };
     reader.make(conn)?;
-    let mut answers = Vec::new();
+    let locked = ReadOnly::set(conn);
+    let (mut answers, mut failures) = (Vec::new(), Vec::new());
     for query in &queries.all {
         if !go_on() {
             break;
@@ -210,27 +261,78 @@ pub(crate) fn ask(
         let began = Instant::now();
         let mut came = Came::default();
         let failure = match reader.ask(conn, &query.sql, &mut came, go_on) {
-            Ok(()) => query.expect.complaint(&came),
-            Err(why) => Some(why),
+            Ok(()) => query.expect.complaint(&came).map(|why| (why, "did not give what is expected")),
+            Err(Trouble::Server(why)) => Some((why, "failed")),
+            Err(Trouble::Own(why)) => Some((why, "")),
         };
+        if let Some((why, short)) = &failure {
+            let why = if queries.told || short.is_empty() { why.as_str() } else { short };
+            failures.push(format!("the query '{}' {why}", query.name));
+        }
         answers.push(Answer {
             name: query.name.clone(),
             sql: query.sql.clone(),
             expected: query.expect.to_string(),
             verdict: if failure.is_some() { Verdict::Failed } else { Verdict::Ok },
-            failure,
+            failure: failure.map(|(why, _)| why),
             rows: came.rows,
             first_row: came.first,
             seconds: began.elapsed().as_secs_f64(),
         });
     }
+    let more = match locked {
+        Ok(locked) => {
+            locked.put_back(conn)?;
+            String::new()
+        }
+        Err(error) => format!("; the server could not be made read only meanwhile: {error}"),
+    };
     account::drop_accounts(conn, std::slice::from_ref(&reader.account.user))?;
-    let failures = answers
-        .iter()
-        .filter_map(|answer| answer.failure.as_ref().map(|why| format!("the query '{}' {why}", answer.name)))
-        .collect();
-    let detail = format!("{} queries of the user's own were asked", answers.len());
+    let detail = format!("{} queries of the user's own were asked{more}", answers.len());
     Ok((Check::new(CHECK, detail, failures, Vec::new()), answers))
+}
+
+/// The server's own read-only switch, for as long as queries are asked: a stored routine whose definer may write can leave
+/// the session's.
+struct ReadOnly {
+    /// What to set at the end, in order.
+    before: Vec<(&'static str, bool)>,
+}
+
+impl ReadOnly {
+    /// Sets it; what is prepared and not committed is waited for, but not for long.
+    fn set(conn: &mut Conn) -> holdfast_mysql::Result<Self> {
+        let names: &[&'static str] = match conn.server().flavor {
+            Flavor::MySql => &["super_read_only", "read_only"],
+            Flavor::MariaDb => &["read_only"],
+        };
+        let mut before = Vec::new();
+        for name in names {
+            let was = conn.query_text(format!("SELECT @@GLOBAL.{name}"))?;
+            before.push((*name, was.is_some_and(|was| !matches!(was.as_str(), "0" | "OFF"))));
+        }
+        let strongest = names.first().copied().unwrap_or("read_only");
+        conn.execute("SET SESSION lock_wait_timeout = 10")?;
+        let set = conn.execute(format!("SET GLOBAL {strongest} = 1"));
+        conn.execute("SET SESSION lock_wait_timeout = DEFAULT")?;
+        set.map(|_| Self { before })
+    }
+
+    /// As it was.
+    fn put_back(self, conn: &mut Conn) -> holdfast_mysql::Result<()> {
+        for (name, was) in self.before {
+            conn.execute(format!("SET GLOBAL {name} = {}", u8::from(was)))?;
+        }
+        Ok(())
+    }
+}
+
+/// Why nothing came of a query: a sentence's end.
+enum Trouble {
+    /// In the server's words, which may have values of rows in them.
+    Server(String),
+    /// In ours.
+    Own(String),
 }
 
 /// An account that may read.
@@ -254,19 +356,20 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Asks one query on a connection of its own; the error is a sentence's end.
+    /// Asks one query on a connection of its own.
     fn ask(
         &self,
         root: &mut Conn,
         sql: &str,
         came: &mut Came,
         go_on: &(dyn Fn() -> bool + Sync),
-    ) -> std::result::Result<(), String> {
+    ) -> std::result::Result<(), Trouble> {
         let told = |error: holdfast_mysql::Error| match error {
-            holdfast_mysql::Error::Server(said) => format!("failed: {said}"),
-            other => format!("failed: {other}"),
+            holdfast_mysql::Error::Server(said) => Trouble::Server(format!("failed: {said}")),
+            other => Trouble::Own(format!("failed: {other}")),
         };
-        let mut conn = self.session().map_err(|error| format!("could not be asked: {error}"))?;
+        let mut conn =
+            self.session().map_err(|error| Trouble::Own(format!("could not be asked: {error}")))?;
         let began = Instant::now();
         let (interrupter, thread) = (conn.interrupter(), conn.thread_id());
         let (ended, cut_off) = (AtomicBool::new(false), AtomicBool::new(false));
@@ -294,11 +397,11 @@ impl Reader<'_> {
             watch.thread().unpark();
             outcome
         });
-        let too_long = || format!("did not end within {} s", self.limit.as_secs_f64());
+        let too_long = || Trouble::Own(format!("did not end within {} s", self.limit.as_secs_f64()));
         if cut_off.load(Ordering::Acquire) {
             // It may have ended meanwhile, which is what was wanted.
             let _ = root.execute(format!("KILL CONNECTION {thread}"));
-            return Err(if go_on() { too_long() } else { "was called off".to_owned() });
+            return Err(if go_on() { too_long() } else { Trouble::Own("was called off".to_owned()) });
         }
         match outcome {
             Ok(_) if began.elapsed() > self.limit => Err(too_long()),
@@ -364,6 +467,15 @@ mod tests {
             (value(Equal, "1"), 0, None, false),
             // Beyond what a double tells apart.
             (value(Equal, "9007199254740993"), 1, Some("9007199254740992"), false),
+            (value(Equal, "9007199254740993.01"), 1, Some("9007199254740992.99"), false),
+            (value(More, "9007199254740993.01"), 1, Some("9007199254740993.1"), true),
+            (value(Less, "-9007199254740993.01"), 1, Some("-9007199254740993.1"), true),
+            (value(Equal, "0"), 1, Some("-0.00"), true),
+            (value(Less, "0"), 1, Some("-.5"), true),
+            (value(More, "-3"), 1, Some("2"), true),
+            (value(Equal, "1e3"), 1, Some("1000"), true),
+            (value(Equal, "nan"), 1, Some("nan"), true),
+            (value(Equal, "."), 1, Some("0"), false),
         ] {
             let complaint = expect.complaint(&came(rows, &[first]));
             assert_eq!(complaint.is_none(), right, "{expect} of {rows} rows, {first:?}: {complaint:?}");

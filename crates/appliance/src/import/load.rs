@@ -142,7 +142,7 @@ pub(super) fn load(conn: &mut Conn, mut input: Input, watcher: &dyn Watcher) -> 
             Some(Piece::Comment { text, .. }) => {
                 loaded.comment(&text);
             }
-            Some(Piece::Statement { text, line }) => {
+            Some(Piece::Statement { text, line, .. }) => {
                 loaded.completed = false;
                 // Dump programs end each statement, so this one was cut off.
                 if splitter.is_ended() && loaded.names_itself() {

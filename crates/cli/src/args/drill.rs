@@ -17,8 +17,8 @@ pub struct Drill {
     /// "SELECT COUNT(*) FROM shop.orders -- expect: >= 1000"
     ///
     /// Expected may be a value (= 'open', != NULL, < 10) of a query that gives one row, or a number of rows (rows = 0,
-    /// rows >= 3). Without an expectation, the query has to run. It is asked of a server without a network, as an account
-    /// that may only read; NOW() is the moment that was restored. One that fails fails the drill.
+    /// rows >= 3). Without an expectation, the query has to run. It is asked of a server that listens on no network and
+    /// is read only, as an account that may only read; NOW() is the moment that was restored. One that fails fails the drill.
     #[arg(long, value_name = "SQL")]
     pub check_query: Vec<String>,
     /// A file with such queries, and semicolons behind them; "-- name: TEXT" names the one that follows

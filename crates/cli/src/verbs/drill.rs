@@ -53,10 +53,16 @@ pub(super) fn drill(common: &Common, output: Output, wanted: &Drill) -> std::res
     Ok(if view.report.lacking.is_empty() { DONE } else { DONE_WITH_WARNINGS })
 }
 
+/// A character; one that shows nothing, as it is escaped.
+fn plain(c: char) -> Vec<char> {
+    if c.is_control() { c.escape_default().collect() } else { vec![c] }
+}
+
 fn show_answer(out: &mut dyn Write, answer: &Answer) -> io::Result<()> {
     let first = match answer.first_row.first() {
         Some(value) if answer.rows == 1 && answer.first_row.len() == 1 => {
-            value.as_deref().unwrap_or("NULL").to_owned()
+            // A row may hold what a terminal takes for orders.
+            value.as_deref().unwrap_or("NULL").chars().flat_map(plain).collect()
         }
         _ => format!("{} rows", answer.rows),
     };

@@ -53,7 +53,7 @@ pub struct Common {
     #[arg(long, global = true, value_name = "FILE")]
     pub recovery_kit: Option<PathBuf>,
 
-    /// The socket of holdfastd: status, backup, jobs, alerts, approvals, check, forget,
+    /// The socket of holdfastd: status, backup, drill, jobs, alerts, approvals, check, forget,
     /// lock, hold, unhold, and what locks or removes a server ask it in place of the repository.
     #[arg(long, global = true, env = "HOLDFAST_SOCKET", value_name = "SOCKET")]
     pub daemon: Option<PathBuf>,

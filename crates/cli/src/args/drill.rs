@@ -24,16 +24,16 @@ pub struct Drill {
     /// A file with such queries, and semicolons behind them; "-- name: TEXT" names the one that follows
     #[arg(long, value_name = "FILE")]
     pub check_file: Vec<PathBuf>,
-    /// Longest time of each of these queries: 30s, 15m
-    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = super::time_span)]
-    pub query_time: std::time::Duration,
+    /// Longest time of each of these queries: 30s, 15m; 60s without it
+    #[arg(long, value_name = "DURATION", value_parser = super::time_span)]
+    pub query_time: Option<std::time::Duration>,
     /// Folder to restore in, empty or absent; it is removed again. One in TMPDIR or /var/tmp without it
     #[arg(long, value_name = "DIR")]
     pub scratch: Option<PathBuf>,
     /// Folder with the server programs to use
     #[arg(long, value_name = "DIR", env = "HOLDFAST_ENGINE_DIR")]
     pub engine_dir: Option<PathBuf>,
-    /// How much to prove
-    #[arg(long, value_enum, default_value_t = Prove::Standard)]
-    pub prove: Prove,
+    /// How much to prove; standard without it
+    #[arg(long, value_enum)]
+    pub prove: Option<Prove>,
 }

@@ -3,7 +3,7 @@
 use super::daemon::{number, rows, text, wait};
 use super::jobs::{level, show_evidence};
 use super::{DONE, DONE_WITH_WARNINGS, Stop, open};
-use crate::args::{Common, Drill};
+use crate::args::{Common, Drill, Prove};
 use crate::client::{Client, encoded};
 use crate::output::{Output, duration};
 use crate::progress::Meter;
@@ -18,7 +18,8 @@ use std::io::{self, Write};
 const RANDOM: &str = "random";
 
 fn by(wanted: &Drill) -> Result<ByHand> {
-    let mut queries = Queries { limit: wanted.query_time, ..Queries::default() };
+    let mut queries = Queries::default();
+    queries.limit = wanted.query_time.unwrap_or(queries.limit);
     for text in &wanted.check_query {
         check_queries::add_text(&mut queries, text, "--check-query")?;
     }
@@ -33,7 +34,7 @@ fn by(wanted: &Drill) -> Result<ByHand> {
         at: (wanted.at != RANDOM).then(|| Target::parse(&wanted.at)).transpose()?,
         scratch: wanted.scratch.as_ref().map(absolute).transpose()?,
         engine_dir: wanted.engine_dir.clone(),
-        prove: level(wanted.prove),
+        prove: level(wanted.prove.unwrap_or(Prove::Standard)),
         queries,
     })
 }
@@ -78,12 +79,13 @@ pub(super) fn by_daemon(
     quiet: bool,
 ) -> std::result::Result<u8, Stop> {
     let own = !wanted.check_query.is_empty() || !wanted.check_file.is_empty() || wanted.scratch.is_some();
-    if own || wanted.at != RANDOM {
+    let how = wanted.prove.is_some() || wanted.query_time.is_some();
+    if own || how || wanted.at != RANDOM {
         return Err(Error::usage(
-            "The daemon picks the moment of a drill, its folder and its queries itself.",
+            "The daemon picks the moment of a drill, its folder, its queries, their time and how much to prove itself.",
         )
         .with_next(
-            "write check_queries into its configuration, or leave --daemon away and name the repository",
+            "write check_queries and [drills] into its configuration, or leave --daemon away and name the repository",
         )
         .into());
     }

@@ -70,8 +70,16 @@ fn named(catalogue: &Catalogue, backups: &[BackupRecord], text: &str) -> Result<
     let of_server = |b: &&BackupRecord| server.is_none_or(|server| catalogue.server_name(b.server) == server);
     let mut named = backups.iter().filter(|b| own::name_of(b) == Some(name)).filter(of_server);
     let first = named.next();
-    if let (Some(first), Some(other)) = (first, named.next()) {
-        let (one, other) = (catalogue.server_name(first.server), catalogue.server_name(other.server));
+    if let (Some(first), Some(second)) = (first, named.next()) {
+        let (one, other) = (catalogue.server_name(first.server), catalogue.server_name(second.server));
+        if one == other {
+            // One that was removed and another that has its name: no name tells them apart.
+            let (first, second) = (first.id, second.id);
+            return Err(Error::usage(format!(
+                "The backups {first} and {second}, of two servers called '{one}', are both called '{name}'."
+            ))
+            .with_next("write the id of the one that is meant"));
+        }
         return Err(Error::usage(format!("'{one}' and '{other}' both have a backup called '{name}'."))
             .with_next(format!("name the server with it: {one}/{name}")));
     }
@@ -81,10 +89,22 @@ fn named(catalogue: &Catalogue, backups: &[BackupRecord], text: &str) -> Result<
 /// Forgets one backup.
 ///
 /// # Errors
-/// `PolicyForbids` while it is held, or it or its server is locked.
+/// `PolicyForbids` while it is held, or it or its server is locked, and before the date that it was taken with.
 pub fn forget(catalogue: &Catalogue, text: &str, reason: &str, dry_run: bool) -> Result<BackupView> {
     let backup = find(catalogue, text)?;
     let shown = view(catalogue, &backup);
+    // A fact of the backup never changes: what is true before the manifest is locked is true behind it.
+    if let Some(until) = own::keep_until(&backup).filter(|until| *until > now()) {
+        return Err(Error::new(
+            Code::PolicyForbids,
+            format!(
+                "The backup {} is kept until {}, as it was asked for with it.",
+                backup.id,
+                show_time(until)
+            ),
+        )
+        .with_next("wait until then; what was asked for with --keep-for is never shortened"));
+    }
     if dry_run {
         refuse_locked(catalogue, backup.server)?;
         if let Some(until) = catalogue.repository.locked_until(backup.id).filter(|until| *until > now()) {

@@ -14,6 +14,9 @@ use serde_json::Value;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+/// Longest name of a server that a note of another repository says, letters.
+const NAME_MAX: usize = 100;
+
 /// The origin that a server's view shows: that of the server that it was when it was added.
 pub(crate) fn view(catalogue: &Catalogue, server: &ServerRecord) -> Option<OriginView> {
     let origin = catalogue.known(|known| known.origin(server.id).cloned())?;
@@ -40,12 +43,13 @@ pub(crate) fn look(
         text(json, "/server") == Some(&note.server)
             && text(json, "/plan/base") == Some(&note.backup)
             && text(json, "/plan/target") == Some(&note.target)
+            && text(json, "/folder").is_none_or(|folder| note.is_of(folder))
     };
     // One of another repository is told by its name alone.
     let by_name = || OriginRecord {
         server: server.id,
         source_uuid: server.source_uuid,
-        name: note.server.clone(),
+        name: note.server.chars().take(NAME_MAX).collect(),
         backup: None,
         moment_us: None,
         restored_us: None,

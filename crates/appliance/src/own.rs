@@ -135,17 +135,48 @@ pub fn release(catalogue: &Catalogue, text: &str, reason: &str, dry_run: bool) -
     put(catalogue, text, false, reason)
 }
 
+/// Releases a backup from one hold, the one that [`hold_number`] told of when it was asked for: a later one stays.
+///
+/// # Errors
+/// As [`release`], and `PolicyForbids` when the backup is held by another hold.
+pub fn release_from(catalogue: &Catalogue, text: &str, by: Option<u64>, reason: &str) -> Result<BackupView> {
+    catalogue.repository.refresh().map_err(|e| catalogue.store_error(e))?;
+    let backup = find(catalogue, text)?;
+    let released = catalogue.repository.release_from(backup.id, by, reason);
+    released.map_err(|e| put_error(catalogue, e))?;
+    Ok(view(catalogue, &backup))
+}
+
+/// Number of the record that holds a backup, if it is held.
+///
+/// # Errors
+/// `Usage` when there is no such backup.
+pub fn hold_number(catalogue: &Catalogue, text: &str) -> Result<Option<u64>> {
+    Ok(catalogue.repository.held_by(find(catalogue, text)?.id))
+}
+
 fn put(catalogue: &Catalogue, text: &str, held: bool, reason: &str) -> Result<BackupView> {
     catalogue.repository.refresh().map_err(|e| catalogue.store_error(e))?;
     let backup = find(catalogue, text)?;
     let hold = HoldRecord { backup: backup.id, held, reason: reason.to_owned() };
-    catalogue.repository.hold_backup(hold).map_err(|e| match e {
+    catalogue.repository.hold_backup(hold).map_err(|e| put_error(catalogue, e))?;
+    Ok(view(catalogue, &backup))
+}
+
+fn put_error(catalogue: &Catalogue, error: holdfast_store::Error) -> Error {
+    match error {
         holdfast_store::Error::ServerLocked { server } => {
             crate::server_lock::forbidden(&catalogue.server_name(server))
         }
+        holdfast_store::Error::HeldAnew { id } => Error::new(
+            Code::PolicyForbids,
+            format!(
+                "The backup {id} was held anew since this was asked for, or nobody knows for which hold."
+            ),
+        )
+        .with_next("look why it is held, and ask for it again"),
         other => catalogue.store_error(other),
-    })?;
-    Ok(view(catalogue, &backup))
+    }
 }
 
 /// What a hold says to whoever would take the backup away.

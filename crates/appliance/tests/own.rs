@@ -96,6 +96,15 @@ fn a_list_names_the_server_of_a_backup_after_it_was_removed() {
     let views = list(&catalogue, None).unwrap();
     assert_eq!((views[0].server.as_str(), views[0].name.as_deref()), ("other", Some("last-one")));
     assert_eq!(keep::find(&catalogue, "other/last-one").unwrap().id.to_string(), views[0].id);
+
+    // Another server has its name: then the ids tell them apart, and nothing else.
+    std::fs::create_dir_all(dir.path().join("third")).unwrap();
+    let kind = ServerKind::Folder { path: dir.path().join("third").to_str().unwrap().to_owned() };
+    add(&catalogue, Added { name: "other".to_owned(), kind, login: Login::default(), rebuilt: false })
+        .unwrap();
+    let second = take(&catalogue, "other", called("last-one")).unwrap();
+    let refused = keep::find(&catalogue, "other/last-one").unwrap_err();
+    assert!(refused.message.contains(&views[0].id) && refused.message.contains(&second), "{refused:?}");
 }
 
 #[test]
@@ -139,6 +148,16 @@ fn what_has_its_own_date_or_is_held_outlives_the_policy() {
     let done = expire(&catalogue, "files", &[&policy], now).unwrap();
     assert!(done.forget.contains(&dated) && done.forget.contains(&plain) && !done.forget.contains(&held));
 
+    // What was taken with a date is not forgotten by hand before it.
+    let dated = take(&catalogue, "files", Own { keep_for: Some(Span(30 * DAY)), ..Own::default() }).unwrap();
+    for dry_run in [true, false] {
+        let refused = keep::forget(&catalogue, &dated, "", dry_run).unwrap_err();
+        assert!(
+            refused.code == Code::PolicyForbids && refused.message.contains("is kept until"),
+            "{refused:?}"
+        );
+    }
+
     // Whatever program says that it is not wanted: its blocks stay.
     let id = keep::find(&catalogue, &held).unwrap().id;
     let gone = Record::BackupForgotten { backup: id, reason: "an older program".to_owned() };
@@ -172,6 +191,18 @@ fn a_hold_begins_and_ends_by_a_persons_word_and_survives_a_reader_of_today() {
     assert_eq!(own::release(&catalogue, &id, "", false).unwrap_err().code, Code::PolicyForbids);
     assert!(own::hold(&catalogue, &newer, "too").unwrap().held);
     unlock_server(&catalogue, "files", "").unwrap();
+    // What was asked of one hold is not done to the next one.
+    let asked_of = own::hold_number(&catalogue, &id).unwrap();
+    assert!(!own::release(&catalogue, &id, "", false).unwrap().held);
+    assert_eq!(own::hold_number(&catalogue, &id).unwrap(), None);
+    assert!(own::hold(&catalogue, &id, "court case 17").unwrap().held);
+    for other in [asked_of, None] {
+        assert_eq!(own::release_from(&catalogue, &id, other, "").unwrap_err().code, Code::PolicyForbids);
+    }
+    assert!(is_held(&id));
+    let now = own::hold_number(&catalogue, &id).unwrap();
+    assert!(now.is_some() && !own::release_from(&catalogue, &id, now, "").unwrap().held);
+    own::hold(&catalogue, &id, "again").unwrap();
     assert!(!own::release(&catalogue, &id, "it is over", false).unwrap().held);
     assert!(!is_held(&id) && is_held(&newer));
     assert_eq!(keep::forget(&catalogue, &newer, "", false).unwrap_err().code, Code::PolicyForbids);

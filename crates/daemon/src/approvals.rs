@@ -73,6 +73,9 @@ pub enum Deletion {
         /// What it is called.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         name: Option<String>,
+        /// Number of the record that holds it: it may be held anew, for another reason, when somebody agrees.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        hold: Option<u64>,
     },
     /// What nobody needs any more goes, now.
     Prune {},
@@ -347,8 +350,9 @@ pub(crate) fn carried_out(daemon: &Daemon, what: &Deletion, by: &str) -> Result<
         Deletion::Forget { backup, reason, .. } => {
             serde_json::to_value(keep::forget(catalogue, backup, reason, false)?).map_err(failed)?
         }
-        Deletion::Release { backup, reason, .. } => {
-            serde_json::to_value(own::release(catalogue, backup, reason, false)?).map_err(failed)?
+        Deletion::Release { backup, reason, hold, .. } => {
+            let released = own::release_from(catalogue, backup, *hold, reason)?;
+            serde_json::to_value(released).map_err(failed)?
         }
         Deletion::RemoveServer { server, .. } => {
             serde_json::to_value(server_lock::remove(catalogue, server, false)?).map_err(failed)?
@@ -393,7 +397,7 @@ pub(crate) fn words(what: &Deletion) -> String {
         Deletion::UnlockServer { server, reason, .. } => {
             format!("end the lock of the server '{server}'{}", why(reason))
         }
-        Deletion::Release { backup, server, reason, name } => {
+        Deletion::Release { backup, server, reason, name, .. } => {
             format!("release the held backup {backup}{} of '{server}'{}", called(name), why(reason))
         }
         Deletion::Prune {} => "prune what nobody needs".to_owned(),

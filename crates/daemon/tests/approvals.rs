@@ -309,11 +309,30 @@ fn a_named_backup_is_taken_once_and_its_hold_ends_when_two_persons_agree() {
     assert_eq!(bed.admin(1, "DELETE", named, None).0, 409);
     let (_, done) = bed.approve(2, &request["id"]);
     assert_eq!((&done["result"]["held"], &done["failure"]), (&json!(false), &Value::Null), "{done}");
-    let (status, request) = bed.admin(1, "DELETE", named, None);
+    // Its own date lies ahead.
+    let (status, refused) = bed.admin(1, "DELETE", named, None);
+    assert_eq!((status, &refused["code"]), (409, &json!("policy_forbids")), "{refused}");
+    let plain = format!("/backups/{}", listed["backups"][0]["id"].as_str().unwrap());
+    let (status, request) = bed.admin(1, "DELETE", &plain, None);
     assert_eq!(status, 202, "{request}");
     // Held again before the other one agreed: it stays.
-    assert_eq!(bed.admin(2, "POST", &format!("{named}/hold"), None).1["held"], true);
+    let court = || bed.admin(2, "POST", &format!("{plain}/hold"), Some(json!({ "reason": "court case 17" })));
+    assert_eq!(court().1["held"], true);
     assert_eq!(bed.approve(2, &request["id"]).1["failure"]["code"], "policy_forbids");
+    // The log says which backup is held, and why.
+    let log = bed.admin(1, "GET", "/audit", None).1.to_string();
+    let id = listed["backups"][0]["id"].as_str().unwrap();
+    assert!(log.contains(&format!("hold the backup {id} of 'files': court case 17")), "{log}");
+    // An approved release ends the hold that it was asked for, and no later one.
+    let release = |who| bed.admin(who, "POST", &format!("{plain}/unhold"), None).1;
+    let (first, second) = (release(1), release(2));
+    assert_eq!(second["code"], "locked", "{second}");
+    let id = holdfast_appliance::keep::find(&bed.daemon().catalogue, id).unwrap().id;
+    assert!(bed.daemon().catalogue.repository.held_by(id).is_some());
+    holdfast_appliance::own::release(&bed.daemon().catalogue, &id.to_string(), "", false).unwrap();
+    assert_eq!(court().1["held"], true);
+    assert_eq!(bed.approve(2, &first["id"]).1["failure"]["code"], "policy_forbids");
+    assert!(bed.daemon().catalogue.repository.is_held(id));
     // A lock has a date and no end before it.
     let until = json!({ "until": "2099-01-01T00:00:00Z" });
     let (status, locked) = bed.admin(1, "POST", &format!("{named}/lock"), Some(until));

@@ -148,6 +148,12 @@ pub enum Error {
         /// The backup.
         id: BackupId,
     },
+    /// It is held, and not by the hold that was to be ended.
+    #[error("the backup {id} is held by another hold than the one that was to be ended")]
+    HeldAnew {
+        /// The backup.
+        id: BackupId,
+    },
     /// Another backup of the server has the fact that is to be each one's own.
     #[error("the backup {by} has '{value}' already")]
     FactTaken {

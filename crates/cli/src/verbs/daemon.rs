@@ -109,8 +109,11 @@ fn show_status(out: &mut dyn Write, status: &Value) -> io::Result<()> {
     for server in servers {
         writeln!(out, " {}: {}", text(server, "/server"), text(server, "/headline"))?;
         if server.get("origin").is_some_and(|origin| !origin.is_null()) {
-            let (from, moment) = (text(server, "/origin/server"), text(server, "/origin/moment"));
-            writeln!(out, "   restored from '{from}' as it was at {moment}")?;
+            let from = text(server, "/origin/server");
+            // None where it was restored from another repository.
+            let moment = server.pointer("/origin/moment").and_then(Value::as_str);
+            let moment = moment.map(|moment| format!(" as it was at {moment}")).unwrap_or_default();
+            writeln!(out, "   restored from '{from}'{moment}")?;
         }
         for worry in rows(server, "/worries") {
             writeln!(out, "   {}", worry.as_str().unwrap_or_default())?;

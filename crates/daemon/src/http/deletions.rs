@@ -105,11 +105,12 @@ struct Until {
 
 /// Locks a backup until a time, which nothing ends before.
 pub(super) fn lock_backup(daemon: &Daemon, asked: &Request) -> Outcome {
-    let (backup, _) = found(daemon, asked)?;
+    let (backup, server) = found(daemon, asked)?;
     let Until { until } = asked.read()?;
     let until = parse_time(&until)?;
     once(daemon, asked, || {
-        let what = format!("{} until {}", asked.what, show_time(until));
+        let until_words = show_time(until);
+        let what = format!("{} lock the backup {backup} of '{server}' until {until_words}", asked.what);
         daemon.audit.note(&asked.caller.name, &what, "asked")?;
         json(StatusCode::OK, &keep::lock(&daemon.catalogue, &backup, until)?)
     })
@@ -117,10 +118,12 @@ pub(super) fn lock_backup(daemon: &Daemon, asked: &Request) -> Outcome {
 
 /// Keeps a backup until it is released.
 pub(super) fn hold(daemon: &Daemon, asked: &Request) -> Outcome {
-    let (backup, _) = found(daemon, asked)?;
+    let (backup, server) = found(daemon, asked)?;
     let reason = reason(asked)?;
     once(daemon, asked, || {
-        daemon.audit.note(&asked.caller.name, &asked.what, "asked")?;
+        let why = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+        let what = format!("{} hold the backup {backup} of '{server}'{why}", asked.what);
+        daemon.audit.note(&asked.caller.name, &what, "asked")?;
         json(StatusCode::OK, &own::hold(&daemon.catalogue, &backup, &reason)?)
     })
 }
@@ -130,7 +133,8 @@ pub(super) fn release(daemon: &Daemon, asked: &Request) -> Outcome {
     let (backup, server) = found(daemon, asked)?;
     let reason = reason(asked)?;
     let name = backup_name(daemon, &backup);
-    take_away(daemon, asked, Deletion::Release { backup, server, reason, name })
+    let hold = own::hold_number(&daemon.catalogue, &backup)?;
+    take_away(daemon, asked, Deletion::Release { backup, server, reason, name, hold })
 }
 
 pub(super) fn remove_server(daemon: &Daemon, asked: &Request) -> Outcome {

@@ -6,12 +6,16 @@ use crate::tokens::Tokens;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
-/// Longest text of all changes, bytes: more of them are counted.
+/// Longest text of all changes but those of tokens and approvals, bytes: more of them are counted.
 const TEXT_MAX: usize = 2000;
 /// Longest text of a value.
 const VALUE_MAX: usize = 200;
+/// Letters of a mark that stands for a text.
+const MARK_LETTERS: usize = 8;
 
 /// The changes in one line; `waiting` are the keys that hold from the next start on.
+///
+/// Who may do what, and whether a second person is asked, comes first and is never cut: nothing else may push it out.
 pub(super) fn words(old: (&Config, &Tokens), new: (&Config, &Tokens), waiting: &[&str]) -> String {
     let mut changes = Vec::new();
     differ("", &view(old.0), &view(new.0), &mut changes);
@@ -23,33 +27,35 @@ pub(super) fn words(old: (&Config, &Tokens), new: (&Config, &Tokens), waiting: &
             change.push_str(" (from the next start on)");
         }
     }
-    // What may hold a secret is not told, but that it changed is.
-    let mut aside = |differs: bool, key: &str| {
-        if differs && !changes.iter().any(|change| change.starts_with(key)) {
-            changes.push(format!("{key} changed"));
-        }
-    };
-    aside(old.0.alerts != new.0.alerts, "alerts");
-    changes.extend(tokens(old.1, new.1));
-    if changes.is_empty() {
+    let (approval, rest): (Vec<_>, Vec<_>) =
+        changes.into_iter().partition(|change| change.starts_with("approval"));
+    let mut told = tokens(old.1, new.1);
+    told.extend(approval);
+    if told.is_empty() && rest.is_empty() {
         let something = old.0 != new.0;
         return if something { "keys that are not told here changed" } else { "nothing changed" }.to_owned();
     }
-    let mut text = String::new();
-    for (at, change) in changes.iter().enumerate() {
-        if text.len() + change.len() > TEXT_MAX {
-            text.push_str(&format!("; and {} more", changes.len() - at));
+    let mut room = TEXT_MAX;
+    let count = rest.len();
+    for (at, change) in rest.into_iter().enumerate() {
+        if change.len() > room {
+            told.push(format!("and {} more", count - at));
             break;
         }
-        if at > 0 {
-            text.push_str("; ");
-        }
-        text.push_str(change);
+        room -= change.len();
+        told.push(change);
     }
-    text
+    told.join("; ")
 }
 
-/// All that may be told of a configuration. Statements of check queries may hold anything: their number is told.
+/// Stands for what may hold a secret, or is too long: equal for equal texts, and says nothing of them to who can't guess
+/// them whole.
+fn mark(what: &impl std::fmt::Debug) -> String {
+    blake3::hash(format!("{what:?}").as_bytes()).to_hex().chars().take(MARK_LETTERS).collect()
+}
+
+/// All that may be told of a configuration. Statements of check queries and addresses of alerts may hold anything: a mark
+/// is told, which is another one when they are.
 fn view(config: &Config) -> Value {
     let mut view = told(config);
     let policies = view.as_object_mut().and_then(|all| all.remove("policies")).unwrap_or_default();
@@ -59,6 +65,7 @@ fn view(config: &Config) -> Value {
             "policy": server.policy,
             "semi_sync": server.semi_sync,
             "check_queries": server.check_queries.len(),
+            "check_queries_mark": (!server.check_queries.is_empty()).then(|| mark(&server.check_queries)),
             "check_file": server.check_file,
         });
         (server.name.clone(), of)
@@ -85,7 +92,7 @@ fn view(config: &Config) -> Value {
             json!({ "format": format!("{:?}", config.log.format).to_lowercase(), "level": config.log.level }),
         ),
         ("listen", listen(config)),
-        ("alerts", json!({ "to": mail.map(|mail| mail.to.len()) })),
+        ("alerts", json!({ "to": mail.map(|mail| mail.to.len()), "mark": mark(&config.alerts) })),
     ];
     if let Some(all) = view.as_object_mut() {
         all.remove("file");
@@ -193,7 +200,7 @@ mod tests {
             "policy.default.window 35d -> 7d",
             "policy.short none -> {",
             "server.shop none -> {",
-            "alerts changed",
+            "alerts.mark ",
             "token anna replaced",
             "token bert viewer -> admin",
             "token dora added as operator",
@@ -207,6 +214,32 @@ mod tests {
         // More than a line may hold is counted.
         let many: String = (0..200).map(|n| format!("[[server]]\nname = 's{n}'\n")).collect();
         let told = words((&old, &had), (&config(&many), &had), &[]);
-        assert!(told.len() < TEXT_MAX + 50 && told.ends_with(" more"), "{told}");
+        assert!(told.len() < 2 * TEXT_MAX && told.ends_with(" more"), "{told}");
+        // However much there is, who may do what is told.
+        let told = words((&old, &had), (&config(&many), &has), &[]);
+        for part in ["approval.required true -> false", "token bert viewer -> admin", "token dora added"] {
+            assert!(told.contains(part), "{part}: {told}");
+        }
+    }
+
+    #[test]
+    fn another_check_query_or_address_is_told_beside_other_changes() {
+        let text = |query: &str, hook: &str, jobs: u8, after: &str| {
+            config(&format!(
+                "jobs = {jobs}\n[[server]]\nname = 'shop'\ncheck_queries = ['{query}']\n[alerts]\nafter = '{after}'\n\
+                 [[alerts.webhook]]\nurl = 'https://hooks.example/{hook}'\nsecret_file = '/etc/s'\n"
+            ))
+        };
+        let none = Tokens::default();
+        let told = |new: &Config| words((&text("SELECT 1", "one", 2, "5m"), &none), (new, &none), &[]);
+        assert_eq!(told(&text("SELECT 1", "one", 2, "5m")), "nothing changed");
+        let of_query = told(&text("SELECT 2", "one", 5, "5m"));
+        assert!(
+            of_query.contains("jobs 2 -> 5") && of_query.contains("server.shop.check_queries_mark "),
+            "{of_query}"
+        );
+        let of_hook = told(&text("SELECT 1", "two", 2, "9m"));
+        assert!(of_hook.contains("alerts.alert_after ") && of_hook.contains("alerts.mark "), "{of_hook}");
+        assert!(!of_query.contains("SELECT") && !of_hook.contains("/two"), "{of_query} {of_hook}");
     }
 }

@@ -9,27 +9,52 @@ impl Repository {
     /// Whether a backup is held, as of the last append, refresh or opening.
     #[must_use]
     pub fn is_held(&self, id: BackupId) -> bool {
+        self.held_by(id).is_some()
+    }
+
+    /// Number of the record that holds a backup: that of its commit, or of the hold that a person put on it. `None` when
+    /// it is not held.
+    #[must_use]
+    pub fn held_by(&self, id: BackupId) -> Option<u64> {
         let records = self.inner.manifest.records();
         let newest = records.iter().rev().find_map(|stamped| match &stamped.record {
-            Record::BackupHeld(hold) if hold.backup == id => Some(hold.held),
+            Record::BackupHeld(hold) if hold.backup == id => Some((stamped.number, hold.held)),
             // No hold is older than its backup.
-            Record::BackupCommitted(backup) if backup.id == id => Some(backup.fact(HELD_FACT).is_some()),
+            Record::BackupCommitted(backup) if backup.id == id => {
+                Some((stamped.number, backup.fact(HELD_FACT).is_some()))
+            }
             _ => None,
         });
-        newest.unwrap_or(false)
+        newest.and_then(|(number, held)| held.then_some(number))
     }
 
     /// Holds a backup, or releases it: nothing forgets it while it is held. `None` when it is so already.
     /// [`Error::ServerLocked`] for a release while its server is locked.
     pub fn hold_backup(&self, new: HoldRecord) -> Result<Option<Stamped>> {
+        self.hold_if(new, |_| true)
+    }
+
+    /// Releases a backup from the hold of the record `by` ([`Repository::held_by`]). [`Error::HeldAnew`] where another
+    /// one holds it.
+    pub fn release_from(&self, id: BackupId, by: Option<u64>, reason: &str) -> Result<Option<Stamped>> {
+        let new = HoldRecord { backup: id, held: false, reason: reason.to_owned() };
+        self.hold_if(new, |held_by| by == Some(held_by))
+    }
+
+    /// `allowed` is asked about the record that holds a backup which is to be released.
+    fn hold_if(&self, new: HoldRecord, allowed: impl FnOnce(u64) -> bool) -> Result<Option<Stamped>> {
         let lock = self.inner.manifest.lock()?;
         self.inner.refresh()?;
         let backup = self.inner.backup(new.backup)?;
-        if self.is_held(backup.id) == new.held {
+        let held_by = self.held_by(backup.id);
+        if held_by.is_some() == new.held {
             return Ok(None);
         }
         if !new.held && self.server_locks().contains_key(&backup.server) {
             return Err(Error::ServerLocked { server: backup.server });
+        }
+        if held_by.is_some_and(|by| !allowed(by)) {
+            return Err(Error::HeldAnew { id: backup.id });
         }
         let now_us = self.inner.options.clock.now_us();
         self.inner.manifest.append_locked(Record::BackupHeld(new), now_us, &lock).map(Some)

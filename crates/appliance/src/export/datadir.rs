@@ -9,6 +9,7 @@ use crate::restore::{self, Options, RestoredView};
 use holdfast_io::RealDisk;
 use holdfast_mysql::ServerVersion;
 use holdfast_restore::marker::Marker;
+use holdfast_restore::origin::ORIGIN;
 use holdfast_restore::run::SERVER_LOG;
 use holdfast_restore::source_settings;
 use serde::Serialize;
@@ -57,10 +58,15 @@ pub fn datadir(
     if Marker::read(folder).map_err(handed)?.is_some() {
         restore::finish(folder, options.engine_dir.as_deref())?;
     }
-    match fs::remove_file(folder.join(SERVER_LOG)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(cant("clear", folder, &error)),
-        _ => File::open(folder).and_then(|dir| dir.sync_all()).map_err(|e| cant("sync", folder, &e))?,
+    for ours in [SERVER_LOG, ORIGIN] {
+        match fs::remove_file(folder.join(ours)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(cant("clear", folder, &error));
+            }
+            _ => {}
+        }
     }
+    File::open(folder).and_then(|dir| dir.sync_all()).map_err(|e| cant("sync", folder, &e))?;
     let mut view = DatadirView {
         into: Some(folder.display().to_string()),
         options: settings(catalogue, name, &restored)?,

@@ -23,7 +23,7 @@ fn a_restored_server_says_where_it_came_from(engine: Engine) {
     refused(bed.user.run(&named), 2, &["golden"]);
     let listed = bed.user.run(&["list"]).ok().stdout;
     assert!(listed.contains("golden") && listed.contains("held"), "{listed}");
-    refused(bed.user.run(&["forget", "golden"]), 23, &["held", "unhold"]);
+    refused(bed.user.run(&["forget", "golden"]), 23, &["is kept until", "--keep-for"]);
     bed.server.run(&["INSERT INTO shop.orders (text) VALUES ('in the log')"]);
 
     let (into, programs) = (bed.text("data"), engine.dir());
@@ -57,7 +57,10 @@ fn a_restored_server_says_where_it_came_from(engine: Engine) {
     let folder = ["server", "add", "stopped", "--folder", &into, "--json"];
     assert_eq!(bed.user.run(&folder).ok().json()["origin"], origin);
     bed.user.run(&["unhold", "golden", "--reason", "it is over"]).ok();
-    bed.user.run(&["backup", "stopped"]).accepted();
+    bed.user.run(&["backup", "stopped", "--name", "other", "--hold"]).accepted();
+    refused(bed.user.run(&["forget", "other"]), 23, &["held", "unhold"]);
+    bed.user.run(&["unhold", "other", "--reason", "it is over"]).ok();
+    bed.user.run(&["forget", "other"]).ok();
     let _ = bed.user.fsck().ok();
 }
 

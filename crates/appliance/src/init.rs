@@ -3,7 +3,7 @@
 use crate::catalogue::{Key, open_options, secret, sentence, store_error};
 use crate::error::{Error, Result};
 use crate::settings::Environment;
-use holdfast_io::RealDisk;
+use holdfast_io::{FileLock, LockKind, RealDisk};
 use holdfast_store::{Argon2Cost, CreateOptions, Error as Store, Repository, place_for_new};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -55,6 +55,8 @@ fn restrict(place: &Path) -> std::io::Result<()> {
 pub struct KitFile {
     path: PathBuf,
     file: std::fs::File,
+    /// None where the file system grants no locks.
+    _lock: Option<FileLock>,
 }
 
 impl KitFile {
@@ -71,11 +73,11 @@ impl KitFile {
             },
             made => made.and_then(|made| locked(made, true)),
         };
-        let file = file.map_err(|error| {
+        let (file, lock) = file.map_err(|error| {
             Error::usage(format!("The recovery kit can't be written to {}: {error}.", path.display()))
                 .with_next("name a file that does not exist yet")
         })?;
-        Ok(Self { path: path.to_path_buf(), file })
+        Ok(Self { path: path.to_path_buf(), file, _lock: lock })
     }
 
     /// Writes the kit.
@@ -114,25 +116,22 @@ fn left_empty(path: &Path) -> Option<std::fs::File> {
     (ours && found.len() == 0).then_some(file)
 }
 
-/// The file, locked for as long as it is open, and still empty. `made`: this call made it.
-fn locked(file: std::fs::File, made: bool) -> std::io::Result<std::fs::File> {
-    use rustix::fs::FlockOperation;
-    use rustix::io::Errno;
+/// The file with its lock, and still empty. `made`: this call made it.
+fn locked(file: std::fs::File, made: bool) -> std::io::Result<(std::fs::File, Option<FileLock>)> {
     use std::os::unix::fs::MetadataExt;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Err(Errno::WOULDBLOCK) => {
-            return Err(std::io::Error::other("another init is about to write its kit there"));
-        }
+    let lock = match FileLock::of(file.try_clone()?, LockKind::Exclusive) {
+        Ok(Some(lock)) => Some(lock),
+        Ok(None) => return Err(std::io::Error::other("another init is about to write its kit there")),
         // No locks here: then who made the file has it, and nobody takes what another one left.
-        Err(error) if !made => return Err(error.into()),
-        Ok(()) | Err(_) => {}
-    }
+        Err(error) if !made => return Err(error),
+        Err(_) => None,
+    };
     // Whoever had it until now may have written a kit, or removed the file.
     let found = file.metadata()?;
     if found.len() != 0 || found.nlink() != 1 {
         return Err(std::io::Error::other("another init had it a moment ago"));
     }
-    Ok(file)
+    Ok((file, lock))
 }
 
 #[cfg(test)]

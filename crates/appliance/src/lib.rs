@@ -17,6 +17,8 @@ pub mod error;
 pub mod export;
 pub mod fail_over;
 pub mod find;
+#[cfg(test)]
+mod forks;
 pub mod import;
 pub mod in_place;
 pub mod init;

@@ -5,7 +5,8 @@
 
 use crate::catalogue::sentence;
 use crate::error::{Code, Error, Result};
-use std::fs::{self, File, TryLockError};
+use holdfast_io::FileLock;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The mark and lock in the folder.
@@ -15,7 +16,7 @@ const MARK: &str = "holdfast-scratch";
 #[derive(Debug)]
 pub(crate) struct Scratch {
     dir: PathBuf,
-    _lock: File,
+    _lock: FileLock,
 }
 
 impl Scratch {
@@ -42,14 +43,11 @@ impl Scratch {
                 .with_next("name a folder to work in that is empty or does not exist"));
             }
         }
-        let lock = File::options().create(true).append(true).open(&mark).map_err(|e| cant("mark", e))?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Self { dir: dir.to_path_buf(), _lock: lock }),
-            Err(TryLockError::WouldBlock) => {
-                Err(Error::new(Code::Locked, format!("Another command works in {}.", dir.display()))
-                    .with_next("wait until it is done, or name another folder with --scratch"))
-            }
-            Err(TryLockError::Error(e)) => Err(cant("lock", e)),
+        match FileLock::take(&mark) {
+            Ok(Some(lock)) => Ok(Self { dir: dir.to_path_buf(), _lock: lock }),
+            Ok(None) => Err(Error::new(Code::Locked, format!("Another command works in {}.", dir.display()))
+                .with_next("wait until it is done, or name another folder with --scratch")),
+            Err(e) => Err(cant("mark", e)),
         }
     }
 
@@ -115,5 +113,12 @@ mod tests {
         assert!(again.data().exists());
         again.clear().unwrap();
         assert!(!own.exists());
+    }
+
+    #[test]
+    fn a_folder_that_was_let_go_is_free_at_once_while_children_are_started() {
+        let dir = tempfile::tempdir().unwrap();
+        let own = dir.path().join("own");
+        assert_eq!(crate::forks::busy_beside_children(10_000, || Scratch::take(&own).is_ok()), 0);
     }
 }

@@ -16,7 +16,7 @@ use holdfast_appliance::policy::bandwidth_at;
 use holdfast_appliance::rate::Rate;
 use holdfast_appliance::settings::Environment;
 use holdfast_appliance::time::{Micros, now};
-use std::fs::File;
+use holdfast_io::FileLock;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
@@ -76,7 +76,7 @@ pub struct Daemon {
     /// What sleepers wait on.
     bell: Bell,
     /// Held for as long as the daemon lives.
-    _only_one: File,
+    _only_one: FileLock,
 }
 
 /// Wakes whoever sleeps.
@@ -241,17 +241,16 @@ impl Reloads {
 }
 
 /// The lock that keeps a second daemon off this state.
-fn only_one(state: &std::path::Path) -> Result<File> {
+fn only_one(state: &std::path::Path) -> Result<FileLock> {
     let path: PathBuf = state.join("lock");
-    let file = File::create(&path)
-        .map_err(|error| Error::failed(format!("The file {} can't be made: {error}.", path.display())))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(_) => Err(Error::new(
+    match FileLock::take(&path) {
+        Ok(Some(lock)) => Ok(lock),
+        Ok(None) => Err(Error::new(
             Code::Locked,
             format!("Another holdfastd works with the state in {}.", state.display()),
         )
         .with_next("stop it first, or give this one a state of its own")),
+        Err(error) => Err(Error::failed(format!("The file {} can't be locked: {error}.", path.display()))),
     }
 }
 

@@ -20,6 +20,7 @@ pub mod disk;
 pub mod durable;
 pub mod engine;
 pub mod error;
+pub mod file_lock;
 pub mod objects;
 pub mod real;
 pub mod sim;
@@ -30,6 +31,7 @@ pub use disk::{
 };
 pub use engine::{Buffer, Completion, Engine, EngineChoice, EngineOptions, Request, Slab};
 pub use error::{Error, Result};
+pub use file_lock::FileLock;
 pub use objects::{ObjectName, ObjectWriter, Objects, Put};
 pub use real::RealDisk;
 pub use sim::SimDisk;

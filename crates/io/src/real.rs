@@ -16,6 +16,7 @@ use rustix::io::Errno;
 
 use crate::disk::{Disk, Entry, EntryKind, File, FreeSpace, Lock, LockKind, Metadata, Open, Wait};
 use crate::error::{Error, Result};
+use crate::file_lock::FileLock;
 
 /// First pause between two tries for a lock; it doubles up to [`LOCK_PAUSE_MAX`].
 const LOCK_PAUSE_MIN: Duration = Duration::from_millis(1);
@@ -174,9 +175,8 @@ impl Disk for RealDisk {
         let mut pause = LOCK_PAUSE_MIN;
         loop {
             let file = open_for_lock(path, kind)?;
-            if ofd_lock(&file, kind).map_err(|e| Error::from_io("lock", path, e))? {
-                let held = Held(file);
-                if names_this_file(path, &held.0)? {
+            if let Some(held) = FileLock::of(file, kind).map_err(|e| Error::from_io("lock", path, e))? {
+                if held.is_at(path).map_err(|e| Error::from_io("look at", path, e))? {
                     return Ok(Some(Lock::new(Box::new(held))));
                 }
                 // Removed or replaced while we waited: this lock guards nothing.
@@ -236,58 +236,6 @@ fn kind_of(t: fs::FileType) -> EntryKind {
 fn open_for_lock(path: &Path, kind: LockKind) -> Result<fs::File> {
     let how = if kind == LockKind::Exclusive { Open::Write } else { Open::Read };
     open_file(path, how).map_err(|e| Error::from_io("open", path, e))
-}
-
-/// Whether the path still names the file that was opened.
-fn names_this_file(path: &Path, file: &fs::File) -> Result<bool> {
-    let ours = file.metadata().map_err(|e| Error::from_io("look at", path, e))?;
-    match fs::metadata(path) {
-        Ok(theirs) => Ok(ours.dev() == theirs.dev() && ours.ino() == theirs.ino()),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(e) => Err(Error::from_io("look at", path, e)),
-    }
-}
-
-/// Tries for an open-file-description lock on the whole file; false if another holder has it. Such a lock belongs to
-/// this very `open`, so two in one process exclude each other too, and closing another handle of the file keeps it.
-fn ofd_lock(file: &fs::File, kind: LockKind) -> io::Result<bool> {
-    set_ofd_lock(file, if kind == LockKind::Exclusive { libc::F_WRLCK } else { libc::F_RDLCK })
-}
-
-/// A lock that is held. Closing the file alone would not let it go at once: a child that another thread forks shares the
-/// `open` until it runs its own program, and so the lock.
-struct Held(fs::File);
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        // Where that fails, closing the file does it.
-        let _ = set_ofd_lock(&self.0, libc::F_UNLCK);
-    }
-}
-
-fn set_ofd_lock(file: &fs::File, l_type: libc::c_int) -> io::Result<bool> {
-    let request = libc::flock {
-        l_type: l_type as libc::c_short,
-        l_whence: libc::SEEK_SET as libc::c_short,
-        l_start: 0,
-        l_len: 0,
-        l_pid: 0,
-    };
-    loop {
-        // SAFETY: F_OFD_SETLK reads one `struct flock` through the pointer and keeps nothing. `request` lives to the
-        // end of the call, every field is set (l_pid must be 0), and the descriptor is open because `file` is borrowed.
-        #[expect(unsafe_code, reason = "open-file-description locks have no safe wrapper")]
-        let rc = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const request) };
-        if rc == 0 {
-            return Ok(true);
-        }
-        let e = io::Error::last_os_error();
-        match e.raw_os_error() {
-            Some(libc::EAGAIN | libc::EACCES) => return Ok(false),
-            Some(libc::EINTR) => {}
-            _ => return Err(e),
-        }
-    }
 }
 
 /// An open file of this machine.

@@ -14,11 +14,12 @@
 //! What is there is saved behind a fence, too: a fence keeps nobody from writing who means to.
 //! The marker of the restore itself (`marker.rs`) says the rest.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::ops::ControlFlow;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
+use holdfast_io::FileLock;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -116,14 +117,7 @@ impl Mark {
 /// Held from the first look at the folder until the command ends, however it ends.
 #[derive(Debug)]
 pub struct MarkLock {
-    file: File,
-}
-
-impl Drop for MarkLock {
-    fn drop(&mut self) {
-        // Closing it is not enough: a child that is being forked shares it until it runs its own program.
-        let _ = self.file.unlock();
-    }
+    _lock: FileLock,
 }
 
 impl MarkLock {
@@ -133,25 +127,10 @@ impl MarkLock {
     /// `Busy` while another command holds it.
     pub fn take(folder: &Path) -> Result<Self> {
         let path = folder.join(MARK_LOCK);
-        let failed = |doing| {
-            let path = path.clone();
-            move |source| Error::file(doing, path, source)
-        };
-        loop {
-            let file = File::options().create(true).append(true).open(&path).map_err(failed("open"))?;
-            match file.try_lock() {
-                Ok(()) => {}
-                Err(TryLockError::WouldBlock) => return Err(Error::Busy { folder: folder.to_path_buf() }),
-                Err(TryLockError::Error(source)) => return Err(Error::file("lock", path, source)),
-            }
-            // Whoever held it may have removed the file while we opened it: that one locks nobody out.
-            let held = file.metadata().map_err(failed("look at"))?.ino();
-            match fs::metadata(&path) {
-                Ok(there) if there.ino() == held => return Ok(Self { file }),
-                Ok(_) => {}
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(source) => return Err(Error::file("look at", path, source)),
-            }
+        match FileLock::take(&path) {
+            Ok(Some(lock)) => Ok(Self { _lock: lock }),
+            Ok(None) => Err(Error::Busy { folder: folder.to_path_buf() }),
+            Err(source) => Err(Error::file("lock", path, source)),
         }
     }
 

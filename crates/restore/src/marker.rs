@@ -5,10 +5,11 @@
 //! `restore finish`. It is replaced as a whole, so that it is never half written, and locked for
 //! as long as a restore is at work.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use holdfast_io::FileLock;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -123,29 +124,17 @@ pub(crate) fn write_whole(folder: &Path, name: &str, bytes: &[u8]) -> Result<()>
 /// Held while a restore or a finish is at work in a folder; the system lets go of it when the process ends.
 #[derive(Debug)]
 pub struct FolderLock {
-    file: File,
-}
-
-impl Drop for FolderLock {
-    fn drop(&mut self) {
-        // Closing it is not enough: a child that is being forked shares it until it runs its own program.
-        let _ = self.file.unlock();
-    }
+    _lock: FileLock,
 }
 
 impl FolderLock {
     /// Takes the lock of `folder`, which exists.
     pub fn take(folder: &Path) -> Result<Self> {
         let path: PathBuf = folder.join(LOCK);
-        let file = File::options()
-            .create(true)
-            .append(true)
-            .open(&path)
-            .map_err(|source| Error::file("open", &path, source))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Self { file }),
-            Err(TryLockError::WouldBlock) => Err(Error::Busy { folder: folder.to_path_buf() }),
-            Err(TryLockError::Error(source)) => Err(Error::file("lock", path, source)),
+        match FileLock::take(&path) {
+            Ok(Some(lock)) => Ok(Self { _lock: lock }),
+            Ok(None) => Err(Error::Busy { folder: folder.to_path_buf() }),
+            Err(source) => Err(Error::file("lock", path, source)),
         }
     }
 }

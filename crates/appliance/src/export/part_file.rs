@@ -6,15 +6,14 @@
 use super::whole_file::UNFINISHED;
 use crate::catalogue::sentence;
 use crate::error::{Code, Error, Result};
-use holdfast_io::RealDisk;
-use std::fs::{self, File, TryLockError};
+use holdfast_io::{FileLock, RealDisk};
+use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// The file under way. Dropped before its end, it is removed.
 pub(super) struct PartFile {
-    file: File,
+    lock: FileLock,
     part: PathBuf,
     path: PathBuf,
     finished: bool,
@@ -27,37 +26,30 @@ impl PartFile {
         part.push(UNFINISHED);
         let part = PathBuf::from(part);
         let cant = |e: io::Error| Error::failed(format!("Can't make {}: {e}.", part.display()));
-        loop {
+        // Whoever held the lock before may have given the file its name since; nobody does while we have it.
+        let there = || -> Result<()> {
             if path.exists() {
                 return Err(Error::usage(format!("{} is there already.", path.display()))
                     .with_next("name a file that does not exist yet"));
             }
-            let mut options = File::options();
-            let file = options.create(true).append(true).mode(0o600).open(&part).map_err(cant)?;
-            match file.try_lock() {
-                Ok(()) => {}
-                Err(TryLockError::WouldBlock) => {
-                    return Err(Error::new(
-                        Code::Locked,
-                        format!("Another export writes {}.", part.display()),
-                    )
-                    .with_next("wait until it is done, or name another file"));
-                }
-                Err(TryLockError::Error(e)) => return Err(cant(e)),
-            }
-            // Whoever held the lock before may have given the file its name since, or removed it.
-            let ours = file.metadata().map_err(cant)?.ino();
-            if fs::metadata(&part).is_ok_and(|found| found.ino() == ours) {
-                file.set_len(0).map_err(cant)?;
-                return Ok(Self { file, part, path: path.to_path_buf(), finished: false });
-            }
-        }
+            Ok(())
+        };
+        there()?;
+        let Some(lock) = FileLock::take(&part).map_err(cant)? else {
+            return Err(Error::new(Code::Locked, format!("Another export writes {}.", part.display()))
+                .with_next("wait until it is done, or name another file"));
+        };
+        let taken = Self { lock, part: part.clone(), path: path.to_path_buf(), finished: false };
+        there()?;
+        taken.lock.file().set_len(0).map_err(cant)?;
+        Ok(taken)
     }
 
     /// Returns when the file is there, whole, and survives a crash.
     pub(super) fn finish(mut self) -> Result<()> {
         let disk = RealDisk::shared();
-        self.file
+        self.lock
+            .file()
             .sync_all()
             .map_err(|e| Error::failed(format!("Can't sync {}: {e}.", self.part.display())))?;
         disk.rename_noreplace(&self.part, &self.path)
@@ -70,11 +62,11 @@ impl PartFile {
 
 impl Write for PartFile {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        self.file.write(buf)
+        self.lock.file().write(buf)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
+        self.lock.file().flush()
     }
 }
 
@@ -105,5 +97,21 @@ mod tests {
         assert_eq!(PartFile::take(&path).err().unwrap().code, Code::Usage);
         drop(PartFile::take(&dir.path().join("b.sql")).unwrap());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_file_that_was_given_up_can_be_begun_again_at_once_while_children_are_started() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.sql");
+        // It stays, as that of a killed export does: who removes it makes way for the next one by that alone.
+        let part = dir.path().join("a.sql.part");
+        let again = || match PartFile::take(&path) {
+            Ok(mut file) => {
+                file.finished = true;
+                part.exists()
+            }
+            Err(_) => false,
+        };
+        assert_eq!(crate::forks::busy_beside_children(10_000, again), 0);
     }
 }

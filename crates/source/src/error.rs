@@ -147,6 +147,16 @@ pub enum Error {
         /// How long we waited.
         waited: Duration,
     },
+    /// The system refuses a thread.
+    #[error(
+        "the system grants no thread to {doing}: {source}; raise the limit of threads (`ulimit -u`; `TasksMax` of a service), and run the same command again"
+    )]
+    NoThread {
+        /// What it was to do, as a verb.
+        doing: &'static str,
+        /// The system's word.
+        source: std::io::Error,
+    },
     /// A thread of ours broke down.
     #[error("a thread that {doing} broke down; this is a bug in Holdfast")]
     Thread {

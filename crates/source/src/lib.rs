@@ -17,6 +17,7 @@ pub mod sink;
 pub mod sinks;
 pub mod source;
 mod spool;
+mod threads;
 pub mod verify;
 pub mod xbstream;
 

@@ -44,6 +44,7 @@ use crate::server_facts;
 use crate::sink::Sink;
 use crate::source::{Source, Watch};
 use crate::spool::{Limits, Spool};
+use crate::threads;
 use crate::verify::VerifyingSink;
 use log::Log;
 
@@ -255,15 +256,14 @@ impl MariadbBackup {
         };
         let done = std::sync::atomic::AtomicBool::new(false);
         let (result, ended) = thread::scope(|scope| {
-            scope.spawn(|| log.follow(stderr));
-            scope.spawn(|| {
+            let pumping = || {
                 match pump(stdout, &spool, &log) {
                     // The consumer gave up, and says why itself.
                     Ok(()) | Err(Error::Cancelled) => {}
                     Err(error) => stop(error),
                 }
-            });
-            scope.spawn(|| {
+            };
+            let watching = || {
                 while !done.load(std::sync::atomic::Ordering::Acquire) {
                     if let Err(error) = self.look_after(&log, watch) {
                         stop(error);
@@ -271,8 +271,12 @@ impl MariadbBackup {
                     }
                     thread::sleep(WATCH_EVERY);
                 }
-            });
-            let result = receive::receive(&spool, sink, watch, self.workers);
+            };
+            // Where one is refused, the program is killed below, and those that are there end with what it says.
+            let result = threads::begin(scope, "read what mariadb-backup says", || log.follow(stderr))
+                .and_then(|_| threads::begin(scope, "read the copy", pumping))
+                .and_then(|_| threads::begin(scope, "look after mariadb-backup", watching))
+                .and_then(|_| receive::receive(&spool, sink, watch, self.workers));
             let ended = match &result {
                 Ok(_) => self.wait_for_exit(&child, &log, watch),
                 // A stream that breaks off: the program may be about to say why it did.

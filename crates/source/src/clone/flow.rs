@@ -1,5 +1,7 @@
 //! One clone from its first command to its last: who reads, who writes, and who stops them.
 
+mod workers;
+
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Scope, ScopedJoinHandle};
@@ -22,13 +24,11 @@ use crate::outcome::{Position, Warning};
 use crate::sink::Sink;
 use crate::source::{Progress, Stage, Watch};
 use crate::spool::{Limits, Popped, Spool};
+use crate::threads;
 use crate::verify::VerifyingSink;
 
 /// Longest silence of the master connection: the donor gives a sign of life about every 5 s, but a busy one may be late.
 const MASTER_SILENCE_MAX: Duration = Duration::from_secs(300);
-
-/// A worker hears nothing while the donor changes its stage; that the master is alive is enough.
-const WORKER_SILENCE_MAX: Duration = Duration::from_secs(2 * 3600);
 
 /// After the lock is had, the donor opens all its tablespaces before it answers.
 const OPENING_MAX: Duration = Duration::from_secs(300);
@@ -47,9 +47,6 @@ const FAREWELL_MAX: Duration = Duration::from_millis(700);
 
 /// Told to the donor when we give up: query execution was interrupted.
 const ERROR_INTERRUPTED: i32 = 1317;
-
-/// A worker came after the clone's end.
-const ERROR_NO_SUCH_CLONE: u16 = 1815;
 
 /// Progress is told so often at most.
 const TELL_EVERY_MS: u64 = 100;
@@ -173,12 +170,22 @@ impl<'a> Flow<'a> {
     /// Runs the clone to its end.
     pub(super) fn run(self, feeders: usize) -> Result<Copied, Error> {
         let ends = thread::scope(|scope| {
-            let mut threads: Vec<_> =
-                (0..feeders).map(|_| scope.spawn(|| self.guard(|| self.feed()))).collect();
+            let mut threads = Vec::new();
+            for _ in 0..feeders {
+                match threads::begin(scope, "store blocks", || self.guard(|| self.feed())) {
+                    Ok(thread) => threads.push(thread),
+                    Err(error) if threads.is_empty() => {
+                        self.fail(error);
+                        return None;
+                    }
+                    // Those that are there do it all.
+                    Err(_) => break,
+                }
+            }
             let mut ends = None;
             thread::scope(|readers| {
                 let counted = Counted::new(&self.readers);
-                let master = readers.spawn(|| {
+                let read = || {
                     let _counted = counted;
                     let mut ends = None;
                     self.guard(|| {
@@ -186,7 +193,11 @@ impl<'a> Flow<'a> {
                         Ok(())
                     });
                     ends
-                });
+                };
+                let master = match threads::begin(readers, "read the clone", read) {
+                    Ok(master) => master,
+                    Err(error) => return self.fail(error),
+                };
                 self.supervise(|| {
                     if threads.iter().any(ScopedJoinHandle::is_finished) {
                         // Before the end only trouble ends a feeder; if it has not said which, it broke down.
@@ -381,10 +392,13 @@ impl<'a> Flow<'a> {
         for _ in 0..self.workers {
             let agreed = agreed.clone();
             let counted = Counted::new(&self.readers);
-            scope.spawn(move || {
+            let read = move || {
                 let _counted = counted;
                 self.guard(|| self.worker(&agreed));
-            });
+            };
+            if let Err(error) = threads::begin(scope, "read a share of the clone", read) {
+                self.one_less(&error);
+            }
         }
         let mut reading = Master { flow: self, begun: State::Init, files_due: 0, lo: None };
         let mut stream = Stream::default();
@@ -474,75 +488,6 @@ impl<'a> Flow<'a> {
             None => return Err(Error::Cancelled),
         }
         Ok(position)
-    }
-
-    // ---- the workers
-
-    /// A worker: joins, reads its share, leaves. Not to be let in is no failure of the copy.
-    fn worker(&self, agreed: &Agreed) -> Result<(), Error> {
-        let mut conn = match self.attach(agreed) {
-            Ok(conn) => conn,
-            Err(error) => {
-                self.stages.stay_out();
-                if matches!(error, Error::Cancelled) {
-                    return Err(error);
-                }
-                if !matches!(&error, Error::Server(e) if e.code() == Some(ERROR_NO_SUCH_CLONE)) {
-                    let text = format!("one connection less than wanted carried the copy: {error}");
-                    lock(&self.notes).push(Warning::Note(text));
-                }
-                return Ok(());
-            }
-        };
-        self.stages.join();
-        conn.send(&Command::Execute)?;
-        let mut stream = Stream::default();
-        loop {
-            let message = self.receive(&mut conn)?;
-            let over = self.take_as_worker(stream.take(message.response()?)?)?;
-            conn.recycle(message);
-            if over {
-                break;
-            }
-        }
-        let _ = conn.exit().and_then(Conn::close);
-        Ok(())
-    }
-
-    fn attach(&self, agreed: &Agreed) -> Result<CloneConn, Error> {
-        // Logged in while the donor prepares, so that joining is one round trip.
-        let mut conn = self.enter()?;
-        conn.set_read_timeout(WORKER_SILENCE_MAX);
-        self.stages.wait_files_known()?;
-        let (version, ddl) = (agreed.version, agreed.ddl);
-        conn.send(&Command::Attach { version, ddl, locators: &agreed.locators })?;
-        loop {
-            let message = conn.receive()?;
-            match message.response()? {
-                Response::Complete => return Ok(conn),
-                Response::Locators { .. } => {}
-                other => return Err(unexpected("the answer to a worker that joins", &other)),
-            }
-        }
-    }
-
-    fn take_as_worker(&self, said: Said<'_>) -> Result<bool, Error> {
-        match said {
-            Said::Over => return Ok(true),
-            Said::Begins(state) => self.stages.wait_open(state.state)?,
-            Said::Ends(state) => self.stages.end(state.state)?,
-            Said::Bytes(data, bytes) => {
-                self.stages.wait_open(data.state)?;
-                self.keep(&data, bytes)?;
-            }
-            // Redo files, which the master has told too. Data files come by the master only.
-            Said::File(file) if file.state == State::RedoCopy => {
-                self.stages.wait_open(State::RedoCopy)?;
-                self.files.announce(&file)?;
-            }
-            Said::File(_) | Said::Nothing => {}
-        }
-        Ok(false)
     }
 }
 

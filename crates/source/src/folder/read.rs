@@ -32,6 +32,7 @@ use crate::error::Error;
 use crate::page::{PAGE_BYTES_MIN, PageFormat};
 use crate::sink::{BLOCK_BYTES, BLOCK_BYTES_U64, FileKind, FileNo, FileSpec, FileState, Sink};
 use crate::source::{Progress, Stage, Watch};
+use crate::threads;
 use crate::verify::{VerifyingSink, kind_of};
 
 /// Bytes of a piece: eight blocks, past which devices split requests anyway.
@@ -144,12 +145,16 @@ pub(super) fn copy_tree(
     // Room for every buffer, so that handing one over never waits.
     let (jobs, todo) = bounded::<Job>(PIECES as usize);
     let mut failures = thread::scope(|scope| {
-        let lookers: Vec<_> = (0..how.readers)
-            .map(|_| {
-                let (todo, shared) = (todo.clone(), &shared);
-                scope.spawn(move || look_at(&todo, shared))
-            })
-            .collect();
+        let mut lookers = Vec::new();
+        for _ in 0..how.readers {
+            let (todo, shared) = (todo.clone(), &shared);
+            match threads::begin(scope, "store blocks", move || look_at(&todo, shared)) {
+                Ok(looker) => lookers.push(looker),
+                Err(error) if lookers.is_empty() => return vec![error],
+                // Those that are there do it all.
+                Err(_) => break,
+            }
+        }
         drop(todo);
         let mut pump = Pump { engine: engine.as_mut(), shared: &shared, jobs, reading: Vec::new() };
         let mut failures = Vec::new();

@@ -11,6 +11,7 @@ use crate::path::FilePath;
 use crate::sink::{FileKind, FileNo, FileSpec, FileState, SinkError};
 use crate::sinks::{FolderSink, MemorySink};
 use crate::source::{Progress, Unwatched};
+use crate::threads::tests::with_threads;
 
 fn copy(dir: &Path) -> Result<(MemorySink, Outcome), Error> {
     let sink = MemorySink::new();
@@ -307,4 +308,17 @@ fn only_files_whose_state_is_old_and_equal_are_taken_from_the_copy_before() {
     let forced = Keeper::after(&first, page.len() as u64);
     source().force(true).copy(&forced, &Unwatched).unwrap();
     assert_eq!((forced.taken().len(), forced.memory.blocks("same")), (0, Some(1)));
+}
+
+#[test]
+fn where_the_system_refuses_threads_one_copies_it_all_and_none_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["a", "b", "c"] {
+        fs::write(dir.path().join(name), noise(3 << 20)).unwrap();
+    }
+    let alone = with_threads(1, || copy(dir.path())).unwrap().0;
+    assert_eq!(alone.content("b").unwrap(), noise(3 << 20));
+    let error = with_threads(0, || copy(dir.path())).err().unwrap();
+    assert!(matches!(error, Error::NoThread { .. }), "{error}");
+    assert!(error.to_string().contains("no thread to store blocks"), "{error}");
 }

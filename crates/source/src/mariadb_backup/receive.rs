@@ -17,6 +17,7 @@ use crate::path::FilePath;
 use crate::sink::{FileNo, FileSpec, Sink};
 use crate::source::{Progress, Stage, Watch};
 use crate::spool::{Popped, Spool};
+use crate::threads;
 use crate::verify::{VerifyingSink, kind_of};
 use crate::xbstream::{Event, Parser};
 
@@ -49,11 +50,16 @@ pub(super) fn receive(
 ) -> Result<Stream, Error> {
     thread::scope(|scope| {
         let mut senders = Vec::new();
-        let mut threads = Vec::new();
+        let mut begun = Vec::new();
         for _ in 0..workers.max(1) {
             let (send, receive) = bounded(PIECES_WAITING);
+            match threads::begin(scope, "store blocks", move || assemble(&receive, sink)) {
+                Ok(thread) => begun.push(thread),
+                Err(error) if begun.is_empty() => return Err(error),
+                // Those that are there do it all.
+                Err(_) => break,
+            }
             senders.push(send);
-            threads.push(scope.spawn(move || assemble(&receive, sink)));
         }
         let mut parsing = Parsing {
             sink,
@@ -66,7 +72,7 @@ pub(super) fn receive(
         let Parsing { senders, stream, .. } = parsing;
         drop(senders);
         let mut worked = Ok(());
-        for thread in threads {
+        for thread in begun {
             let result = thread.join().unwrap_or(Err(Error::Thread { doing: "make blocks" }));
             worked = worked.and(result);
         }

@@ -5,6 +5,7 @@ use std::path::Path;
 use super::*;
 use crate::sinks::MemorySink;
 use crate::source::Unwatched;
+use crate::threads::tests::with_threads;
 
 fn chunk(kind: u8, path: &str, payload: Option<&[u8]>) -> Vec<u8> {
     let mut out = b"XBSTCK01".to_vec();
@@ -106,4 +107,22 @@ fn a_program_that_is_not_there_is_named_with_the_way_to_get_it() {
     let program = Program::Local(Some(dir.path().to_path_buf()));
     let error = command::start(&program, &connect, Path::new("/"), 1, dir.path()).err().unwrap();
     assert!(error.to_string().contains("apt install mariadb-backup"), "{error}");
+}
+
+#[test]
+fn where_the_system_refuses_a_thread_the_program_is_ended_and_the_error_says_what_for() {
+    // It would go on for a minute.
+    let script = "cat stream; echo completed OK! >&2; exec sleep 60";
+    let wanted =
+        ["read what mariadb-backup says", "read the copy", "look after mariadb-backup", "store blocks"];
+    for (threads, doing) in wanted.iter().enumerate() {
+        let began = Instant::now();
+        let (_, result) = with_threads(threads, || run(script, |b| b));
+        let error = result.err().unwrap();
+        assert!(error.to_string().contains(&format!("no thread to {doing}: ")), "{threads}: {error}");
+        assert!(began.elapsed() < Duration::from_secs(30), "{threads}: {:?}", began.elapsed());
+    }
+    let (sink, result) = with_threads(wanted.len(), || run("cat stream; echo completed OK! >&2", |b| b));
+    assert_eq!(result.unwrap().files, 3);
+    assert_eq!(sink.content("shop/t.MAD").unwrap(), vec![7u8; 200_000]);
 }

@@ -1,20 +1,32 @@
 //! The command line: names, flags and help.
 
+mod approvals;
 mod backup;
 mod drill;
 mod export;
+mod find;
+mod fsck;
+mod keep;
+mod key;
 mod report;
 mod restore;
+mod server;
 mod undo;
 
+pub use approvals::ApprovalVerb;
 pub use backup::Backup;
 pub use drill::Drill;
 pub use export::{Export, Import};
+pub use find::Find;
+pub use fsck::FsckArgs;
+pub use keep::{Expire, Prune};
+pub use key::{KeyVerb, NewKey};
 pub use report::ReportVerb;
 pub use restore::{Mode, Prove, Restore, RestoreCommand, RestoreVerb};
+pub use server::{ServerAdd, ServerVerb, TlsArg};
 pub use undo::{Diff, On, Undo};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
 /// Backups of MySQL and MariaDB that restore to any moment, with proof.
@@ -307,302 +319,6 @@ pub enum Verb {
         /// The folder
         folder: PathBuf,
     },
-}
-
-/// `holdfast approvals …`.
-#[derive(Debug, Subcommand)]
-pub enum ApprovalVerb {
-    /// Show what waits, and what was decided lately
-    List,
-    /// Agree to what another administrator asked for; it is done at once
-    Approve {
-        /// The request's number
-        id: u64,
-    },
-    /// Reject a request, or take your own one back
-    Reject {
-        /// The request's number
-        id: u64,
-    },
-}
-
-/// `holdfast fsck`.
-#[derive(Args, Debug)]
-pub struct FsckArgs {
-    /// Read every byte; without it, the structure and a sample
-    #[arg(long)]
-    pub full: bool,
-    /// Mend what can be mended
-    #[arg(long, conflicts_with = "full")]
-    pub repair: bool,
-    /// Only make new footers where a segment's own is lost
-    #[arg(long, conflicts_with_all = ["full", "repair"])]
-    pub rebuild_index: bool,
-    /// With --repair or --rebuild-index: print the plan, change nothing
-    #[arg(long)]
-    pub dry_run: bool,
-}
-
-/// `holdfast expire …`.
-#[derive(Args, Debug)]
-pub struct Expire {
-    /// The server's name
-    pub name: String,
-    /// The newest N
-    #[arg(long, value_name = "N")]
-    pub keep_last: Option<u32>,
-    /// One of each of the last N days that have one
-    #[arg(long, value_name = "N")]
-    pub keep_daily: Option<u32>,
-    /// One of each of the last N weeks
-    #[arg(long, value_name = "N")]
-    pub keep_weekly: Option<u32>,
-    /// One of each of the last N months
-    #[arg(long, value_name = "N")]
-    pub keep_monthly: Option<u32>,
-    /// One of each of the last N years
-    #[arg(long, value_name = "N")]
-    pub keep_yearly: Option<u32>,
-    /// Whatever is needed to restore any moment of the last AGE (such as 7d) and of the day before it
-    #[arg(long, value_name = "AGE")]
-    pub keep_within: Option<holdfast_appliance::policy::Span>,
-    /// Print what would be forgotten and change nothing
-    #[arg(long)]
-    pub dry_run: bool,
-}
-
-/// `holdfast prune …`.
-#[derive(Args, Debug)]
-pub struct Prune {
-    /// Print the plan and change nothing
-    #[arg(long)]
-    pub dry_run: bool,
-    /// Compact until at most this much of what is stored is dead, percent
-    #[arg(long, value_name = "PERCENT", default_value_t = 10, value_parser = clap::value_parser!(u8).range(0..=100))]
-    pub max_dead: u8,
-    /// Backups forgotten less than this ago keep their blocks (such as 1d)
-    #[arg(long, value_name = "AGE", default_value = "0")]
-    pub grace: holdfast_appliance::policy::Span,
-}
-
-/// `holdfast key …`.
-#[derive(Debug, Subcommand)]
-pub enum KeyVerb {
-    /// List the ways in
-    List,
-    /// Add a way in: a passphrase (asked for at the terminal) or a key file
-    Add {
-        /// The new key
-        #[command(flatten)]
-        new: NewKey,
-        /// What to call it
-        #[arg(long, value_name = "TEXT", default_value = "")]
-        label: String,
-    },
-    /// Remove a way in; the last one stays
-    ///
-    /// An old copy of the keyring, with what opened the slot, still opens what is
-    /// stored now, until `holdfast key rotate --rekey`.
-    Remove {
-        /// The slot's id, the beginning of it, or its label
-        slot: String,
-    },
-    /// Make new keys for all that is written from here on
-    ///
-    /// The way in that you use now stays, and those whose keys you give; all others, and all kits made before, open
-    /// nothing that is newer. Processes that have the repository open have to be started again.
-    ///
-    /// An old copy of the keyring, with what opened it, still opens what was written before. With --rekey all of that is
-    /// sealed anew, and the old keys are gone. Nobody can use the repository meanwhile; broken off, it goes on by the
-    /// same command.
-    Rotate {
-        /// Seal everything that is stored anew under the new keys, and forget the old ones
-        #[arg(long)]
-        rekey: bool,
-        /// Say what --rekey would do, and change nothing
-        #[arg(long, requires = "rekey")]
-        dry_run: bool,
-        /// File with the passphrase of another way in that stays; may be given several times
-        #[arg(long, value_name = "FILE")]
-        keep_passphrase_file: Vec<PathBuf>,
-        /// Key file of another way in that stays; may be given several times
-        #[arg(long, value_name = "FILE")]
-        keep_key_file: Vec<PathBuf>,
-    },
-    /// Write a new recovery kit, to the terminal or to a new file
-    Export {
-        /// Write it to this new file, readable by you only
-        #[arg(long, value_name = "FILE")]
-        kit: Option<PathBuf>,
-    },
-}
-
-/// A key to add.
-#[derive(Args, Debug)]
-#[group(multiple = false)]
-pub struct NewKey {
-    /// File whose first line is the new passphrase
-    #[arg(long, value_name = "FILE")]
-    pub new_passphrase_file: Option<PathBuf>,
-    /// Shell command whose first line of output is the new passphrase
-    #[arg(long, value_name = "COMMAND")]
-    pub new_passphrase_command: Option<String>,
-    /// File whose whole content is the new key
-    #[arg(long, value_name = "FILE")]
-    pub new_key_file: Option<PathBuf>,
-}
-
-/// `holdfast server …`.
-#[derive(Debug, Subcommand)]
-pub enum ServerVerb {
-    /// Protect a server, or a stopped server's folder
-    Add(Box<ServerAdd>),
-    /// List the protected servers
-    List {
-        /// Those that were removed and can be brought back
-        #[arg(long)]
-        removed: bool,
-    },
-    /// Show what is known about one server
-    Show {
-        /// The server's name
-        name: String,
-    },
-    /// Lock a server: neither it nor any of its backups can be taken away, by whatever command
-    ///
-    /// With --daemon, retention goes on by the policy of the moment, and no shorter one takes anything away. Without, and
-    /// with --everything, nothing of the server is forgotten at all.
-    Lock {
-        /// The server's name
-        name: String,
-        /// Why, for the record
-        #[arg(long, value_name = "TEXT", default_value = "")]
-        reason: String,
-        /// Retention forgets nothing either
-        #[arg(long)]
-        everything: bool,
-    },
-    /// End a server's lock
-    Unlock {
-        /// The server's name
-        name: String,
-        /// Why, for the record
-        #[arg(long, value_name = "TEXT", default_value = "")]
-        reason: String,
-    },
-    /// Protect a server no more; its backups and its log stay, and `undelete` brings it back
-    Remove {
-        /// The server's name
-        name: String,
-        /// The server's name again
-        #[arg(long, value_name = "NAME")]
-        confirm: String,
-    },
-    /// Bring a removed server back, with its backups and its log
-    Undelete {
-        /// The server's name
-        name: String,
-    },
-}
-
-/// How `server add` is told to reach the server.
-#[derive(Args, Debug)]
-pub struct ServerAdd {
-    /// The name to give it
-    pub name: String,
-    /// Host name or address, with a port of its own as HOST:PORT; several, with commas between them, where the server is a
-    /// replication set with GTIDs: the first one is the server now, and the archive goes over to the one that is promoted
-    #[arg(long, value_name = "HOST[,HOST]", conflicts_with_all = ["socket", "folder"])]
-    pub host: Option<String>,
-    /// With several hosts: after how many seconds without an answer another one is asked
-    #[arg(long, value_name = "SECONDS", requires = "host", default_value_t = 30)]
-    pub fail_over_after: u64,
-    /// TCP port
-    #[arg(long, default_value_t = 3306)]
-    pub port: u16,
-    /// Unix socket, in place of host and port
-    #[arg(long, value_name = "FILE", conflicts_with = "folder")]
-    pub socket: Option<PathBuf>,
-    /// A stopped server's datadir or any folder: backups without a log
-    #[arg(long, value_name = "DIR")]
-    pub folder: Option<PathBuf>,
-    /// Account to log in with
-    #[arg(long, conflicts_with = "folder")]
-    pub user: Option<String>,
-    /// File whose first line is the account's password
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["folder", "defaults_file"])]
-    pub password_file: Option<PathBuf>,
-    /// MySQL option file with a client group
-    #[arg(long, value_name = "FILE", conflicts_with = "folder")]
-    pub defaults_file: Option<PathBuf>,
-    /// Encryption of the connection
-    #[arg(long, value_enum, default_value_t = TlsArg::Preferred)]
-    pub tls: TlsArg,
-    /// PEM file of the certificate authority
-    #[arg(long, value_name = "FILE")]
-    pub tls_ca: Option<PathBuf>,
-    /// Without TLS: PEM file of the server's public key, to send the password under
-    #[arg(long, value_name = "FILE", conflicts_with = "folder")]
-    pub server_public_key_path: Option<PathBuf>,
-    /// Without TLS: send the password under whatever key the server sends; whoever sits between can read it
-    #[arg(long, conflicts_with_all = ["folder", "server_public_key_path"])]
-    pub get_server_public_key: bool,
-    /// The server of this name was rebuilt or replaced, and has another server_uuid: its log begins anew
-    #[arg(long, conflicts_with = "folder")]
-    pub rebuilt: bool,
-    /// MariaDB: where mariadb-backup is, or a whole command that writes a full backup as xbstream, for example
-    /// "ssh db1 mariadb-backup --backup --stream=xbstream"
-    #[arg(long, value_name = "COMMAND")]
-    pub backup_command: Option<String>,
-}
-
-/// `--tls`.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum TlsArg {
-    /// Plain text
-    Disabled,
-    /// TLS when the server offers it
-    Preferred,
-    /// TLS or nothing
-    Required,
-    /// TLS, certificate signed by the CA
-    VerifyCa,
-    /// TLS, certificate for this host
-    VerifyIdentity,
-}
-
-/// `holdfast find …`.
-#[derive(Args, Debug)]
-pub struct Find {
-    /// The server's name
-    pub name: String,
-    /// Only statements that change definitions
-    #[arg(long)]
-    pub ddl: bool,
-    /// Only transactions that touch this table
-    #[arg(long, value_name = "DB.TABLE")]
-    pub table: Option<String>,
-    /// Only transactions that changed more rows than this
-    #[arg(long, value_name = "N")]
-    pub rows_over: Option<u64>,
-    /// Only statements like this pattern (% and _ as in SQL). Without --scan, those that the index has: definitions, accounts, statement-based changes
-    #[arg(long, value_name = "PATTERN")]
-    pub like: Option<String>,
-    /// Read the log itself, for the original statements of row changes, too (binlog_rows_query_log_events, MariaDB: binlog_annotate_row_events)
-    #[arg(long)]
-    pub scan: bool,
-    /// Only what this user ran. Servers log a user with few statements: what was found to have one is told. Reads the log
-    #[arg(long, value_name = "NAME")]
-    pub user: Option<String>,
-    /// Not before this time (RFC 3339 with a zone, or an age such as -10m)
-    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
-    pub since: Option<String>,
-    /// Not after this time
-    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
-    pub until: Option<String>,
-    /// At most this many rows
-    #[arg(long, value_name = "N", default_value_t = 1000)]
-    pub limit: u32,
 }
 
 /// `90`, `30s`, `15m`, `8h`, `2d`.

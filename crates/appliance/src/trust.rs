@@ -130,11 +130,18 @@ impl Facts<'_> {
 pub fn trust(facts: &Facts<'_>, terms: &Terms) -> TrustView {
     let drills = facts.drills();
     let last_proved = facts.reports.iter().find(|m| m.drill && m.proved).map(|m| m.at);
-    let mut parts = vec![drill_age(facts, terms, last_proved), drills_passed(facts, &drills)];
+    let last_drill = (last_proved, "the last proved drill", "no drill was proved yet");
+    let last_base = (
+        facts.status.last_backup.as_ref().map(|last| last.started),
+        "the newest backup",
+        "there is no backup",
+    );
+    let mut parts =
+        vec![aged("drill_age", 25.0, last_drill, (facts.now, terms.drill)), drills_passed(facts, &drills)];
     if facts.has_log {
         parts.extend([coverage(facts, terms), log(facts)]);
     }
-    parts.extend([base_age(facts, terms), check(facts, terms)]);
+    parts.extend([aged("base_age", 10.0, last_base, (facts.now, terms.base)), check(facts, terms)]);
     let sum = |of: fn(&PartView) -> f64| parts.iter().map(of).sum::<f64>();
     // A folder has no log: its other parts are the whole of it.
     let figure = 100.0 * sum(|part| part.points) / sum(|part| part.of).max(1.0);
@@ -174,22 +181,17 @@ fn age_words(age: Micros) -> String {
     }
 }
 
-fn drill_age(facts: &Facts<'_>, terms: &Terms, last_proved: Option<Micros>) -> PartView {
-    let (share, says) = match last_proved {
-        Some(at) => {
-            let age = facts.now.saturating_sub(at);
-            (
-                fresh(age, terms.drill),
-                format!(
-                    "the last proved drill is {} old; one is due every {}",
-                    age_words(age),
-                    age_words(terms.drill)
-                ),
-            )
-        }
-        None => (0.0, "no drill was proved yet".to_owned()),
-    };
-    part("drill_age", 25.0, share, says)
+/// A part by the age of the last of something: when that was, what it is called, and what is said where there is none.
+fn aged(
+    name: &'static str,
+    of: f64,
+    (last, what, none): (Option<Micros>, &str, &str),
+    (now, span): (Micros, Micros),
+) -> PartView {
+    let Some(at) = last else { return part(name, of, 0.0, none.to_owned()) };
+    let age = now.saturating_sub(at);
+    let says = format!("{what} is {} old; one is due every {}", age_words(age), age_words(span));
+    part(name, of, fresh(age, span), says)
 }
 
 fn drills_passed(facts: &Facts<'_>, drills: &[(Micros, bool, bool)]) -> PartView {
@@ -246,24 +248,6 @@ fn log(facts: &Facts<'_>) -> PartView {
         (_, false, None) => (0.0, "nobody follows the log".to_owned()),
     };
     part("log", 10.0, share, says)
-}
-
-fn base_age(facts: &Facts<'_>, terms: &Terms) -> PartView {
-    let (share, says) = match &facts.status.last_backup {
-        Some(last) => {
-            let age = facts.now.saturating_sub(last.started);
-            (
-                fresh(age, terms.base),
-                format!(
-                    "the newest backup is {} old; one is due every {}",
-                    age_words(age),
-                    age_words(terms.base)
-                ),
-            )
-        }
-        None => (0.0, "there is no backup".to_owned()),
-    };
-    part("base_age", 10.0, share, says)
 }
 
 fn check(facts: &Facts<'_>, terms: &Terms) -> PartView {

@@ -93,9 +93,27 @@ fn named(catalogue: &Catalogue, backups: &[BackupRecord], text: &str) -> Result<
 pub fn forget(catalogue: &Catalogue, text: &str, reason: &str, dry_run: bool) -> Result<BackupView> {
     let backup = find(catalogue, text)?;
     let shown = view(catalogue, &backup);
-    // A fact of the backup never changes: what is true before the manifest is locked is true behind it.
-    if let Some(until) = own::keep_until(&backup).filter(|until| *until > now()) {
-        return Err(Error::new(
+    refuse_kept(catalogue, &backup)?;
+    if dry_run {
+        refuse_locked(catalogue, backup.server)?;
+        return Ok(shown);
+    }
+    forget_one(catalogue, backup.id, reason)?;
+    Ok(shown)
+}
+
+/// Tells what of a backup's own keeps it, and the longest of it first: a hold stands until somebody releases it. Hold and
+/// lock are looked at again behind the manifest's lock; the date that a backup was taken with never changes.
+fn refuse_kept(catalogue: &Catalogue, backup: &BackupRecord) -> Result<()> {
+    if catalogue.repository.is_held(backup.id) {
+        return Err(own::held(backup.id));
+    }
+    let to_come = |until: Option<Micros>| until.filter(|until| *until > now());
+    let (lock, date) =
+        (to_come(catalogue.repository.locked_until(backup.id)), to_come(own::keep_until(backup)));
+    match (lock, date) {
+        (Some(until), date) if date.is_none_or(|date| date <= until) => Err(locked(backup.id, until)),
+        (_, Some(until)) => Err(Error::new(
             Code::PolicyForbids,
             format!(
                 "The backup {} is kept until {}, as it was asked for with it.",
@@ -103,20 +121,9 @@ pub fn forget(catalogue: &Catalogue, text: &str, reason: &str, dry_run: bool) ->
                 show_time(until)
             ),
         )
-        .with_next("wait until then; what was asked for with --keep-for is never shortened"));
+        .with_next("wait until then; what was asked for with --keep-for is never shortened")),
+        _ => Ok(()),
     }
-    if dry_run {
-        refuse_locked(catalogue, backup.server)?;
-        if let Some(until) = catalogue.repository.locked_until(backup.id).filter(|until| *until > now()) {
-            return Err(locked(backup.id, until));
-        }
-        if catalogue.repository.is_held(backup.id) {
-            return Err(own::held(backup.id));
-        }
-        return Ok(shown);
-    }
-    forget_one(catalogue, backup.id, reason)?;
-    Ok(shown)
 }
 
 fn forget_one(catalogue: &Catalogue, id: BackupId, reason: &str) -> Result<()> {

@@ -158,6 +158,18 @@ fn what_has_its_own_date_or_is_held_outlives_the_policy() {
         );
     }
 
+    // What stands longest is what is told: a lock beyond that date, and a hold before either.
+    let told =
+        || [true, false].map(|dry_run| keep::forget(&catalogue, &dated, "", dry_run).unwrap_err().message);
+    let today = holdfast_appliance::time::now();
+    keep::lock(&catalogue, &dated, today + 20 * DAY).unwrap();
+    assert!(told().iter().all(|message| message.contains("is kept until")), "{:?}", told());
+    keep::lock(&catalogue, &dated, today + 60 * DAY).unwrap();
+    assert!(told().iter().all(|message| message.contains("is locked until")), "{:?}", told());
+    own::hold(&catalogue, &dated, "").unwrap();
+    assert!(told().iter().all(|message| message.contains("is held")), "{:?}", told());
+    own::release(&catalogue, &dated, "", false).unwrap();
+
     // Whatever program says that it is not wanted: its blocks stay.
     let id = keep::find(&catalogue, &held).unwrap().id;
     let gone = Record::BackupForgotten { backup: id, reason: "an older program".to_owned() };

@@ -400,11 +400,12 @@ impl Repository {
         self.inner.refresh()?;
         let backup = self.inner.backup(id)?;
         let now_us = self.inner.options.clock.now_us();
-        if let Some(until_us) = self.locked_until(id).filter(|until| *until > now_us) {
-            return Err(Error::Locked { id, until_us });
-        }
+        // What stands longest is told first: a hold has no end of its own.
         if self.is_held(id) {
             return Err(Error::Held { id });
+        }
+        if let Some(until_us) = self.locked_until(id).filter(|until| *until > now_us) {
+            return Err(Error::Locked { id, until_us });
         }
         if let Some(terms) = self.server_locks().get(&backup.server).and_then(|l| l.terms.as_deref())
             && !allowed(terms)

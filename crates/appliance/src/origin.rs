@@ -57,6 +57,22 @@ pub(crate) fn look(
     Some(newest(catalogue, server, same).unwrap_or_else(by_name))
 }
 
+/// Keeps the origin of a server that was added, if it is not known yet; what came of it if that failed. The server is
+/// protected without it.
+pub(crate) fn keep(catalogue: &Catalogue, origin: OriginRecord) -> Option<String> {
+    if catalogue.known(|known| known.origin(origin.server).cloned()).as_ref() == Some(&origin) {
+        return None;
+    }
+    let name = catalogue.server_name(origin.server);
+    let from = origin.name.clone();
+    let kept = catalogue.repository.append(Record::ServerOrigin(origin));
+    let why = kept.err().map(|error| catalogue.store_error(error))?;
+    Some(format!(
+        "That '{name}' was restored from '{from}' could not be written down: {} Add it again to do so.",
+        why.message
+    ))
+}
+
 /// The data directory, where it lies on this host.
 fn datadir(server: &ServerRecord, conn: Option<&mut Conn>) -> Option<PathBuf> {
     let here = match &server.kind {
@@ -107,4 +123,49 @@ fn moment(json: &Value) -> Option<Micros> {
 
 fn text<'v>(json: &'v Value, path: &str) -> Option<&'v str> {
     json.pointer(path).and_then(Value::as_str)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalogue::Key;
+    use crate::init::init;
+    use crate::server::{Added, add};
+    use crate::settings::{Environment, Login};
+
+    #[test]
+    fn an_origin_that_cannot_be_written_down_is_a_warning_and_the_server_is_protected() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("passphrase"), "only for tests\n").unwrap();
+        let spool = Some(dir.path().join("spool"));
+        let environment = Environment::of_daemon(dir.path().join("servers.toml"), spool).unwrap();
+        let key = Key::PassphraseFile(dir.path().join("passphrase"));
+        let place = dir.path().join("repository");
+        init(&environment, &place, &key, "test").unwrap();
+        let catalogue = Catalogue::open(environment, &place, &key).unwrap();
+        let path = dir.path().to_str().unwrap().to_owned();
+        let added = Added {
+            name: "copy".to_owned(),
+            kind: ServerKind::Folder { path },
+            login: Login::default(),
+            rebuilt: false,
+        };
+        assert!(add(&catalogue, added).unwrap().warnings.is_empty());
+        let server = catalogue.server("copy").unwrap();
+        let origin = |name: &str| OriginRecord {
+            server: server.id,
+            source_uuid: None,
+            name: name.to_owned(),
+            backup: None,
+            moment_us: None,
+            restored_us: None,
+        };
+        assert_eq!(keep(&catalogue, origin("shop")), None);
+        assert_eq!(view(&catalogue, &server).unwrap().server, "shop");
+        // What is known is not written again, so that it does not matter that it can't be.
+        std::fs::rename(place.join("manifest"), place.join("elsewhere")).unwrap();
+        assert_eq!(keep(&catalogue, origin("shop")), None);
+        let warning = keep(&catalogue, origin("till")).unwrap();
+        assert!(warning.contains("'copy' was restored from 'till'"), "{warning}");
+    }
 }

@@ -13,6 +13,7 @@ use holdfast_format::ids::ServerId;
 use holdfast_format::limits::NAME_BYTES_MAX;
 use holdfast_format::record::{Record, ServerKind, ServerRecord};
 use holdfast_mysql::Conn;
+use serde::Serialize;
 use std::path::Path;
 
 /// What `server add` was told.
@@ -28,12 +29,23 @@ pub struct Added {
     pub rebuilt: bool,
 }
 
+/// A server that was added.
+#[derive(Clone, Debug, Serialize)]
+pub struct AddedView {
+    /// It.
+    #[serde(flatten)]
+    pub server: ServerView,
+    /// What could not be written down of it, though it is protected.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+}
+
 /// Protects a server: looks at it, records its identity in the repository, and the way in to it
 /// in the user's configuration. Adding a name again replaces what was known of the same server.
 ///
 /// # Errors
 /// `Usage` for a bad name or folder, or another server's name, `Failed` when the server can't be reached.
-pub fn add(catalogue: &Catalogue, added: Added) -> Result<ServerView> {
+pub fn add(catalogue: &Catalogue, added: Added) -> Result<AddedView> {
     check_name(&added.name)?;
     catalogue.repository.refresh().map_err(|e| catalogue.store_error(e))?;
     let known = catalogue.repository.servers().into_iter().find(|s| s.name == added.name);
@@ -76,12 +88,9 @@ pub fn add(catalogue: &Catalogue, added: Added) -> Result<ServerView> {
         settings.save(file)?;
     }
     catalogue.repository.append(Record::ServerPut(record.clone())).map_err(|e| catalogue.store_error(e))?;
-    let known = catalogue.known(|known| known.origin(record.id).cloned());
-    if let Some(origin) = origin.filter(|origin| known.as_ref() != Some(origin)) {
-        let append = catalogue.repository.append(Record::ServerOrigin(origin));
-        append.map_err(|e| catalogue.store_error(e))?;
-    }
-    view(catalogue, &record)
+    // The server is protected by now, whatever comes of this.
+    let warnings = origin.and_then(|origin| origin::keep(catalogue, origin)).into_iter().collect();
+    Ok(AddedView { server: view(catalogue, &record)?, warnings })
 }
 
 /// All protected servers.

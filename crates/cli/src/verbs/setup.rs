@@ -75,9 +75,13 @@ pub(super) fn server(common: &Common, output: Output, verb: ServerVerb) -> Resul
     let catalogue = open(common)?;
     match verb {
         ServerVerb::Add(add) => {
-            let view = server::add(&catalogue, added(*add)?)?;
-            output.answer(&view, |out| {
+            let answer = server::add(&catalogue, added(*add)?)?;
+            let view = &answer.server;
+            output.answer(&answer, |out| {
                 writeln!(out, "Added '{}': {} at {}.", view.name, view.engine, view.place)?;
+                for warning in &answer.warnings {
+                    writeln!(out, "warning: {warning}")?;
+                }
                 writeln!(
                     out,
                     "next: holdfast {} {}",
@@ -85,6 +89,9 @@ pub(super) fn server(common: &Common, output: Output, verb: ServerVerb) -> Resul
                     view.name
                 )
             })?;
+            if !answer.warnings.is_empty() {
+                return Ok(super::DONE_WITH_WARNINGS);
+            }
         }
         ServerVerb::List { removed } => {
             let views = if removed { server_lock::removed(&catalogue)? } else { server::list(&catalogue)? };

@@ -7,7 +7,7 @@ use crate::catalogue::{Catalogue, sentence};
 use crate::check_queries::Queries;
 use crate::error::{Code, Error, Result};
 use crate::progress::Watcher;
-use crate::restore::{self, Options, ProveLevel, ReplayMode, RestoredView, Target};
+use crate::restore::{self, Options, ProveLevel, RestoredView, Target};
 use crate::scratch::Scratch;
 use crate::server::has_log;
 use crate::status::timeline;
@@ -107,19 +107,10 @@ pub fn by_hand(
     // What a drill that was killed has left is of another moment.
     scratch.clear_data()?;
     let options = Options {
-        target,
-        into: scratch.data(),
         engine_dir: wanted.engine_dir.clone(),
-        start: false,
-        port: None,
         prove: wanted.prove,
-        mode: ReplayMode::Auto,
-        going_on: false,
-        delta: None,
-        tables: None,
-        replica: None,
-        config: None,
         queries: wanted.queries.clone(),
+        ..Options::new(target, scratch.data())
     };
     let done = drill(catalogue, name, &options, 0, watcher);
     let cleared = scratch.clear();
@@ -169,20 +160,6 @@ pub fn drill(
         Some(restore::KEPT) => error.with_next(format!("the report is kept: holdfast report list {name}")),
         _ => error,
     })
-}
-
-/// The report of a drill of the server `name` in `into` that was proved after `since`, if there is one: a drill that
-/// whoever began it did not live to see.
-///
-/// # Errors
-/// When the repository can't be read.
-pub fn proved_into(
-    catalogue: &Catalogue,
-    name: &str,
-    into: &Path,
-    since: Micros,
-) -> Result<Option<serde_json::Value>> {
-    restore::reported_into(catalogue, KIND, name, into, since)
 }
 
 /// Removes a drill's folder with everything in it; a private server that still runs on it is ended first.

@@ -83,7 +83,7 @@ pub struct VerifiedView {
 pub(crate) fn seal<T: Serialize>(
     catalogue: &Catalogue,
     report: &T,
-    kind: &str,
+    (kind, job): (&str, Option<&str>),
     at: Micros,
 ) -> Result<Vec<u8>> {
     let failed = |why: &dyn std::fmt::Display| Error::failed(format!("The report can't be written: {why}."));
@@ -94,6 +94,9 @@ pub(crate) fn seal<T: Serialize>(
     whole.insert("kind".to_owned(), kind.into());
     whole.insert("repository".to_owned(), catalogue.repository.id().to_string().into());
     whole.insert("kept".to_owned(), show_time(at).into());
+    if let Some(job) = job {
+        whole.insert("job".to_owned(), job.into());
+    }
     whole.extend(members);
     let plain = serde_json::to_vec(&whole).map_err(|error| failed(&error))?;
     let signed = catalogue.repository.sign(&plain).map_err(|error| catalogue.store_error(error))?;
@@ -249,6 +252,25 @@ pub fn show(catalogue: &Catalogue, number: u64) -> Result<Vec<u8>> {
     })
 }
 
+/// The report of a job that came to a verdict, if it did: whoever began the job did not live to see it.
+///
+/// # Errors
+/// `ProofFailed` where the verdict was no; when the repository can't be read.
+pub fn of_job(catalogue: &Catalogue, kind: &str, job: &str) -> Result<Option<Value>> {
+    catalogue.repository.refresh().map_err(|e| catalogue.store_error(e))?;
+    let found = kept(catalogue).iter().rev().find_map(|stamped| {
+        let report = of(stamped).filter(|report| report.kind == kind)?;
+        let json: Value = serde_json::from_slice(&report.json).ok()?;
+        (json.get("job").and_then(Value::as_str) == Some(job)).then_some((stamped.number, json))
+    });
+    let Some((number, json)) = found else { return Ok(None) };
+    if json.get("proved").and_then(Value::as_bool) == Some(true) {
+        return Ok(Some(json));
+    }
+    Err(Error::new(Code::ProofFailed, "What this job restored was not proved; then the daemon ended.")
+        .with_next(format!("see why: holdfast report show {number}")))
+}
+
 /// The public keys of what is signed here, the newest first: programs that read one key of a file take the first.
 ///
 /// # Errors
@@ -295,7 +317,7 @@ pub fn read_keys(text: &str, file: &str) -> Result<Vec<PublicKey>> {
     Ok(found)
 }
 
-/// Keeps a report with its backup, signed.
+/// Keeps a report with its backup, signed; `job`: what a daemon calls the job that it is of.
 ///
 /// # Errors
 /// When the repository can't be written.
@@ -304,9 +326,10 @@ pub(crate) fn keep<T: Serialize>(
     backup: holdfast_format::ids::BackupId,
     report: &T,
     kind: &str,
+    job: Option<&str>,
 ) -> Result<()> {
     let at_us = now();
-    let json = seal(catalogue, report, kind, at_us)?;
+    let json = seal(catalogue, report, (kind, job), at_us)?;
     let record = Record::Report(ReportRecord { backup, kind: kind.into(), at_us, json });
     catalogue.repository.append(record).map(drop).map_err(|error| catalogue.store_error(error))
 }

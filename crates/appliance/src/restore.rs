@@ -41,7 +41,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 /// The kind of a restore's report in the repository.
-pub(crate) const KIND: &str = "restore";
+pub const KIND: &str = "restore";
 
 /// How much is proved at the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +83,31 @@ pub struct Options {
     pub config: Option<Settings>,
     /// The user's own queries, asked at the end of the proof.
     pub queries: Queries,
+    /// What a daemon calls the job that this is: its report says so.
+    pub job: Option<String>,
+}
+
+impl Options {
+    /// A whole server at a moment, into a folder that is empty or absent, with the usual proof, and nothing else.
+    #[must_use]
+    pub fn new(target: Target, into: PathBuf) -> Self {
+        Self {
+            target,
+            into,
+            engine_dir: None,
+            start: false,
+            port: None,
+            prove: ProveLevel::Standard,
+            mode: ReplayMode::Auto,
+            going_on: false,
+            delta: None,
+            tables: None,
+            replica: None,
+            config: None,
+            queries: Queries::default(),
+            job: None,
+        }
+    }
 }
 
 /// How a folder that holds something is restored over.
@@ -353,7 +378,7 @@ pub(crate) fn restore_as(
     };
     match holdfast_restore::run(&request) {
         Ok(mut restored) => {
-            if let Err(error) = keep(catalogue, &base.record, &restored, kind) {
+            if let Err(error) = keep(catalogue, &base.record, &restored, options, kind) {
                 // A drill is for its report; what was restored otherwise stays restored and proved.
                 if kind != KIND {
                     return Err(error);
@@ -367,7 +392,7 @@ pub(crate) fn restore_as(
         }
         Err(holdfast_restore::Error::NotProved { failures, report }) => {
             // That the data is not proved matters more than that this can't be written down.
-            let kept = reports::keep(catalogue, base.record.id, &*report, kind);
+            let kept = reports::keep(catalogue, base.record.id, &*report, kind, options.job.as_deref());
             let error = restore_error(catalogue, holdfast_restore::Error::NotProved { failures, report });
             Err(match kept {
                 Ok(()) => error,
@@ -382,42 +407,6 @@ pub(crate) fn restore_as(
         }
         Err(error) => Err(restore_error(catalogue, error)),
     }
-}
-
-/// The report of a restore of the server `name` into `into` that was proved after `since`, if there is one: a restore
-/// that whoever began it did not live to see.
-///
-/// # Errors
-/// When the repository can't be read.
-pub fn proved_into(
-    catalogue: &Catalogue,
-    name: &str,
-    into: &Path,
-    since: Micros,
-) -> Result<Option<serde_json::Value>> {
-    reported_into(catalogue, KIND, name, into, since)
-}
-
-/// The same of a restore whose report is of this kind.
-pub(crate) fn reported_into(
-    catalogue: &Catalogue,
-    kind: &str,
-    name: &str,
-    into: &Path,
-    since: Micros,
-) -> Result<Option<serde_json::Value>> {
-    catalogue.repository.refresh().map_err(|e| catalogue.store_error(e))?;
-    let records = catalogue.repository.records();
-    Ok(records.iter().rev().find_map(|stamped| match &stamped.record {
-        Record::Report(report) if report.kind == kind && report.at_us >= since => {
-            let json: serde_json::Value = serde_json::from_slice(&report.json).ok()?;
-            let is = |key: &str, value: &str| json.get(key).and_then(|v| v.as_str()) == Some(value);
-            let proved = json.get("proved").and_then(serde_json::Value::as_bool) == Some(true);
-            (proved && is("server", name) && into.to_str().is_some_and(|into| is("folder", into)))
-                .then_some(json)
-        }
-        _ => None,
-    }))
 }
 
 /// What `restore finish` did.
@@ -683,8 +672,14 @@ fn free_port() -> Result<u16> {
 }
 
 /// Keeps the report, and where the backup stands exactly if that was learned by recovering all of it.
-fn keep(catalogue: &Catalogue, backup: &BackupRecord, restored: &Restored, kind: &str) -> Result<()> {
-    reports::keep(catalogue, backup.id, &restored.report, kind)?;
+fn keep(
+    catalogue: &Catalogue,
+    backup: &BackupRecord,
+    restored: &Restored,
+    options: &Options,
+    kind: &str,
+) -> Result<()> {
+    reports::keep(catalogue, backup.id, &restored.report, kind, options.job.as_deref())?;
     if let (Some(position), None) = (&restored.exact, &restored.report.plan.part) {
         let learned = Record::CoordinatesLearned { backup: backup.id, position: position.clone() };
         catalogue.repository.append(learned).map_err(|e| catalogue.store_error(e))?;

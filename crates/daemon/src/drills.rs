@@ -5,12 +5,13 @@
 
 use crate::daemon::Daemon;
 use crate::jobs::{Job, Live, Moment, Standing, Work};
-use crate::runner::{answer, restore_options};
+use crate::runner::{answer, name_of, restore_options};
 use holdfast_appliance::ServerRecord;
 use holdfast_appliance::drill::{self, clear, drill};
 use holdfast_appliance::error::{Error, Result};
 use holdfast_appliance::measured::{Measured, measured};
 use holdfast_appliance::policy::{DAY, Policy, Span};
+use holdfast_appliance::reports;
 use holdfast_appliance::restore::Options;
 use holdfast_appliance::time::{Micros, now};
 use serde::Serialize;
@@ -161,16 +162,20 @@ pub(crate) fn run(daemon: &Daemon, job: &Job, live: &Live, server: &str, at: &st
     })?;
     sweep(daemon, place);
     let into = folder(daemon, place, job.id);
-    if job.tries > 1
-        && let Some(report) = drill::proved_into(&daemon.catalogue, server, &into, job.created)?
-    {
-        // The daemon died between the report and this state.
-        clear(&into)?;
-        return Ok(report);
+    let name = name_of(daemon, job);
+    if job.tries > 1 {
+        // The daemon may have died between the report and this state.
+        let told = reports::of_job(&daemon.catalogue, drill::KIND, &name);
+        if !matches!(told, Ok(None)) {
+            clear(&into)?;
+        }
+        if let Some(report) = told? {
+            return Ok(report);
+        }
     }
     let moment = Moment { to: Some(at.to_owned()), ..Moment::default() };
     let options = restore_options(daemon, server, &moment, &into, false, &config.drills.prove)?;
-    let options = Options { queries: config.queries_of(server)?, ..options };
+    let options = Options { queries: config.queries_of(server)?, job: Some(name), ..options };
     let done = drill(&daemon.catalogue, server, &options, config.drills.space.0, live);
     // One that the daemon's end cut short goes on in its folder.
     if done.is_err() && !daemon.is_stopping() {

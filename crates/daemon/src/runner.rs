@@ -5,11 +5,11 @@ use crate::jobs::{Job, Live, Moment, Standing, Work};
 use crate::state::Checked;
 use crate::{drills, expiry, http, prune};
 use holdfast_appliance::backup;
-use holdfast_appliance::check_queries::Queries;
 use holdfast_appliance::error::{Code, Error, Result};
 use holdfast_appliance::own::Own;
 use holdfast_appliance::progress::Watcher;
-use holdfast_appliance::restore::{self, Delta, Options, ProveLevel, ReplayMode, Tables, Target};
+use holdfast_appliance::reports;
+use holdfast_appliance::restore::{self, Delta, Options, ProveLevel, Tables, Target};
 use holdfast_appliance::time::now;
 use serde_json::Value;
 use std::process::{Command, Stdio};
@@ -105,6 +105,11 @@ pub(crate) fn answer<T: serde::Serialize>(view: &T) -> Result<Value> {
     serde_json::to_value(view).map_err(|error| Error::failed(format!("The answer can't be kept: {error}.")))
 }
 
+/// What a job is called in the repository: no other daemon has this name for one of its own.
+pub(crate) fn name_of(daemon: &Daemon, job: &Job) -> String {
+    format!("{}/{}", daemon.state.read(|content| content.id.clone()), job.id)
+}
+
 fn take_backup(
     daemon: &Daemon,
     job: &Job,
@@ -113,7 +118,7 @@ fn take_backup(
     note: &str,
     own: &Own,
 ) -> Result<Value> {
-    let name = format!("{}/{}", daemon.state.read(|content| content.id.clone()), job.id);
+    let name = name_of(daemon, job);
     if job.tries > 1
         && let Some(view) = backup::taken_by(&daemon.catalogue, &name)?
     {
@@ -164,21 +169,7 @@ pub(crate) fn restore_options(
     let config = daemon.config();
     let engines = &config.engines;
     let engine_dir = if engine { engines.mariadb.clone() } else { engines.mysql.clone() };
-    Ok(Options {
-        target,
-        into: into.to_path_buf(),
-        engine_dir,
-        start,
-        port: None,
-        prove,
-        mode: ReplayMode::Auto,
-        going_on: false,
-        delta: None,
-        tables: None,
-        replica: None,
-        config: None,
-        queries: Queries::default(),
-    })
+    Ok(Options { engine_dir, start, prove, ..Options::new(target, into.to_path_buf()) })
 }
 
 /// How a folder that holds something is restored over, if it is.
@@ -193,13 +184,15 @@ pub(crate) fn over(delta: bool, confirm: Option<&str>) -> Result<Option<Delta>> 
 fn restore_it(daemon: &Daemon, job: &Job, live: &Live, server: &str, options: &Options) -> Result<Value> {
     // What was allowed when the job was accepted must be so still: a link may have come between.
     http::restore_place(&daemon.config(), &options.into)?;
+    let name = name_of(daemon, job);
     if job.tries > 1
-        && let Some(report) = restore::proved_into(&daemon.catalogue, server, &options.into, job.created)?
+        && let Some(report) = reports::of_job(&daemon.catalogue, restore::KIND, &name)?
     {
         // The daemon died between the report and this state.
         return Ok(report);
     }
-    answer(&restore::restore(&daemon.catalogue, server, options, live)?)
+    let options = Options { job: Some(name), ..options.clone() };
+    answer(&restore::restore(&daemon.catalogue, server, &options, live)?)
 }
 
 /// Reads on where the last scrub stopped, for as long as the configuration says.

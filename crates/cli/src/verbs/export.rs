@@ -6,11 +6,10 @@ use crate::args::{Common, Export};
 use crate::output::{Output, size, table};
 use crate::progress::Meter;
 use crate::signals::stop_flag;
-use holdfast_appliance::check_queries::Queries;
 use holdfast_appliance::error::{Error, Result};
 use holdfast_appliance::export::sql::{self, Part, SqlView};
 use holdfast_appliance::export::{BinlogsView, DatadirView, Destination};
-use holdfast_appliance::restore::{Options, ReplayMode};
+use holdfast_appliance::restore::Options;
 use holdfast_appliance::time::{now, parse_time_or_age, show_time};
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -70,21 +69,9 @@ fn show_binlogs(out: &mut dyn Write, view: &BinlogsView) -> io::Result<()> {
 }
 
 fn options(wanted: &Export, into: PathBuf) -> Result<Options> {
-    Ok(Options {
-        target: target([&wanted.to, &wanted.before, &wanted.after])?,
-        into,
-        engine_dir: wanted.engine_dir.clone(),
-        start: false,
-        going_on: false,
-        delta: None,
-        tables: None,
-        replica: None,
-        config: None,
-        port: None,
-        prove: level(wanted.prove),
-        mode: ReplayMode::Auto,
-        queries: Queries::default(),
-    })
+    let target = target([&wanted.to, &wanted.before, &wanted.after])?;
+    let (engine_dir, prove) = (wanted.engine_dir.clone(), level(wanted.prove));
+    Ok(Options { engine_dir, prove, ..Options::new(target, into) })
 }
 
 fn datadir(common: &Common, output: Output, wanted: &Export, folder: &Path) -> std::result::Result<u8, Stop> {

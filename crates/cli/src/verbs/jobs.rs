@@ -5,7 +5,6 @@ use crate::args::{Common, FsckArgs, Mode, On, Prove, Restore, RestoreCommand, Re
 use crate::output::{Output, duration, size};
 use crate::progress::Meter;
 use crate::signals::stop_flag;
-use holdfast_appliance::check_queries::Queries;
 use holdfast_appliance::error::{Error, Result};
 use holdfast_appliance::measured::EstimateView;
 use holdfast_appliance::restore::{
@@ -127,9 +126,8 @@ fn replica(text: &str, wanted: &Restore) -> Result<ReplicaOf> {
 pub(super) fn options(wanted: &Restore, into: &Path) -> Result<Options> {
     let into = std::path::absolute(into)
         .map_err(|e| Error::usage(format!("The folder {} can't be used: {e}.", into.display())))?;
+    let target = target([&wanted.to, &wanted.before, &wanted.after])?;
     Ok(Options {
-        target: target([&wanted.to, &wanted.before, &wanted.after])?,
-        into,
         engine_dir: wanted.engine_dir.clone(),
         start: wanted.start,
         going_on: wanted.going_on,
@@ -145,7 +143,7 @@ pub(super) fn options(wanted: &Restore, into: &Path) -> Result<Options> {
             Mode::Net => ReplayMode::Net,
             Mode::Auto => ReplayMode::Auto,
         },
-        queries: Queries::default(),
+        ..Options::new(target, into)
     })
 }
 

@@ -29,12 +29,14 @@ use trial::{Bench, Ending, Test};
 
 const USAGE: &str = "\
 mutants SCOPE [--jobs N] [--sample N] [--seed N] [--longest SECONDS] [--file PART]
-        [--package NAME] [--again] [--list]
+        [--package NAME] [--from N] [--count N] [--again] [--list]
   SCOPE      format: the crate format; commit: what the store does up to its acknowledgements
   --sample   so many of the mutants, drawn with the seed (1), instead of all
   --longest  leave out tests that take longer than this without a mutant (30)
   --file     only files whose path holds this; given more than once, or the others
   --package  only the tests of this package, of those that the scope has
+  --from     begin with the mutant of this number, as --list has them (1), and keep what is known of the others
+  --count    so many of them; a run that is ended goes on by --from as well
   --again    keep what the last run of this scope noticed or could not compile, and try the others only
   --list     print the mutants, and try none";
 
@@ -46,8 +48,22 @@ struct Options {
     longest: Duration,
     files: Vec<String>,
     package: Option<String>,
+    slice: Option<Slice>,
     again: bool,
     list: bool,
+}
+
+/// Some of the mutants in the order of their numbers.
+#[derive(Clone, Copy)]
+struct Slice {
+    from: u32,
+    count: usize,
+}
+
+impl Default for Slice {
+    fn default() -> Self {
+        Self { from: 1, count: usize::MAX }
+    }
 }
 
 fn main() -> ExitCode {
@@ -74,6 +90,7 @@ fn options() -> Result<Options, Failed> {
         longest: Duration::from_secs(30),
         files: Vec::new(),
         package: None,
+        slice: None,
         again: false,
         list: false,
     };
@@ -86,6 +103,8 @@ fn options() -> Result<Options, Failed> {
             "--longest" => options.longest = Duration::from_secs(number()?),
             "--file" => options.files.push(words.next().ok_or_else(usage)?),
             "--package" => options.package = Some(words.next().ok_or_else(usage)?),
+            "--from" => options.slice.get_or_insert_default().from = number()? as u32,
+            "--count" => options.slice.get_or_insert_default().count = number()? as usize,
             "--again" => options.again = true,
             "--list" => options.list = true,
             _ => return Err(usage()),
@@ -96,13 +115,12 @@ fn options() -> Result<Options, Failed> {
 
 fn campaign(options: &Options) -> Result<(), Failed> {
     let io = |err: std::io::Error| Failed(err.to_string());
-    let from = std::env::current_dir().map_err(io)?;
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| from.join("target"), |dir| from.join(dir));
+    let top = std::env::current_dir().map_err(io)?;
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| top.join("target"), |dir| top.join(dir));
     // A folder apart: in the common one, the programs would be woven ones from now on.
     let (work, target) = (target.join("mutants"), target.join("mutants/build"));
     let results = work.join(format!("{}.tsv", options.scope.name));
-    let tree = tree::Tree::copy(&from, work.join("tree"), options.scope).map_err(io)?;
+    let tree = tree::Tree::copy(&top, work.join("tree"), options.scope).map_err(io)?;
 
     let all = numbered(&tree, options)?;
     if options.list {
@@ -111,15 +129,24 @@ fn campaign(options: &Options) -> Result<(), Failed> {
         }
         return Ok(());
     }
-    let known = if options.again { report::read(&results) } else { BTreeMap::new() };
-    let mut verdicts = kept(&all, known);
-
+    let go_on = options.again || options.slice.is_some();
+    let known = if go_on { verdicts_of(&all, report::read(&results)) } else { BTreeMap::new() };
+    // A slice is woven like all of it: the next one needs no other build.
     let mut woven = all.clone();
     for list in woven.values_mut() {
-        list.retain(|(number, _)| !verdicts.contains_key(number));
+        list.retain(|(number, _)| match known.get(number) {
+            None => true,
+            Some(Verdict::NotRust) => false,
+            Some(verdict) => options.slice.is_some() || !verdict.is_noticed(),
+        });
     }
-    let asked: usize = woven.values().map(Vec::len).sum();
-    eprintln!("mutants: {asked} to try");
+    let Slice { from, count } = options.slice.unwrap_or_default();
+    let is_due = |number: &u32| !(options.again && known.get(number).is_some_and(Verdict::is_noticed));
+    let numbers = flat(&woven).map(|(_, (number, _))| *number);
+    let due: BTreeSet<u32> = numbers.filter(|number| *number >= from).take(count).filter(is_due).collect();
+    eprintln!("mutants: {} to try", due.len());
+    let mut verdicts = known;
+    verdicts.retain(|number, _| !due.contains(number));
     let dropped = build::until_it_compiles(&tree, &mut woven, &options.scope.crates(), &target)?;
     verdicts.extend(dropped.into_iter().map(|number| (number, Verdict::NotRust)));
     let wanted = |name: &&str| options.package.as_ref().is_none_or(|only| only == name);
@@ -131,7 +158,7 @@ fn campaign(options: &Options) -> Result<(), Failed> {
         eprintln!("mutants: left out, as it takes longer than {} s: {test}", options.longest.as_secs());
     }
 
-    let numbers: Vec<u32> = flat(&woven).map(|(_, (number, _))| *number).collect();
+    let numbers: Vec<u32> = due.into_iter().filter(|number| !verdicts.contains_key(number)).collect();
     let found = Mutex::new(verdicts);
     let next = AtomicUsize::new(0);
     let keep = || {
@@ -149,9 +176,9 @@ fn campaign(options: &Options) -> Result<(), Failed> {
                         held.insert(number, verdict);
                         held.len()
                     };
-                    if count % 50 == 0 {
+                    if count % 10 == 0 {
                         let _ = keep();
-                        eprintln!("mutants: {count} done");
+                        eprintln!("mutants: {count} done, now about number {number}");
                     }
                 }
             });
@@ -218,20 +245,17 @@ fn mixed(value: u64) -> u64 {
     value ^ value >> 31
 }
 
-/// What need not be tried again.
-fn kept(all: &ByFile, mut known: BTreeMap<String, Vec<Verdict>>) -> BTreeMap<u32, Verdict> {
-    let mut kept = BTreeMap::new();
+/// What earlier runs have found of each.
+fn verdicts_of(all: &ByFile, mut known: BTreeMap<String, Vec<Verdict>>) -> BTreeMap<u32, Verdict> {
+    let mut found = BTreeMap::new();
     for (file, (number, mutant)) in flat(all) {
         if let Some(verdicts) = known.get_mut(&report::name(file, mutant))
             && !verdicts.is_empty()
         {
-            let verdict = verdicts.remove(0);
-            if verdict.is_noticed() || verdict == Verdict::NotRust {
-                kept.insert(*number, verdict);
-            }
+            found.insert(*number, verdicts.remove(0));
         }
     }
-    kept
+    found
 }
 
 fn print(all: &ByFile, verdicts: &BTreeMap<u32, Verdict>, results: &Path) {

@@ -182,6 +182,11 @@ class BackupLocked:
 
 
 @dataclass(frozen=True)
+class KeysChanged:
+    what: str
+
+
+@dataclass(frozen=True)
 class Healed:
     noticed_by: str
     pages: dict[bytes, int]  # by segment
@@ -200,6 +205,30 @@ class Scrubbed:
 class Mended:
     noticed_by: str
     deeds: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ServerLocked:
+    server: bytes
+    terms: Optional[str]  # none: the lock is over
+    reason: str
+
+
+@dataclass(frozen=True)
+class BackupHeld:
+    backup: bytes
+    held: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class ServerOrigin:
+    server: bytes
+    source: Optional[bytes]
+    name: str
+    backup: Optional[bytes]
+    moment: Optional[int]
+    restored: Optional[int]
 
 
 def read_tsid(cur: Cursor) -> tuple[str, str]:
@@ -373,7 +402,18 @@ RECORD_READERS: dict[int, Callable[[Cursor], object]] = {
     12: lambda cur: SegmentList("deleted", read_segment_ids(cur)),
     13: lambda cur: SegmentsCarried(cur.ident(), read_segment_ids(cur)),
     14: lambda cur: BackupLocked(cur.ident(), cur.i64()),
+    15: lambda cur: KeysChanged(cur.text(LIMIT_TEXT, "change of keys")),
     16: lambda cur: Healed(cur.text(LIMIT_TEXT), read_healings(cur)),
     17: lambda cur: Scrubbed(cur.i64(), cur.option(cur.ident), cur.u64(), cur.u64(), read_segment_ids(cur)),
     18: lambda cur: Mended(cur.text(LIMIT_TEXT), read_deeds(cur)),
+    19: lambda cur: ServerLocked(
+        cur.ident(), cur.option(lambda: cur.text(LIMIT_TEXT, "terms")), cur.text(LIMIT_TEXT, "reason")
+    ),
+    20: lambda cur: BackupHeld(
+        cur.ident(), cur.choice({0: "released", 1: "held"}, "hold") == "held", cur.text(LIMIT_TEXT, "reason")
+    ),
+    21: lambda cur: ServerOrigin(
+        cur.ident(), cur.option(cur.ident), cur.text(LIMIT_TEXT, "name of a server"),
+        cur.option(cur.ident), cur.option(cur.i64), cur.option(cur.i64),
+    ),
 }

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import struct
 import unittest
+from pathlib import Path
 
 from read_holdfast.crypto import crc32c, digest
 from read_holdfast.errors import Damage
 from read_holdfast.parity import Vector, leopard_encode
+from read_holdfast.records import RECORD_READERS, BackupHeld, KeysChanged, ServerLocked, ServerOrigin
 from read_holdfast.wire import Cursor, backup_name
 
 from .writer import varint
@@ -32,6 +36,36 @@ class Parts(unittest.TestCase):
         for wrong in (b"\x80\x00", b"\x80", b"\xff" * 9 + b"\x02", b"\xff" * 11):
             with self.assertRaises(Damage):
                 parse(wrong)
+
+    def test_every_kind_of_record_that_the_text_names_is_read(self):
+        text = (Path(__file__).parents[2] / "format-spec/record.md").read_text()
+        named = {int(kind) for kind in re.findall(r"^\| (\d+) \| \w+ \|", text, re.M)}
+        self.assertEqual(named, set(RECORD_READERS))
+
+    def test_records_that_say_what_is_kept_and_where_it_came_from(self):
+        def text(value: str) -> bytes:
+            return struct.pack("<I", len(value)) + value.encode()
+
+        one, two, none = b"\1" * 16, b"\2" * 16, b"\0"
+        moment = struct.pack("<q", -7)
+        for kind, data, wanted in (
+            (15, text("rotated"), KeysChanged("rotated")),
+            (19, one + b"\1" + text("[]") + text("why"), ServerLocked(one, "[]", "why")),
+            (19, one + none + text(""), ServerLocked(one, None, "")),
+            (20, one + b"\1" + text("why"), BackupHeld(one, True, "why")),
+            (20, one + b"\0" + text(""), BackupHeld(one, False, "")),
+            (21, one + none + text("shop") + none * 3, ServerOrigin(one, None, "shop", None, None, None)),
+            (
+                21,
+                one + b"\1" + two + text("shop") + b"\1" + two + b"\1" + moment + b"\1" + moment,
+                ServerOrigin(one, two, "shop", two, -7, -7),
+            ),
+        ):
+            cur = Cursor(data, "test", "")
+            self.assertEqual(RECORD_READERS[kind](cur), wanted)
+            cur.end()
+        with self.assertRaises(Damage):
+            RECORD_READERS[20](Cursor(one + b"\2" + text(""), "test", ""))
 
     def test_leopard_is_that_of_the_crate(self):
         """BLAKE3 of the parity shards that reed-solomon-simd 3.1.0 computed of `numbers`."""

@@ -6,6 +6,7 @@
 #![deny(missing_docs, unsafe_code, unused_must_use)]
 
 pub mod binlog;
+mod bounded;
 pub mod format;
 pub mod import;
 pub mod mysql;

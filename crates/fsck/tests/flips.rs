@@ -2,7 +2,7 @@
 //!
 //! Every byte of every object is flipped, one at a time, in a repository with two backups, a
 //! sealed log and an open one; payload and padding are long, so of them a choice (all of the padding with
-//! HOLDFAST_TEST_EVERY_BYTE=1, a minute or two). There is exactly
+//! HOLDFAST_TEST_EVERY_BYTE=1, a minute or two; with HOLDFAST_TEST_EVERY_BIT=1 each of its eight bits in turn). There is exactly
 //! one place where a flip is a note and not a flaw: the end of a log that nobody sealed, from its last
 //! frame on. A write that a crash tore looks just like that, and was never acknowledged.
 #![expect(
@@ -89,7 +89,8 @@ fn every_flipped_byte_is_reported() {
     eprintln!("repeat with HOLDFAST_TEST_SEED={seed} cargo test -p holdfast-fsck --test flips");
     let all = places(objects.as_ref(), &mut seed.clone());
     let jobs: Vec<(&Places, u64)> = all.iter().flat_map(|p| p.offsets.iter().map(move |o| (p, *o))).collect();
-    eprintln!("{} places", jobs.len());
+    let every_bit = std::env::var_os("HOLDFAST_TEST_EVERY_BIT").is_some();
+    eprintln!("{} places{}", jobs.len(), if every_bit { ", eight bits each" } else { "" });
     assert!(jobs.len() > 5_000);
     let workers = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
     std::thread::scope(|scope| {
@@ -98,16 +99,18 @@ fn every_flipped_byte_is_reported() {
             scope.spawn(move || {
                 let objects = Directory::open(image.shared(), "/repo").unwrap();
                 for (places, offset) in jobs.iter().skip(worker).step_by(workers) {
-                    one(&image, &objects, places, *offset);
+                    let bits = if every_bit { 0..8 } else { (*offset % 8) as u8..(*offset % 8) as u8 + 1 };
+                    for bit in bits {
+                        one(&image, &objects, places, *offset, bit);
+                    }
                 }
             });
         }
     });
 }
 
-fn one(image: &SimDisk, objects: &Directory, places: &Places, offset: u64) {
+fn one(image: &SimDisk, objects: &Directory, places: &Places, offset: u64, bit: u8) {
     let path = format!("/repo/{}", places.object);
-    let bit = (offset % 8) as u8;
     assert!(image.flip_bit(path.as_ref(), offset, bit));
     match fsck(objects) {
         // All three keyrings would have to be flipped for this.

@@ -76,7 +76,7 @@ fn each_operation_failing_once_in_each_way_leaves_a_clean_repository() {
     let operations = world.disk.operations() - before;
     let step = usize::try_from(number("HOLDFAST_TEST_STEP", 7)).unwrap();
     let (mut runs, mut failed) = (0, 0);
-    for fault in [Fault::Eio, Fault::Enospc, Fault::Eintr, Fault::Short] {
+    for fault in [Fault::Eio, Fault::Enospc, Fault::Eintr, Fault::Enomem, Fault::Short] {
         for nth in (0..operations).step_by(step) {
             let label = format!("{fault:?} at operation {nth} of {operations}");
             let mut world = World::new(6);

@@ -2,7 +2,8 @@
 //! garbage collection: in seeded order, and in every order that is short. Whatever was acknowledged is there afterwards, to the byte; what
 //! the store can read and what the second reader says of it never disagree; a repair leaves nothing to repair.
 //!
-//! `HOLDFAST_TEST_SEEDS=N` runs N seeds, from `HOLDFAST_TEST_SEED` on; `HOLDFAST_TEST_DEPTH=4` every sequence of four.
+//! `HOLDFAST_TEST_SEEDS=N` runs N seeds, from `HOLDFAST_TEST_SEED` on; `HOLDFAST_TEST_DEPTH=4` every sequence of up to
+//! four, `HOLDFAST_TEST_SYNCS=1` with a crash at each sync.
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -197,40 +198,65 @@ fn what_is_forgotten_and_pruned_between_other_steps_costs_nothing_that_is_wanted
 }
 
 /// The steps of the bounded exhaustive run; each is followed by a look at everything.
-const STEPS: [&str; 9] =
-    ["backup", "half a backup", "append", "seal", "scrub", "rot", "forget", "prune", "crash"];
+const STEPS: [&str; 10] =
+    ["backup", "half a backup", "append", "seal", "scrub", "rot", "forget", "prune", "rotate keys", "crash"];
 
+fn named(world: &mut World, name: &str) {
+    match name {
+        "backup" => world.back_up(true).unwrap(),
+        "half a backup" => world.back_up(false).unwrap(),
+        "append" => world.append().unwrap(),
+        "seal" => world.seal().unwrap(),
+        "scrub" => world.scrub().unwrap(),
+        "rot" => world.rot(),
+        "forget" => world.forget().unwrap(),
+        "prune" => world.prune().unwrap(),
+        "rotate keys" => world.rotate().unwrap(),
+        _ => world.crash(),
+    }
+}
+
+/// Of one step, two, and so on: the machine also dies at syncs of the last one, so that over all of them it does at those
+/// of each step.
 #[test]
 fn every_short_sequence_of_steps_keeps_what_it_acknowledged() {
-    let depth = u32::try_from(number("HOLDFAST_TEST_DEPTH", 2)).unwrap();
-    let all = STEPS.len().pow(depth);
-    for sequence in 0..all {
-        let mut world = World::new(sequence as u64 + 1);
-        let (mut rest, mut names) = (sequence, Vec::new());
-        for _ in 0..depth {
-            let name = STEPS[rest % STEPS.len()];
-            rest /= STEPS.len();
-            names.push(name);
-            match name {
-                "backup" => world.back_up(true).unwrap(),
-                "half a backup" => world.back_up(false).unwrap(),
-                "append" => world.append().unwrap(),
-                "seal" => world.seal().unwrap(),
-                "scrub" => world.scrub().unwrap(),
-                "rot" => world.rot(),
-                "forget" => world.forget().unwrap(),
-                "prune" => world.prune().unwrap(),
-                _ => world.crash(),
+    let depth_max = u32::try_from(number("HOLDFAST_TEST_DEPTH", 2)).unwrap();
+    let every = number("HOLDFAST_TEST_SYNCS", 29);
+    let (mut syncs, mut images, mut sequences) = (0_u64, 0, 0);
+    let mut chosen = || {
+        syncs += 1;
+        syncs % every == 0
+    };
+    for depth in 1..=depth_max {
+        for sequence in 0..STEPS.len().pow(depth) {
+            let mut world = World::new(sequence as u64 + 1);
+            let (mut rest, mut names) = (sequence, Vec::new());
+            for nth in 1..=depth {
+                let name = STEPS[rest % STEPS.len()];
+                rest /= STEPS.len();
+                names.push(name);
+                let label = names.join(", ");
+                let owed = world.owed();
+                named(&mut world, name);
+                if nth == depth && name != "crash" {
+                    images += world.crashes_since(&owed, &mut chosen, &label);
+                }
+                world.verify(&label);
+                agree(&mut world, Scope::Full, &label);
             }
             let label = names.join(", ");
+            world.open();
+            let done = world.repair();
+            assert!(done.clean(), "{label}: {}", done.text());
             world.verify(&label);
-            agree(&mut world, Scope::Full, &label);
+            sequences += 1;
+            if sequences % 1000 == 0 {
+                eprintln!("{sequences} sequences, {images} images");
+            }
         }
-        let label = names.join(", ");
-        world.open();
-        let done = world.repair();
-        assert!(done.clean(), "{label}: {}", done.text());
-        world.verify(&label);
     }
-    eprintln!("{all} sequences of {depth} steps");
+    assert!(images > 0);
+    eprintln!(
+        "{sequences} sequences of up to {depth_max} steps, {images} images of crashes at syncs of the last one"
+    );
 }

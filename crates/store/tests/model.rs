@@ -1,5 +1,5 @@
 //! The store against a map of files in memory: puts, patches, cuts, extensions, holes, zeros, renames, removals, over
-//! several backups, each compared whole afterwards.
+//! several backups, each compared whole afterwards. `HOLDFAST_TEST_CASES=100000` draws so many cases.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test program")]
 
@@ -139,8 +139,12 @@ fn compare(repo: &Repository, id: BackupId, files: &BTreeMap<String, Vec<u8>>) {
     }
 }
 
+fn cases() -> u32 {
+    std::env::var("HOLDFAST_TEST_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(120)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(120))]
+    #![proptest_config(ProptestConfig::with_cases(cases()))]
 
     #[test]
     fn every_backup_equals_its_model(

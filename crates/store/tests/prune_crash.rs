@@ -148,7 +148,7 @@ fn when_any_operation_of_a_prune_fails_nothing_wanted_is_lost() {
     let all = images_by_chance().is_some();
     let probe = SimDisk::new();
     workload(&probe, &mut History::default()).unwrap();
-    for fault in [Fault::Eio, Fault::Enospc, Fault::Eintr, Fault::Short] {
+    for fault in [Fault::Eio, Fault::Enospc, Fault::Eintr, Fault::Enomem, Fault::Short] {
         for nth in (0..probe.operations()).step_by(if all { 1 } else { 17 }) {
             let disk = SimDisk::new();
             disk.inject(None, nth, fault);

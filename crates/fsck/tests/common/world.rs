@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use holdfast_fsck::{Options, Progress, RepairOptions, Repaired, Report, Scope, Secret, check, repair};
-use holdfast_io::sim::{Crash, Fault};
+use holdfast_io::sim::{Crash, Fault, Op};
 use holdfast_io::{Directory, ObjectName, Objects, SimDisk};
 use holdfast_store::format::ids::BackupId;
 use holdfast_store::format::keyring::Keyring;
@@ -88,6 +88,15 @@ pub fn back_up(
         return Ok(None);
     }
     Ok(Some(writer.commit(draft("world"))?.id))
+}
+
+/// What a world must hold whatever becomes of the step that comes next.
+pub struct Owed {
+    backups: BTreeMap<BackupId, Files>,
+    frames: Vec<Vec<u8>>,
+    rotten: BTreeSet<String>,
+    /// Operations of the disk until then.
+    operations: usize,
 }
 
 /// The repository, two processes that have it open, and what it must hold.
@@ -275,6 +284,15 @@ impl World {
         Ok(())
     }
 
+    /// New keys for all that is written from here on: whoever has the repository open begins anew.
+    pub fn rotate(&mut self) -> Result<(), Error> {
+        let process = self.process();
+        self.repos[process].rotate_keys(&[secret()])?;
+        self.open();
+        self.forget_what_is_whole();
+        Ok(())
+    }
+
     /// One bit somewhere rots, where parity or a copy can still help.
     pub fn rot(&mut self) {
         self.disk.clear_faults();
@@ -369,6 +387,46 @@ impl World {
         self.repos.clear();
         self.disk = self.disk.crash(how);
         self.open();
+    }
+
+    /// What is acknowledged by now.
+    pub fn owed(&self) -> Owed {
+        let (backups, frames) = (self.backups.clone(), self.frames.clone());
+        Owed { backups, frames, rotten: self.rotten.clone(), operations: self.disk.trace_len() }
+    }
+
+    /// The machine dies at syncs of the step since `owed`, each one that `chosen` says yes to: in front of it with all
+    /// that was written there, and behind it with nothing that was not synced. So many images.
+    pub fn crashes_since(&self, owed: &Owed, chosen: &mut dyn FnMut() -> bool, label: &str) -> u64 {
+        let mut images = 0;
+        let trace = self.disk.trace();
+        for (at, op) in trace.iter().enumerate().skip(owed.operations) {
+            if !matches!(op, Op::Sync { .. } | Op::SyncDir { .. }) || !chosen() {
+                continue;
+            }
+            for (ops, how) in [(at, Crash::Everything), (at + 1, Crash::Nothing)] {
+                let label = format!("{label}; a crash after {ops} of {} operations, {how:?}", trace.len());
+                // What the step itself forgets may be gone.
+                let wanted = |id: &BackupId| self.backups.contains_key(id);
+                let mut found = Self {
+                    disk: self.disk.crash_at(ops, how),
+                    repos: Vec::new(),
+                    log: None,
+                    backups: owed.backups.clone().into_iter().filter(|(id, _)| wanted(id)).collect(),
+                    frames: owed.frames.clone(),
+                    unsynced: Vec::new(),
+                    files: Files::new(),
+                    rotten: owed.rotten.union(&self.rotten).cloned().collect(),
+                    chance: Chance(self.chance.0),
+                    ..*self
+                };
+                found.verify(&label);
+                let report = found.check(Scope::Full);
+                assert!(report.clean || !found.rotten.is_empty(), "{label}:\n{}", report.text());
+                images += 1;
+            }
+        }
+        images
     }
 
     /// One of the next operations of the disk fails.

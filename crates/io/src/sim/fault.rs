@@ -43,6 +43,8 @@ pub enum Fault {
     Enospc,
     /// A signal came first; nothing was done.
     Eintr,
+    /// The kernel has no memory for it. On a sync, what it should have covered is lost for good.
+    Enomem,
     /// A read or write does only half of what was asked, at least one byte. Other operations ignore it.
     Short,
 }
@@ -53,6 +55,7 @@ impl Fault {
             Self::Eio => Some(io::Error::from_raw_os_error(libc::EIO)),
             Self::Enospc => Some(io::Error::from_raw_os_error(libc::ENOSPC)),
             Self::Eintr => Some(io::Error::from_raw_os_error(libc::EINTR)),
+            Self::Enomem => Some(io::Error::from_raw_os_error(libc::ENOMEM)),
             Self::Short => None,
         }
     }

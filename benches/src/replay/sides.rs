@@ -26,7 +26,7 @@ use super::files::Files;
 use crate::rig::dataset::copy_for_a_server;
 use crate::rig::error::{Error, Result, at, sql};
 use crate::rig::folder::remove;
-use crate::rig::machine::{kibibytes, value_of};
+use crate::rig::machine::{kibibytes, value_of, warm_memory};
 use crate::rig::measure::{own_seconds, to_its_end};
 
 /// Longest run of any side: the client needs seven minutes for sysbench's whole load on an idle machine.
@@ -113,6 +113,7 @@ impl Rig<'_> {
     }
 
     fn start(&self, folder: &Path, load: &Load, more: &[String]) -> Result<PrivateServer> {
+        warm_memory();
         sql(PrivateServer::start(self.options(folder, load, more)))
     }
 

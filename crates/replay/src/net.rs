@@ -1,8 +1,8 @@
 //! Replay of the net change: nobody reads the server meanwhile, so only the end state has to be right.
 //!
 //! A window takes in a stretch of the log, row by row, and holds for each primary key what came
-//! of it (`merge.rs`); tables for which that is not exact go into lanes, in order (`class.rs` has
-//! the rules, `lane.rs`). A full window becomes a plan (`plan.rs`), which the appliers (`appliers.rs`) carry out on
+//! of it (`merge.rs`), on a thread of its own beside the one that goes through the log (`beside.rs`);
+//! tables for which that is not exact go into lanes, in order (`class.rs` has the rules, `lane.rs`). A full window becomes a plan (`plan.rs`), which the appliers (`appliers.rs`) carry out on
 //! many connections. What is no change of rows (definitions, accounts, tables without
 //! transactions) is a fence: the window is applied, then the serial applier does it.
 //!
@@ -29,6 +29,7 @@ use crate::serial::{self, Lead, Outcome, Progress};
 use crate::session::Session;
 
 pub(crate) mod bag;
+pub(crate) mod beside;
 pub(crate) mod catalogue;
 pub(crate) mod class;
 mod image;
@@ -40,6 +41,7 @@ pub(crate) mod window;
 
 pub use class::Class;
 
+use beside::Halt;
 use catalogue::Catalogue;
 use merge::{Merge, Stop};
 use plan::{ChunkSize, Plan};
@@ -412,9 +414,7 @@ impl<'a> Net<'a> {
         let key = Arc::clone(&table.key);
         let found = self.window.way(&key);
         let (goes_on, mut fresh) = match found {
-            Some(Way::Merge(at)) => {
-                (self.window.merges.get(at).is_some_and(|merge| merge.goes_on(table, rows)), None)
-            }
+            Some(Way::Merge(at)) => (self.window.merges.goes_on(at, &table.definition, rows), None),
             Some(Way::Lane(..)) => (true, None),
             None => (true, self.new_merge(table, header, rows)?),
         };
@@ -422,16 +422,19 @@ impl<'a> Net<'a> {
             return Ok(false);
         }
         let fits = match (found, &mut fresh) {
-            (Some(Way::Merge(at)), _) => match self.window.merges.get_mut(at) {
-                Some(merge) => fits(merge, rows, tables),
-                None => Ok(true),
-            },
-            (None, Some(merge)) => fits(merge, rows, tables),
+            (Some(Way::Merge(at)), _) => {
+                self.window.merges.fits(at, rows, |merge| fits(merge, rows, tables), place)
+            }
+            (None, Some(merge)) => fits(merge, rows, tables).map_err(|stop| Halt {
+                stop,
+                tables: vec![Arc::clone(&key)],
+                place: place.clone(),
+            }),
             _ => Ok(true),
         };
         let fits = match fits {
             Ok(fits) => fits,
-            Err(stop) => return Err(self.stopped(stop, &key, place)),
+            Err(halt) => return Err(self.stopped(halt)),
         };
         let way = match (found, fresh) {
             (Some(Way::Merge(_)), _) if !fits => return Ok(false),
@@ -449,9 +452,9 @@ impl<'a> Net<'a> {
                 }
             }
         };
-        match self.window.rows(way, header, rows, tables, place) {
+        match self.window.rows((&key, way), header, rows, tables, place) {
             Ok(()) => {}
-            Err(stop) => return Err(self.stopped(stop, &key, place)),
+            Err(halt) => return Err(self.stopped(halt)),
         }
         self.window.end_of(rows.flags, place).map_err(flaw)?;
         Ok(true)
@@ -491,13 +494,13 @@ impl<'a> Net<'a> {
         Ok(self.window.add_to_lane(key, &decision.lane, false, decision.apart))
     }
 
-    fn stopped(&mut self, stop: Stop, key: &Arc<TableKey>, place: &EventPlace) -> Error {
+    /// Rows could not be taken.
+    pub(crate) fn stopped(&mut self, halt: Halt) -> Error {
+        let Halt { stop, tables, place } = halt;
         match stop {
-            Stop::Flaw(flaw) => Error::Encode { place: place.clone(), flaw },
-            Stop::Surprise(why) => {
-                self.surprise(std::slice::from_ref(key), format!("{why} (at {place})"), false)
-            }
-            Stop::Cascade(why) => self.surprise(std::slice::from_ref(key), why, true),
+            Stop::Flaw(flaw) => Error::Encode { place, flaw },
+            Stop::Surprise(why) => self.surprise(&tables, format!("{why} (at {place})"), false),
+            Stop::Cascade(why) => self.surprise(&tables, why, true),
         }
     }
 

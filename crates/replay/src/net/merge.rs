@@ -232,12 +232,6 @@ impl Merge {
         self.bag.as_ref().map_or(self.changes.len(), Bag::len) as u64
     }
 
-    /// Can these rows be merged with what is here? If not, a window must end before them.
-    pub(crate) fn goes_on(&self, table: &Table, rows: &Rows<'_>) -> bool {
-        let sql = rows.flags & FLAG_USE_SQL_FOREIGN_KEY != 0;
-        self.frame.sql_foreign_keys == sql && self.frame.definition == table.definition
-    }
-
     /// The highest number that a row came with, if that row does not raise the counter itself.
     pub(crate) fn counter(&self) -> Option<u64> {
         let counter = self.counter.as_ref().filter(|counter| counter.highest > 0)?;

@@ -160,13 +160,13 @@ impl Plan {
     /// Takes a finished window apart.
     pub(crate) fn new(window: Window, size: ChunkSize) -> Self {
         let counters = window
-            .merges
+            .merged
             .iter()
             .filter_map(|merge| merge.counter().map(|highest| (Arc::clone(&merge.table), highest)))
             .collect();
         let session = window.session;
         // Tables come in the order in which the log names them first, which is the same each time.
-        let tables = side_by_side(window.merges, TablePlan::new);
+        let tables = side_by_side(window.merged, TablePlan::new);
         let lanes = window.lanes.into_iter().map(|Lane { tables, runs, .. }| (tables, runs)).collect();
         let chunk_bytes = size.of(tables.iter().map(TablePlan::bytes).sum());
         let (chunks, streams) = (Vec::new(), Vec::new());

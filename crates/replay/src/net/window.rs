@@ -9,6 +9,7 @@ use holdfast_binlog::rows::{FLAG_STMT_END, Rows};
 use holdfast_binlog::tables::{TableCache, TableKey};
 use holdfast_binlog::{Flaw, encode};
 
+use super::beside::{Beside, Halt};
 use super::lane::Lane;
 use super::merge::{Merge, Stop};
 use crate::log::EventPlace;
@@ -24,7 +25,9 @@ pub(crate) enum Way {
 /// The stretch.
 #[derive(Debug, Default)]
 pub(crate) struct Window {
-    pub(crate) merges: Vec<Merge>,
+    pub(super) merges: Beside,
+    /// Those of a finished window.
+    pub(super) merged: Vec<Merge>,
     pub(crate) lanes: Vec<Lane>,
     /// The session that computed columns were written in.
     pub(crate) session: Option<String>,
@@ -35,12 +38,10 @@ pub(crate) struct Window {
     maps: Vec<(Arc<TableKey>, Vec<u8>)>,
     /// Lanes with rows of the statement under way.
     open: BTreeSet<usize>,
-    bytes: usize,
+    /// Memory that lanes take.
+    lane_bytes: usize,
     /// Rows in the lanes.
     lane_rows: u64,
-    /// Rows of the log that were merged, and how many they came to.
-    merged: u64,
-    net: u64,
     /// Emptied buffers of `maps`.
     spare: Vec<Vec<u8>>,
     scratch: Vec<u8>,
@@ -54,7 +55,7 @@ impl Window {
 
     /// Memory that it takes, about.
     pub(crate) fn bytes(&self) -> usize {
-        self.bytes
+        self.merges.bytes() + self.lane_bytes
     }
 
     /// Rows that its lanes hold: all of the log's.
@@ -65,7 +66,8 @@ impl Window {
     /// Does what it takes in make it grow, by two rows for three of the log at least? Then little is lost where it ends:
     /// what comes behind seldom changes its rows again.
     pub(crate) fn grows(&self) -> bool {
-        (self.net + self.lane_rows) * 3 >= (self.merged + self.lane_rows) * 2
+        let (merged, net) = self.merges.rows();
+        (net + self.lane_rows) * 3 >= (merged + self.lane_rows) * 2
     }
 
     /// A new window behind this one: the statement under way goes on.
@@ -94,9 +96,9 @@ impl Window {
 
     /// Lets a table's rows be merged.
     pub(crate) fn add_merge(&mut self, merge: Merge) -> Way {
-        let way = Way::Merge(self.merges.len());
-        self.ways.insert(Arc::clone(&merge.table), way);
-        self.merges.push(merge);
+        let table = Arc::clone(&merge.table);
+        let way = Way::Merge(self.merges.add(merge));
+        self.ways.insert(table, way);
         way
     }
 
@@ -121,31 +123,24 @@ impl Window {
     }
 
     /// Takes a row event.
+    ///
+    /// # Errors
+    /// It could not be taken, or one before it.
     pub(crate) fn rows(
         &mut self,
-        way: Way,
+        (table, way): (&Arc<TableKey>, Way),
         header: &Header,
         rows: &Rows<'_>,
         tables: &mut TableCache,
         place: &EventPlace,
-    ) -> Result<(), Stop> {
-        let (_, plan) = tables.plan(rows)?;
+    ) -> Result<(), Halt> {
+        let halt =
+            |flaw| Halt { stop: Stop::Flaw(flaw), tables: vec![Arc::clone(table)], place: place.clone() };
+        let (_, plan) = tables.plan(rows).map_err(halt)?;
         match way {
-            Way::Merge(at) => {
-                let mut scratch = std::mem::take(&mut self.scratch);
-                let taken = rows.inflated(&mut scratch).map_err(Stop::from).and_then(|rows| {
-                    let Some(merge) = self.merges.get_mut(at) else { return Ok(0) };
-                    let (before, taken) = (merge.net_rows(), merge.taken);
-                    let grown = merge.take(&rows, &plan);
-                    self.net = self.net + merge.net_rows() - before;
-                    self.merged += merge.taken - taken;
-                    grown
-                });
-                self.scratch = scratch;
-                self.bytes = self.bytes.saturating_add_signed(taken?);
-            }
+            Way::Merge(at) => self.merges.take(at, rows, &plan, place)?,
             Way::Lane(at, apart) => {
-                let inflated = rows.inflated(&mut self.scratch)?;
+                let inflated = rows.inflated(&mut self.scratch).map_err(halt)?;
                 self.lane_rows += plan.rows(inflated.data).count() as u64;
                 let ways = &self.ways;
                 let Some(lane) = self.lanes.get_mut(at) else { return Ok(()) };
@@ -156,7 +151,7 @@ impl Window {
                         }
                     }
                 }
-                self.bytes += lane.rows(header, rows, tables, place, apart)?;
+                self.lane_bytes += lane.rows(header, rows, tables, place, apart).map_err(halt)?;
                 self.open.insert(at);
             }
         }
@@ -181,10 +176,18 @@ impl Window {
     }
 
     /// Nothing more comes.
-    pub(crate) fn finish(&mut self, place: &EventPlace) -> Result<(), Flaw> {
+    ///
+    /// # Errors
+    /// Rows could not be taken.
+    pub(crate) fn finish(&mut self, place: &EventPlace) -> Result<(), Halt> {
         for lane in &mut self.lanes {
-            lane.finish(place)?;
+            lane.finish(place).map_err(|flaw| Halt {
+                stop: Stop::Flaw(flaw),
+                tables: lane.tables.iter().cloned().collect(),
+                place: place.clone(),
+            })?;
         }
+        self.merged = self.merges.finish()?;
         Ok(())
     }
 }

@@ -86,7 +86,9 @@ impl Lead<'_> {
         let mut window = std::mem::replace(&mut net.window, next);
         let place = &self.place;
         let lane_rows = window.lane_rows();
-        window.finish(place).map_err(|flaw| Error::Encode { place: place.clone(), flaw })?;
+        if let Err(halt) = window.finish(place) {
+            return Err(net.stopped(halt));
+        }
         let plan = Arc::new(Plan::new(window, net.chunk_size()));
         let rows = plan.rows_left(&net.committed) + lane_rows;
         let note = WindowNote {

@@ -389,23 +389,32 @@ impl Manifest {
     fn both_copies(&self, number: u64, hash: RecordHash) -> Result<()> {
         let names =
             [ObjectName::new(names::manifest(0, number))?, ObjectName::new(names::manifest(1, number))?];
-        let mut good = None;
+        let (mut good, mut unread) = (None, None);
         for name in &names {
-            if let Ok(len) = self.objects.len(name) {
-                let bytes = self.objects.read(name, 0, len.min(ENVELOPE_BYTES_MAX));
-                if let Ok(bytes) = bytes
-                    && Envelope::decode(&bytes).is_ok_and(|e| e.hash == hash)
-                {
+            let read = self
+                .objects
+                .len(name)
+                .and_then(|len| self.objects.read(name, 0, len.min(ENVELOPE_BYTES_MAX)));
+            match read {
+                Ok(bytes) if Envelope::decode(&bytes).is_ok_and(|e| e.hash == hash) => {
                     good = Some(bytes);
                     break;
                 }
+                Err(e) if !e.is_not_found() => unread = Some(e),
+                _ => {}
             }
         }
         let Some(bytes) = good else {
-            return Err(Error::damaged(
-                "the manifest",
-                format!("record {number}"),
-                "it vanished while it was read",
+            // The disk may give it the next time, and that is no damage.
+            return Err(unread.map_or_else(
+                || {
+                    Error::damaged(
+                        "the manifest",
+                        format!("record {number}"),
+                        "it vanished while it was read",
+                    )
+                },
+                Error::from,
             ));
         };
         // One that is there may be there for readers only: if the sync of its folder failed, no later sync need ever write

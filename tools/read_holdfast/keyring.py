@@ -109,7 +109,8 @@ def parse_keyring(data: bytes, name: str) -> KeyringObject:
     cur = Cursor(hashed_body(data, name), name, "keyring")
     cur.magic(b"HFKEYS\0\0")
     cur.version()
-    features, _ = cur.u32(), cur.u32()
+    # What a writer must know is nothing to a reader.
+    features, _for_writers = cur.u32(), cur.u32()
     unknown = features & ~FEATURE_SEALED_AGAIN
     if unknown:
         raise cur.bad(f"the repository uses features (0x{unknown:x}) that this reader does not know")

@@ -13,13 +13,11 @@ use crate::server_lock::refuse_locked;
 use crate::time::{Micros, now};
 use crate::views::BackupView;
 use holdfast_format::ids::{BackupId, ServerId};
-use holdfast_format::record::{BackupRecord, HELD_FACT, HoldRecord};
+use holdfast_format::record::{BackupRecord, HELD_FACT, HoldRecord, KEEP_FACT};
 use serde::{Deserialize, Serialize};
 
 /// The fact that a backup's name is kept under.
 pub const NAME_FACT: &str = "holdfast.name";
-/// The fact that says until when a backup is kept, microseconds since the Unix epoch.
-pub const KEEP_FACT: &str = "holdfast.keep_until";
 /// Longest name, bytes.
 const NAME_MAX: usize = 64;
 /// Letters of an id.
@@ -127,7 +125,7 @@ pub fn hold(catalogue: &Catalogue, text: &str, reason: &str) -> Result<BackupVie
 /// `Usage` when there is no such backup, `PolicyForbids` while its server is locked.
 pub fn release(catalogue: &Catalogue, text: &str, reason: &str, dry_run: bool) -> Result<BackupView> {
     catalogue.repository.refresh().map_err(|e| catalogue.store_error(e))?;
-    let backup = find(catalogue, text)?;
+    let backup = find_held(catalogue, text)?;
     refuse_locked(catalogue, backup.server)?;
     if dry_run {
         return Ok(view(catalogue, &backup));
@@ -141,7 +139,7 @@ pub fn release(catalogue: &Catalogue, text: &str, reason: &str, dry_run: bool) -
 /// As [`release`], and `PolicyForbids` when the backup is held by another hold.
 pub fn release_from(catalogue: &Catalogue, text: &str, by: Option<u64>, reason: &str) -> Result<BackupView> {
     catalogue.repository.refresh().map_err(|e| catalogue.store_error(e))?;
-    let backup = find(catalogue, text)?;
+    let backup = find_held(catalogue, text)?;
     let released = catalogue.repository.release_from(backup.id, by, reason);
     released.map_err(|e| put_error(catalogue, e))?;
     Ok(view(catalogue, &backup))
@@ -152,12 +150,19 @@ pub fn release_from(catalogue: &Catalogue, text: &str, by: Option<u64>, reason: 
 /// # Errors
 /// `Usage` when there is no such backup.
 pub fn hold_number(catalogue: &Catalogue, text: &str) -> Result<Option<u64>> {
-    Ok(catalogue.repository.held_by(find(catalogue, text)?.id))
+    Ok(catalogue.repository.held_by(find_held(catalogue, text)?.id))
+}
+
+/// The backup that `text` names. By its whole id also one that a program forgot which knew of no holds, and that is held
+/// still: who releases it lets the next prune have it.
+fn find_held(catalogue: &Catalogue, text: &str) -> Result<BackupRecord> {
+    let forgotten = text.parse().ok().and_then(|id| catalogue.repository.held_though_forgotten(id));
+    forgotten.map_or_else(|| find(catalogue, text), Ok)
 }
 
 fn put(catalogue: &Catalogue, text: &str, held: bool, reason: &str) -> Result<BackupView> {
     catalogue.repository.refresh().map_err(|e| catalogue.store_error(e))?;
-    let backup = find(catalogue, text)?;
+    let backup = if held { find(catalogue, text)? } else { find_held(catalogue, text)? };
     let hold = HoldRecord { backup: backup.id, held, reason: reason.to_owned() };
     catalogue.repository.hold_backup(hold).map_err(|e| put_error(catalogue, e))?;
     Ok(view(catalogue, &backup))

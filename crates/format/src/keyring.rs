@@ -22,8 +22,12 @@ pub const RESEALED: u32 = 1;
 /// Features that a reader must know, as far as this version knows them.
 pub const READ_FEATURES: u32 = RESEALED;
 
-/// Features that a writer must know, and a reader need not; this version has none.
-pub const WRITE_FEATURES: u32 = 0;
+/// Feature of a repository in which something may be held, kept until a date, or be of a locked server: who does not know
+/// that would forget it, and prune its blocks.
+pub const KEPT: u32 = 1;
+
+/// Features that a writer must know, and a reader need not, as far as this version knows them.
+pub const WRITE_FEATURES: u32 = KEPT;
 
 /// How a slot's key comes about.
 #[derive(Debug, Clone, PartialEq, Eq)]

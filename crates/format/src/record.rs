@@ -7,6 +7,10 @@ mod codec;
 use crate::gtid::{Flavor, GtidSet, Uuid};
 use crate::ids::{Address, BackupId, RepoId, SegmentId, ServerId};
 
+/// The fact of a backup that was copied from a replica of its server: the replica's place, for people. Its positions have
+/// GTIDs alone.
+pub const COPIED_FROM: &str = "holdfast.copied_from";
+
 /// One record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Record {
@@ -255,6 +259,12 @@ pub struct BackupRecord {
 }
 
 impl BackupRecord {
+    /// Whether it is held or kept until a date by its own facts.
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        self.fact(HELD_FACT).is_some() || self.fact(KEEP_FACT).is_some()
+    }
+
     /// The value of a fact.
     #[must_use]
     pub fn fact(&self, key: &str) -> Option<&str> {
@@ -360,6 +370,9 @@ pub struct ServerLockRecord {
 
 /// The fact of a backup that is held from its commit on; its value says why, for people.
 pub const HELD_FACT: &str = "holdfast.held";
+
+/// The fact that says until when a backup is kept at least, microseconds since the Unix epoch.
+pub const KEEP_FACT: &str = "holdfast.keep_until";
 
 /// A hold on a backup, or its end.
 #[derive(Debug, Clone, PartialEq, Eq)]

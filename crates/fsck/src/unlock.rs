@@ -45,6 +45,8 @@ pub(crate) struct Keys {
     pub keks: HashMap<u32, [u8; 32]>,
     /// Features of the repository without which nothing may be written to it.
     pub unknown_features: u32,
+    /// All features that a writer must know; none told by a kit that stands in for the keyring.
+    pub write_features: Option<u32>,
     /// Generation of the keyring; none with a kit that stands in for it.
     pub keyring: Option<u64>,
 }
@@ -89,7 +91,8 @@ pub(crate) fn unlock(objects: &dyn Objects, secret: &Secret, found: &Findings) -
         found.note("keyring", what.to_owned());
     }
     let keys = keys_of(newest.repo, &secrets, newest.write_features & !WRITE_FEATURES);
-    Ok((Keys { keyring: Some(newest.generation), ..keys }, right))
+    let write_features = Some(newest.write_features);
+    Ok((Keys { keyring: Some(newest.generation), write_features, ..keys }, right))
 }
 
 fn keys_of(repo: RepoId, secrets: &Secrets, unknown_features: u32) -> Keys {
@@ -99,6 +102,7 @@ fn keys_of(repo: RepoId, secrets: &Secrets, unknown_features: u32) -> Keys {
         head_key: keys::head_key(&secrets.root),
         keks: secrets.keks.iter().map(|kek| (kek.generation, kek.key)).collect(),
         unknown_features,
+        write_features: None,
         keyring: None,
     }
 }

@@ -2,7 +2,7 @@
 
 mod copies;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use holdfast_format::VERSION;
 use holdfast_format::ids::{KeySlotId, RepoId, SegmentId, hex};
@@ -165,6 +165,8 @@ pub(crate) struct Keys {
     pub(crate) bad_copies: Vec<(String, String)>,
     /// They are those of the newest copy of the keyring.
     of_newest: bool,
+    /// Features of the repository that all copies of the keyring are known to have.
+    features: AtomicU32,
     /// Not all copies of the keyring have the newest of these keys: nothing may be sealed with it.
     unsettled: AtomicBool,
     secrets: Secrets,
@@ -201,6 +203,7 @@ impl Keys {
             read_from: None,
             bad_copies: Vec::new(),
             of_newest: false,
+            features: AtomicU32::new(0),
             unsettled: AtomicBool::new(false),
             secrets,
             unlock,
@@ -315,6 +318,16 @@ impl Keys {
             Err(Error::Io(e)) => Err(e.into()),
             Err(_) => Ok(self.kit()),
         }
+    }
+
+    /// Whether all copies of the keyring are known to have these features for writers.
+    pub(crate) fn has_features(&self, features: u32) -> bool {
+        self.features.load(Ordering::Acquire) & features == features
+    }
+
+    /// All copies of the keyring have these.
+    pub(crate) fn note_features(&self, features: u32) {
+        self.features.fetch_or(features, Ordering::AcqRel);
     }
 
     /// What seals the keyring's secrets.

@@ -124,6 +124,20 @@ pub(crate) struct Inner {
 }
 
 impl Inner {
+    /// Sets features that writers must know, before what needs them is written.
+    pub(crate) fn need(&self, features: u32) -> Result<()> {
+        slots::need(self.objects.as_ref(), &self.keys, features)
+    }
+
+    /// An error where something is kept that this program does not know to keep: a newer one may have come since this one
+    /// opened the repository. Asked before anything is taken away.
+    pub(crate) fn refuse_unknown_features(&self) -> Result<()> {
+        match slots::unknown_features(self.objects.as_ref(), &self.keys) {
+            0 => Ok(()),
+            unknown => Err(Error::OtherFormat { source: holdfast_format::Error::Features { unknown } }),
+        }
+    }
+
     /// Reads what other processes appended, and learns what compaction moved.
     pub(crate) fn refresh(&self) -> Result<()> {
         self.manifest.refresh()?;
@@ -178,6 +192,16 @@ impl Inner {
             .iter()
             .filter_map(|s| if let Record::BackupCommitted(b) = &s.record { Some(b) } else { None });
         committed.filter(|b| wanted(b) && !forgotten.contains(&b.id)).cloned().collect()
+    }
+
+    /// A backup that was committed, forgotten since or not.
+    pub(crate) fn committed(&self, id: BackupId) -> Result<BackupRecord> {
+        let records = self.manifest.records();
+        let found = records.iter().find_map(|stamped| match &stamped.record {
+            Record::BackupCommitted(backup) if backup.id == id => Some(backup.clone()),
+            _ => None,
+        });
+        found.ok_or(Error::NoBackup { id })
     }
 
     pub(crate) fn backup(&self, id: BackupId) -> Result<BackupRecord> {
@@ -396,6 +420,7 @@ impl Repository {
     }
 
     fn forget_if(&self, id: BackupId, reason: &str, allowed: impl FnOnce(&str) -> bool) -> Result<Stamped> {
+        self.inner.refuse_unknown_features()?;
         let lock = self.inner.manifest.lock()?;
         self.inner.refresh()?;
         let backup = self.inner.backup(id)?;

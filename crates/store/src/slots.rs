@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use holdfast_format::ids::{KeySlotId, RepoId};
-use holdfast_format::keyring::{Kek, KeySlot, Keyring, RESEALED, Secrets, SlotKind};
+use holdfast_format::keyring::{Kek, KeySlot, Keyring, RESEALED, Secrets, SlotKind, WRITE_FEATURES};
 use holdfast_format::limits::{KEKS_MAX, KEY_SLOTS_MAX, NAME_BYTES_MAX};
 use holdfast_format::names::{KEYRING_LOCK, KEYRINGS};
 use holdfast_io::{Lock, LockKind, ObjectName, Objects};
@@ -11,7 +11,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::cipher::Cipher;
 use crate::error::{Error, Result};
-use crate::keys::{Argon2Cost, Keys, Secret, open_secrets, open_slot, read_keyring, slot_key};
+use crate::keys::{Argon2Cost, Copies, Keys, Secret, open_secrets, open_slot, read_keyring, slot_key};
 use crate::random;
 
 /// How long a change waits for another one: some small files are written.
@@ -176,6 +176,29 @@ fn wrap(
         return Err(Error::SelfCheck { what: "a key slot" });
     }
     Ok(())
+}
+
+/// Sets features of the repository that a writer must know, if they are not set: durable in every copy of the keyring when
+/// this returns, so that what needs them may be written.
+pub(crate) fn need(objects: &dyn Objects, keys: &Keys, features: u32) -> Result<()> {
+    if keys.has_features(features) {
+        return Ok(());
+    }
+    let mut change = Change::begin(objects, keys)?;
+    // A change that was broken off may have left them in some copies only.
+    if change.keyring.write_features & features != features || !Copies::read(objects).alike() {
+        change.keyring.write_features |= features;
+        change.store(keys.unlock())?;
+    }
+    keys.note_features(change.keyring.write_features);
+    Ok(())
+}
+
+/// Features that a writer must know and this program does not, as the keyring has them now: another program may have set
+/// one since this one opened the repository.
+pub(crate) fn unknown_features(objects: &dyn Objects, keys: &Keys) -> u32 {
+    let now = read_keyring(objects).map_or(0, |keyring| keyring.write_features);
+    (now & !WRITE_FEATURES) | keys.unknown_features
 }
 
 /// Adds a way in.

@@ -4,6 +4,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use holdfast_format::ids::{Address, BackupId, ServerId};
+use holdfast_format::keyring::KEPT;
 use holdfast_format::keys::block_id;
 use holdfast_format::limits::SEGMENT_BYTES;
 use holdfast_format::map::MapRoot;
@@ -100,6 +101,9 @@ impl BackupWriter {
         self.shared.check()?;
         let (root, map) = self.write_map()?;
         let record = self.record(draft, &root, map)?;
+        if record.is_kept() {
+            self.inner.need(KEPT)?;
+        }
         let lock = self.inner.manifest.lock()?;
         self.inner.refresh()?;
         if let Some((key, value)) = unique.and_then(|key| Some((key, record.fact(key)?))) {

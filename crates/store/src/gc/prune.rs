@@ -176,6 +176,7 @@ impl<'a> Prune<'a> {
 
     /// Does it. Where `go_on` says false, what is left waits as after a kill.
     pub(crate) fn run(&self, go_on: &dyn Fn(u64, u64) -> bool) -> Result<PruneReport> {
+        self.inner.refuse_unknown_features()?;
         let session = self.inner.begin_session(SessionKind::Prune, Vec::new())?;
         let Looked { mut snapshot, live, objects, plan } = self.look(Some(session.id()))?;
         for (name, lock) in snapshot.dead.drain(..) {

@@ -105,7 +105,8 @@ impl Copies {
         self.each.iter().any(|(_, copy)| matches!(copy, Copy::Older))
     }
 
-    fn alike(&self) -> bool {
+    /// Whether all three are there and the same.
+    pub(crate) fn alike(&self) -> bool {
         self.each.iter().all(|(_, copy)| matches!(copy, Copy::Same))
     }
 }

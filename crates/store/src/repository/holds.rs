@@ -3,7 +3,8 @@
 use super::Repository;
 use crate::error::{Error, Result};
 use holdfast_format::ids::BackupId;
-use holdfast_format::record::{HELD_FACT, HoldRecord, Record, Stamped};
+use holdfast_format::keyring::KEPT;
+use holdfast_format::record::{BackupRecord, HELD_FACT, HoldRecord, Record, Stamped};
 
 impl Repository {
     /// Whether a backup is held, as of the last append, refresh or opening.
@@ -28,6 +29,16 @@ impl Repository {
         newest.and_then(|(number, held)| held.then_some(number))
     }
 
+    /// The record of a backup that is held though it is forgotten: a program that knew of no holds forgot it. Its blocks
+    /// are there until it is released.
+    #[must_use]
+    pub fn held_though_forgotten(&self, id: BackupId) -> Option<BackupRecord> {
+        if self.inner.backup(id).is_ok() || !self.is_held(id) {
+            return None;
+        }
+        self.inner.committed(id).ok()
+    }
+
     /// Holds a backup, or releases it: nothing forgets it while it is held. `None` when it is so already.
     /// [`Error::ServerLocked`] for a release while its server is locked.
     pub fn hold_backup(&self, new: HoldRecord) -> Result<Option<Stamped>> {
@@ -43,9 +54,12 @@ impl Repository {
 
     /// `allowed` is asked about the record that holds a backup which is to be released.
     fn hold_if(&self, new: HoldRecord, allowed: impl FnOnce(u64) -> bool) -> Result<Option<Stamped>> {
+        self.inner.need(KEPT)?;
         let lock = self.inner.manifest.lock()?;
         self.inner.refresh()?;
-        let backup = self.inner.backup(new.backup)?;
+        // What a program forgot that knew of no holds is there still, and has to be let go.
+        let backup =
+            if new.held { self.inner.backup(new.backup)? } else { self.inner.committed(new.backup)? };
         let held_by = self.held_by(backup.id);
         if held_by.is_some() == new.held {
             return Ok(None);

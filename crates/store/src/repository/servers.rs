@@ -4,6 +4,7 @@
 use super::Repository;
 use crate::error::{Error, Result};
 use holdfast_format::ids::ServerId;
+use holdfast_format::keyring::KEPT;
 use holdfast_format::record::{Record, ServerLockRecord, ServerRecord, Stamped};
 use std::collections::HashMap;
 
@@ -82,6 +83,7 @@ impl Repository {
 
     /// Begins or ends a server's lock; `None` when it is begun already, or ended already.
     pub fn lock_server(&self, new: ServerLockRecord) -> Result<Option<Stamped>> {
+        self.inner.need(KEPT)?;
         let lock = self.inner.manifest.lock()?;
         self.inner.refresh()?;
         if self.server_locks().contains_key(&new.server) == new.terms.is_some() {

@@ -1,0 +1,154 @@
+//! Features for writers: what an older program would take away is written only where it can't write.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test program")]
+
+mod common;
+
+use aes_gcm::aead::{AeadInOut, KeyInit};
+use common::history::{backup, files, fsck, read};
+use common::{create, draft, objects, open, put_file};
+use holdfast_format::ids::ServerId;
+use holdfast_format::keyring::{KEPT, Keyring, Secrets};
+use holdfast_format::names::KEYRINGS;
+use holdfast_format::record::{HELD_FACT, HoldRecord, KEEP_FACT, Record, ServerLockRecord};
+use holdfast_io::{ObjectName, SimDisk};
+use holdfast_store::{Error, PruneOptions, RecoveryKit, Repository};
+
+fn keyring(disk: &SimDisk, copy: usize) -> Keyring {
+    let (objects, name) = (objects(disk), ObjectName::new(KEYRINGS[copy]).unwrap());
+    Keyring::decode(&objects.read(&name, 0, objects.len(&name).unwrap()).unwrap()).unwrap()
+}
+
+/// Gives the keyring these features, as another version of the program would have written it.
+fn set_features(disk: &SimDisk, kit: &RecoveryKit, features: u32) {
+    let text = kit.to_text();
+    let digits = text.split("-----").nth(2).unwrap().bytes().filter(u8::is_ascii_hexdigit);
+    let digits: Vec<u8> = digits.map(|digit| (digit as char).to_digit(16).unwrap() as u8).collect();
+    let bytes: Vec<u8> = digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect();
+    let unlock: [u8; 32] = bytes[20..52].try_into().unwrap();
+    let secrets = Secrets::decode(&bytes[52..bytes.len() - 8]).unwrap();
+    let mut ring = keyring(disk, 0);
+    (ring.generation, ring.nonce, ring.write_features) = (ring.generation + 1, [9; 12], features);
+    let (aad, mut body) = (ring.aad(), secrets.encode());
+    let cipher = aes_gcm::Aes256Gcm::new(&unlock.into());
+    let tag = cipher.encrypt_inout_detached(&ring.nonce.into(), &aad, body.as_mut_slice().into()).unwrap();
+    body.extend_from_slice(&tag);
+    ring.sealed = body;
+    for name in KEYRINGS {
+        objects(disk).replace(&ObjectName::new(name).unwrap(), &ring.encode()).unwrap();
+    }
+}
+
+/// A repository of a program that knew no feature for writers.
+fn from_before() -> (SimDisk, RecoveryKit) {
+    let disk = SimDisk::new();
+    let (repo, kit) = create(&disk);
+    assert_eq!(keyring(&disk, 0).write_features, KEPT, "a new repository has it from the beginning");
+    drop(repo);
+    set_features(&disk, &kit, 0);
+    (disk, kit)
+}
+
+fn kept(repo: &Repository) -> bool {
+    repo.records().iter().any(|stamped| match &stamped.record {
+        Record::BackupHeld(_) | Record::ServerLocked(_) => true,
+        Record::BackupCommitted(backup) => backup.is_kept(),
+        _ => false,
+    })
+}
+
+fn commit_with(repo: &Repository, fact: &str) {
+    let writer = repo.begin_backup(None).unwrap();
+    put_file(&writer, "a", b"some bytes");
+    let mut draft = draft();
+    draft.facts.push((fact.to_owned(), "1".to_owned()));
+    writer.commit(draft).unwrap();
+}
+
+#[test]
+fn wherever_it_breaks_off_nothing_is_kept_before_every_copy_of_the_keyring_says_so() {
+    let ways: [(&str, &dyn Fn(&Repository)); 4] = [
+        ("a hold", &|repo| {
+            let hold = HoldRecord { backup: repo.backups()[0].id, held: true, reason: "court".to_owned() };
+            repo.hold_backup(hold).unwrap().unwrap();
+        }),
+        ("a server's lock", &|repo| {
+            let lock = ServerLockRecord {
+                server: ServerId([7; 16]),
+                terms: Some(String::new()),
+                reason: String::new(),
+            };
+            repo.lock_server(lock).unwrap().unwrap();
+        }),
+        ("a backup that is held", &|repo| commit_with(repo, HELD_FACT)),
+        ("a backup with a date", &|repo| commit_with(repo, KEEP_FACT)),
+    ];
+    for (what, keep) in ways {
+        let (disk, _kit) = from_before();
+        let repo = open(&disk).unwrap();
+        let made = files(1, 2);
+        let id = backup(&repo, None, &made).unwrap();
+        assert_eq!(keyring(&disk, 0).write_features, 0, "nothing is kept yet");
+        let from = disk.trace_len();
+        keep(&repo);
+        drop(repo);
+        let (mut walk, mut both) = (disk.walk(), [false; 2]);
+        while walk.step() {
+            if walk.ops() < from {
+                continue;
+            }
+            for how in walk.crashes(2) {
+                let image = walk.image(how);
+                let copies: Vec<bool> =
+                    (0..3).map(|copy| keyring(&image, copy).write_features & KEPT != 0).collect();
+                let repo = open(&image).unwrap();
+                assert_eq!(repo.damage(), None, "{what}, after {} operations, {how:?}", walk.ops());
+                assert!(read(&repo, id).unwrap() == made);
+                let kept = kept(&repo);
+                assert!(!kept || copies == [true; 3], "{what}, after {}, {how:?}: {copies:?}", walk.ops());
+                both[usize::from(kept)] = true;
+            }
+        }
+        assert_eq!(both, [true; 2], "{what}");
+        fsck(&objects(&disk), what);
+    }
+}
+
+#[test]
+fn a_program_that_does_not_know_a_feature_takes_nothing_away_though_it_was_running_before() {
+    let disk = SimDisk::new();
+    let (repo, kit) = create(&disk);
+    let made = files(1, 2);
+    let id = backup(&repo, None, &made).unwrap();
+    set_features(&disk, &kit, KEPT | 1 << 9);
+    let unknown = |error: Error| {
+        assert!(matches!(error, Error::OtherFormat { .. }), "{error}");
+        assert!(error.to_string().contains("0x200"), "{error}");
+    };
+    unknown(repo.forget(id, "no more").unwrap_err());
+    unknown(repo.prune(&PruneOptions::default(), &|_, _| {}).unwrap_err());
+    assert!(read(&repo, id).unwrap() == made);
+    drop(repo);
+    // One that comes later reads, and writes nothing at all.
+    let repo = open(&disk).unwrap();
+    assert!(repo.damage().unwrap().contains("0x200"));
+    assert!(read(&repo, id).unwrap() == made);
+    assert!(backup(&repo, None, &made).is_err());
+}
+
+#[test]
+fn fsck_says_where_something_is_kept_that_older_programs_would_forget() {
+    let (disk, kit) = from_before();
+    let repo = open(&disk).unwrap();
+    commit_with(&repo, HELD_FACT);
+    drop(repo);
+    let report = || {
+        let secret = holdfast_fsck::Secret::Passphrase(b"correct horse".to_vec());
+        let options = holdfast_fsck::Options::default();
+        holdfast_fsck::check(objects(&disk).as_ref(), &secret, options, &Default::default()).unwrap()
+    };
+    assert!(report().clean && !report().text().contains("would forget them"), "{}", report().text());
+    set_features(&disk, &kit, 0);
+    let told = report();
+    assert!(told.clean && told.text().contains("would forget them"), "{}", told.text());
+}

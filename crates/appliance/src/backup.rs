@@ -2,6 +2,7 @@
 
 use crate::archive::{Role, drain, end_of_log, same_server, server_id};
 use crate::catalogue::{Catalogue, sentence};
+use crate::copy_from::{self, CopyFrom, From, PASSED_FACT};
 use crate::error::{Code, Error, Result};
 use crate::intake::Intake;
 use crate::list;
@@ -14,10 +15,10 @@ use crate::views::BackupView;
 use holdfast_archive::FileMark;
 use holdfast_archive::mark::FACT;
 use holdfast_format::gtid::{Flavor, GtidSet};
-use holdfast_format::record::{self, ServerKind, ServerRecord, SourceKind};
+use holdfast_format::record::{self, BackupRecord, ServerKind, ServerRecord, SourceKind};
 use holdfast_mysql::ConnectOptions;
 use holdfast_source::{CloneSource, FolderSource, MariadbBackup, Outcome, Program, Source};
-use holdfast_store::{BackupDraft, VerifyWrite};
+use holdfast_store::{BackupDraft, BackupWriter, VerifyWrite};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -41,6 +42,8 @@ pub struct Options {
     pub rate: Option<Arc<Rate>>,
     /// Its name, its own date, its hold.
     pub own: Own,
+    /// Replicas to copy from in place of the server itself.
+    pub copy_from: Option<CopyFrom>,
 }
 
 /// Name of the fact that [`Options::job`] is kept under.
@@ -80,34 +83,102 @@ pub fn backup(
         let _ = conn.close();
     }
     let mut told = None;
-    if network && has_log(catalogue, &server)? {
+    // A replica's copy stands in the log by its GTIDs alone, so the log has to begin before it.
+    if network && (options.copy_from.is_some() || has_log(catalogue, &server)?) {
         told = fetch_log(catalogue, &server, None, 1, watcher);
     }
-    let parent = catalogue.backups_of(&server).last().map(|b| b.id);
-    let life = if network { Life::now(catalogue, &server, watcher) } else { None };
-    let (mut source, kind) = source(catalogue, &server, options)?;
-    let verify = if options.verify_sample { VerifyWrite::Sample } else { VerifyWrite::Full };
-    let writer = catalogue.repository.begin_backup_verified(parent, verify);
-    let writer = writer.map_err(|e| catalogue.store_error(e))?;
-    let intake = Intake::new(&writer).at_rate(options.rate.as_deref(), watcher);
-    let outcome = source.copy(&intake, &Watch(watcher)).map_err(|e| copy_error(catalogue, &server, e))?;
-    let mut draft = draft(&server, kind, options, &outcome)?;
+    let copy = |from: From| match from {
+        From::Server { passed } => take(catalogue, &server, options, passed, told.as_deref(), watcher),
+        From::Replica(replica) => take_of_replica(catalogue, &server, options, &replica, watcher),
+    };
+    let record = match &options.copy_from {
+        Some(hosts) => hosts.first(catalogue, &server, watcher, &mut { copy })?,
+        None => copy(From::Server { passed: None })?,
+    };
+    Ok(list::view(catalogue, &record))
+}
+
+/// Copies the server itself.
+fn take(
+    catalogue: &Catalogue,
+    server: &ServerRecord,
+    options: &Options,
+    passed: Option<String>,
+    told: Option<&str>,
+    watcher: &dyn Watcher,
+) -> Result<BackupRecord> {
+    let network = !matches!(server.kind, ServerKind::Folder { .. });
+    let life = if network { Life::now(catalogue, server, watcher) } else { None };
+    let (mut source, kind) = source(catalogue, server, options)?;
+    let (writer, outcome) = copied(catalogue, server, options, source.as_mut(), watcher)?;
+    let mut draft = draft(server, kind, options, &outcome)?;
     if let Some(life) = life {
         let mark = life.still(&draft.coordinates, watcher)?;
         draft.facts.extend(mark.map(|mark| (FACT.to_owned(), mark.to_string())));
     }
+    draft.facts.extend(passed.map(|why| (PASSED_FACT.to_owned(), why)));
+    let record = commit(catalogue, server, writer, draft, watcher)?;
+    if network && record.coordinates != record::Coordinates::None {
+        fetch_log(catalogue, server, told, 2, watcher);
+    }
+    Ok(record)
+}
+
+/// Copies a replica of it. Nothing is committed before the copy is known to stand in the server's log.
+fn take_of_replica(
+    catalogue: &Catalogue,
+    server: &ServerRecord,
+    options: &Options,
+    replica: &copy_from::Replica,
+    watcher: &dyn Watcher,
+) -> Result<BackupRecord> {
+    let life = Life::look(catalogue, server)?
+        .ok_or_else(|| Error::failed(format!("The binary log of '{}' is off.", server.name)))?;
+    let mut source = CloneSource::new(replica.connect.clone(), catalogue.environment.spool.clone())
+        .workers(u32::from(options.jobs));
+    let (writer, mut outcome) = copied(catalogue, server, options, &mut source, watcher)?;
+    let coordinates = replica.coordinates()?;
+    let mark = life.unchanged()?;
+    outcome.facts = replica.facts(outcome.facts);
+    outcome.facts.push((FACT.to_owned(), mark.to_string()));
+    // Positions in the replica's own files are none in the server's log.
+    outcome.coordinates = holdfast_source::Coordinates::None;
+    let draft = BackupDraft { coordinates, ..draft(server, SourceKind::Clone, options, &outcome)? };
+    copy_from::joins(catalogue, server, (&draft.coordinates, &draft.facts), watcher)?;
+    commit(catalogue, server, writer, draft, watcher)
+}
+
+fn copied(
+    catalogue: &Catalogue,
+    server: &ServerRecord,
+    options: &Options,
+    source: &mut dyn Source,
+    watcher: &dyn Watcher,
+) -> Result<(BackupWriter, Outcome)> {
+    let parent = catalogue.backups_of(server).last().map(|b| b.id);
+    let verify = if options.verify_sample { VerifyWrite::Sample } else { VerifyWrite::Full };
+    let writer = catalogue.repository.begin_backup_verified(parent, verify);
+    let writer = writer.map_err(|e| catalogue.store_error(e))?;
+    let intake = Intake::new(&writer).at_rate(options.rate.as_deref(), watcher);
+    let outcome = source.copy(&intake, &Watch(watcher)).map_err(|e| copy_error(catalogue, server, e))?;
+    Ok((writer, outcome))
+}
+
+fn commit(
+    catalogue: &Catalogue,
+    server: &ServerRecord,
+    writer: BackupWriter,
+    draft: BackupDraft,
+    watcher: &dyn Watcher,
+) -> Result<BackupRecord> {
     // The last moment at which a wish to stop is heeded: what is committed is listed.
     if watcher.cancelled() {
-        return Err(copy_error(catalogue, &server, holdfast_source::Error::Cancelled));
+        return Err(copy_error(catalogue, server, holdfast_source::Error::Cancelled));
     }
-    let record = writer.commit_unique(draft, NAME_FACT).map_err(|e| match e {
+    writer.commit_unique(draft, NAME_FACT).map_err(|e| match e {
         holdfast_store::Error::FactTaken { value, by } => own::taken(&value, by),
         other => catalogue.store_error(other),
-    })?;
-    if network && record.coordinates != record::Coordinates::None {
-        fetch_log(catalogue, &server, told.as_deref(), 2, watcher);
-    }
-    Ok(list::view(catalogue, &record))
+    })
 }
 
 /// In which life of the source's log a copy is taken: what is known before it begins, and holds at its end.
@@ -143,6 +214,16 @@ impl Life {
         let mark = FileMark::of_source(&connect, server_id, &file)
             .map_err(|error| Error::failed(sentence(&error.to_string())))?;
         Ok(Some(Self { connect, server_id, mark }))
+    }
+
+    /// The mark of the file in which the log ended then, if it is the same log still.
+    fn unchanged(&self) -> Result<FileMark> {
+        let now = FileMark::of_source(&self.connect, self.server_id, &self.mark.file)
+            .map_err(|error| Error::failed(sentence(&error.to_string())))?;
+        if now == self.mark {
+            return Ok(now);
+        }
+        Err(Error::failed("The server's log was reset while its replica was copied."))
     }
 
     /// The mark of the file in which the copy stands. A log that was reset meanwhile has another one, and the copy

@@ -9,6 +9,7 @@ pub mod backup;
 pub mod catalogue;
 mod changes;
 pub mod check_queries;
+pub mod copy_from;
 pub mod diff;
 pub mod digest;
 pub mod doctor;

@@ -1,10 +1,11 @@
 //! `list`: the backups there are.
 
 use crate::catalogue::Catalogue;
+use crate::copy_from::PASSED_FACT;
 use crate::error::Result;
 use crate::own;
 use crate::views::BackupView;
-use holdfast_format::record::{BackupRecord, Coordinates, Position, SourceKind};
+use holdfast_format::record::{BackupRecord, COPIED_FROM, Coordinates, Position, SourceKind};
 
 /// The backups of one server or of all, oldest first.
 ///
@@ -43,6 +44,8 @@ pub(crate) fn view(catalogue: &Catalogue, backup: &BackupRecord) -> BackupView {
         note: backup.note.clone(),
         warnings: backup.warnings.clone(),
         proof: newest_proof(catalogue, backup),
+        copied_from: backup.fact(COPIED_FROM).map(str::to_owned),
+        not_from_replica: backup.fact(PASSED_FACT).map(str::to_owned),
     }
 }
 

@@ -112,6 +112,12 @@ pub struct BackupView {
     pub warnings: Vec<String>,
     /// The newest proof of a restore of it: `proved`, `failed`, or nothing yet.
     pub proof: Option<String>,
+    /// The replica that was copied, where it was one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub copied_from: Option<String>,
+    /// Why the server itself was copied though replicas were named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_from_replica: Option<String>,
 }
 
 /// A stretch of time in which every moment, and with it every transaction, can be restored to.

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 
 use holdfast_format::gtid::{GtidSet, Uuid};
 use holdfast_format::ids::{SegmentId, ServerId};
-use holdfast_format::record::{BackupRecord, LogGap, Position, Record, StreamKey};
+use holdfast_format::record::{BackupRecord, COPIED_FROM, LogGap, Position, Record, StreamKey};
 use holdfast_format::txn_index::{EntryView, FrameView};
 
 use crate::error::Result;
@@ -20,6 +20,7 @@ use crate::storage::{LogStore, Stretch};
 
 mod coverage;
 mod cursor;
+mod exactly;
 mod files;
 mod resolve;
 
@@ -155,8 +156,11 @@ pub struct CopyFacts {
     pub taken_us: i64,
     /// The server that it was taken from (MySQL), if that is known.
     pub source: Option<Uuid>,
-    /// The mark of the file in which it stands, or in which its bracket begins.
+    /// The mark of the file in which it stands, or in which its bracket begins. Of a replica's copy: of the file that the
+    /// source wrote when it was taken.
     pub mark: Option<FileMark>,
+    /// It is a replica's: it stands where its GTIDs say exactly.
+    pub of_replica: bool,
 }
 
 impl CopyFacts {
@@ -167,6 +171,7 @@ impl CopyFacts {
             taken_us,
             source: fact("server_uuid").and_then(|uuid| uuid.parse().ok()),
             mark: fact(mark::FACT).and_then(|mark| mark.parse().ok()),
+            of_replica: fact(COPIED_FROM).is_some(),
         }
     }
 
@@ -385,7 +390,7 @@ impl<'s> ServerLog<'s> {
             let end = self.streams.iter().position(|stream| stream.gap.as_ref().is_some_and(over));
             let last =
                 end.and_then(|at| self.streams.get(at)).map_or(u32::MAX, |stream| stream.key.incarnation);
-            return self.place_in(position, &|key| {
+            return self.place_as(position, copy, &|key| {
                 key.incarnation <= last && copy.source.is_none_or(|source| source == key.source_uuid)
             });
         };
@@ -401,7 +406,20 @@ impl<'s> ServerLog<'s> {
         if lives.is_empty() {
             lives = heads;
         }
-        self.place_in(position, &|key| lives.contains(key))
+        self.place_as(position, copy, &|key| lives.contains(key))
+    }
+
+    fn place_as(
+        &self,
+        position: &Position,
+        copy: &CopyFacts,
+        may_be: &dyn Fn(&StreamKey) -> bool,
+    ) -> Result<Option<Place>> {
+        if copy.of_replica {
+            // Its own file, should anybody have noted one, is no file of this log.
+            return self.place_up_to(&position.gtid, may_be);
+        }
+        self.place_in(position, may_be)
     }
 
     fn place_in(&self, position: &Position, may_be: &dyn Fn(&StreamKey) -> bool) -> Result<Option<Place>> {

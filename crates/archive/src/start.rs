@@ -41,6 +41,10 @@ pub fn plan(store: &dyn LogStore, server: ServerId, source_uuid: Uuid) -> Result
                     Coordinates::Exact(at) => at.clone(),
                     Coordinates::Between { lo, .. } => lo.clone(),
                 };
+                // The copy of a replica names no file of the source at which a stream could begin.
+                if lo.file.is_empty() {
+                    continue;
+                }
                 bases.push((backup.clone(), lo));
             }
             _ => {}

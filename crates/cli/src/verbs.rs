@@ -25,6 +25,7 @@ use crate::passphrase;
 use clap::CommandFactory;
 use holdfast_appliance::backup::Options;
 use holdfast_appliance::catalogue::{Catalogue, Key};
+use holdfast_appliance::copy_from::CopyFrom;
 use holdfast_appliance::error::{Error, Result};
 use holdfast_appliance::own::Own;
 use holdfast_appliance::settings::Environment;
@@ -79,13 +80,38 @@ pub fn run(cli: Cli) -> std::result::Result<ExitCode, Stop> {
         },
         Verb::Doctor { name } => setup::doctor(&common, output, &name),
         Verb::Backup(args) => {
-            let Backup { server, note, name, keep_for, hold, jobs, force, verify_write } = *args;
+            let Backup {
+                server,
+                note,
+                name,
+                keep_for,
+                hold,
+                from,
+                max_lag,
+                or_source,
+                jobs,
+                force,
+                verify_write,
+            } = *args;
             let own = Own { name, keep_for, hold };
             if common.daemon.is_some() {
+                if !from.is_empty() {
+                    return Err(Error::usage(
+                        "The daemon copies from the replicas that its configuration names.",
+                    )
+                    .with_next("set copy_from in the [[server]] section, or leave --from away")
+                    .into());
+                }
                 daemon::backup(&client(&common)?, output, &server, &note, &own, common.quiet)
             } else {
                 let verify_sample = verify_write == "sample";
-                let options = Options { note, jobs, force, verify_sample, own, ..Options::default() };
+                let copy_from = if from.is_empty() {
+                    None
+                } else {
+                    Some(CopyFrom::new(&from, max_lag.duration(), or_source)?)
+                };
+                let options =
+                    Options { note, jobs, force, verify_sample, own, copy_from, ..Options::default() };
                 jobs::backup(&common, output, &server, &options)
             }
         }

@@ -74,12 +74,18 @@ function drillWords(drill) {
   return `last drill ${show(at)}: ${target} ${proved ? "proved" : "NOT proved"} in ${span(took)}`;
 }
 
+/** Which server a backup was copied from, where replicas were named. */
+function copiedWords(backup) {
+  if (backup.copied_from) return ` from the replica ${backup.copied_from}`;
+  return backup.not_from_replica ? ` from the server itself: ${backup.not_from_replica}` : "";
+}
+
 function serverCard(server) {
   const lag = server.stream.lag_seconds;
   const facts = [
     server.engine,
     server.stream.state === "following" ? `log ${lag === null ? "catching up" : `${lag.toFixed(1)} s behind`}` : `log: ${server.stream.state}`,
-    server.last_backup ? `last backup ${show(server.last_backup.completed)}` : "no backup",
+    server.last_backup ? `last backup ${show(server.last_backup.completed)}${copiedWords(server.last_backup)}` : "no backup",
     server.next_base.at ? `next ${show(server.next_base.at)}` : "none due",
     drillWords(server.drill),
     ...(server.trust ? [`trust ${server.trust.figure} of 100`] : []),
@@ -211,7 +217,7 @@ async function serverPage(name) {
   const rows = [...history.timeline.backups].reverse().map((b) => {
     const k = why.get(b.id);
     const until = k ? `${k.until ? show(k.until) : "for ever"} (${k.reasons.join(", ")})` : "no promise needs it";
-    return el("tr", {}, el("td", {}, el("code", { text: b.id })), el("td", { text: b.name || "-" }), el("td", { text: show(b.completed) }), el("td", { text: size(b.data_bytes) }), el("td", { text: size(b.stored_bytes) }), el("td", { text: b.proof || "-" }), el("td", { text: until }), el("td", { text: b.note }));
+    return el("tr", {}, el("td", {}, el("code", { text: b.id })), el("td", { text: b.name || "-" }), el("td", { text: show(b.completed) }), el("td", { text: size(b.data_bytes) }), el("td", { text: size(b.stored_bytes) }), el("td", { text: b.proof || "-" }), el("td", { text: until }), el("td", { text: `${b.note}${copiedWords(b)}`.trim() }));
   });
   const head = ["Id", "Name", "Completed", "Data", "Stored", "Proof", "Kept until", "Note"].map((text) => el("th", { scope: "col", text }));
   content.push(el("div", { class: "wide" }, el("table", {}, el("thead", {}, el("tr", {}, ...head)), el("tbody", {}, ...rows))));

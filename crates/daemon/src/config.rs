@@ -1,18 +1,18 @@
 //! `/etc/holdfast/holdfast.toml`: what a person writes. The daemon never writes it.
 
 mod alerts;
+mod servers;
 
 pub(crate) use alerts::address as mail_address;
 pub use alerts::{Alerts, Mail, MailTls, Webhook};
+pub use servers::Server;
 
-use holdfast_appliance::check_queries::{self, Queries};
 use holdfast_appliance::error::{Error, Result};
 use holdfast_appliance::policy::{Bandwidth, Bytes, Policy, Span, is_timezone};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 /// Name of the policy of a server that names none.
 pub const DEFAULT_POLICY: &str = "default";
@@ -240,26 +240,6 @@ impl Default for Approvals {
     }
 }
 
-/// What differs for one server.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Server {
-    /// Its name in the repository.
-    pub name: String,
-    /// Its policy.
-    #[serde(default = "default_policy")]
-    pub policy: String,
-    /// Its commits wait until they are durable here.
-    #[serde(default)]
-    pub semi_sync: bool,
-    /// Check queries that each drill asks: SQL, with what is expected in a comment.
-    #[serde(default)]
-    pub check_queries: Vec<String>,
-    /// A file with more of them.
-    #[serde(default)]
-    pub check_file: Option<PathBuf>,
-}
-
 /// A network: address and length of its prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Network {
@@ -404,6 +384,7 @@ impl Config {
         }
         for server in &self.servers {
             self.queries_of(&server.name)?;
+            self.copy_from(&server.name)?;
         }
         self.socket_mode()?;
         if !["error", "warn", "info", "debug"].contains(&self.log.level.as_str()) {
@@ -431,30 +412,6 @@ impl Config {
         let name =
             self.servers.iter().find(|s| s.name == server).map_or(DEFAULT_POLICY, |s| s.policy.as_str());
         (name, self.policies.get(name).cloned().unwrap_or_default())
-    }
-
-    /// The check queries of a server's drills.
-    ///
-    /// # Errors
-    /// `Usage` with what is wrong in them, or a file that can't be read.
-    pub fn queries_of(&self, server: &str) -> Result<Queries> {
-        let limit = Duration::from_micros(u64::try_from(self.drills.query_time.0).unwrap_or(0));
-        // What comes is for whoever may see rows; alerts and jobs are for more people.
-        let mut queries = Queries { limit, told: false, ..Queries::default() };
-        let Some(server) = self.servers.iter().find(|s| s.name == server) else { return Ok(queries) };
-        for text in &server.check_queries {
-            check_queries::add_text(&mut queries, text, &format!("check_queries of '{}'", server.name))?;
-        }
-        if let Some(file) = &server.check_file {
-            check_queries::add_file(&mut queries, file)?;
-        }
-        Ok(queries)
-    }
-
-    /// Whether the commits of a server wait until they are durable here.
-    #[must_use]
-    pub fn is_semi_sync(&self, server: &str) -> bool {
-        self.servers.iter().any(|s| s.name == server && s.semi_sync)
     }
 
     /// Where the ways in to servers are.

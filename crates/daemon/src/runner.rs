@@ -131,6 +131,7 @@ fn take_backup(
         job: Some(name),
         rate: Some(Arc::clone(&daemon.rate)),
         own: own.clone(),
+        copy_from: daemon.config().copy_from(server)?,
         ..backup::Options::default()
     };
     let view = backup::backup(&daemon.catalogue, server, &options, live)?;

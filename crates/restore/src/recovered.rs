@@ -54,6 +54,28 @@ pub fn check(noted: &Coordinates, found: &RecoveredCoordinates, flavor: Flavor) 
     }
 }
 
+/// The same for the copy of a replica, which stands in its source's log by its GTIDs: the file that it recovers is the
+/// replica's own, and no place in that log.
+pub fn check_of_replica(noted: &Coordinates, found: &RecoveredCoordinates, flavor: Flavor) -> Result<Held> {
+    let gtid = GtidSet::parse(flavor, found.gtids.as_deref().unwrap_or_default())?;
+    let fits = match noted {
+        Coordinates::None => false,
+        Coordinates::Exact(at) => at.gtid == gtid,
+        Coordinates::Between { lo, hi } => lo.gtid.is_subset(&gtid) && gtid.is_subset(&hi.gtid),
+    };
+    if !fits {
+        let (recovered, expected) = (gtid.to_string(), coordinates_words(noted));
+        return Err(Error::WrongCoordinates { recovered, expected });
+    }
+    let detail = format!(
+        "the server's own recovery reports {gtid}, and the backup, a replica's copy, says {}",
+        coordinates_words(noted)
+    );
+    let check = Check::new("coordinates", detail, Vec::new(), Vec::new());
+    let exact = Position { file: String::new(), offset: 0, gtid: gtid.clone() };
+    Ok(Held { executed: Some(gtid), exact: Some(exact), check })
+}
+
 /// The copy's tool noted an exact position while commits were held off. Recovery knows the last
 /// InnoDB transaction only, so what it reports may lie before, never behind.
 fn exact(at: &Position, recovered: Option<&Position>) -> Option<Held> {
@@ -164,6 +186,27 @@ mod tests {
         }
         let held = check(&noted, &RecoveredCoordinates::default(), Flavor::MySql).unwrap();
         assert_eq!(held.check.not_checked.len(), 1);
+    }
+
+    #[test]
+    fn a_replicas_copy_stands_by_gtids_and_its_own_file_counts_for_nothing() {
+        let noted = Coordinates::Between { lo: at("", 0, "1-100"), hi: at("", 0, "1-150") };
+        let held = |noted: &Coordinates, gtid| {
+            check_of_replica(noted, &found("replica.000001", 99, gtid), Flavor::MySql)
+        };
+        assert_eq!(held(&noted, "1-140").unwrap().exact, Some(at("", 0, "1-140")));
+        let learned = Coordinates::Exact(at("", 0, "1-140"));
+        for (noted, gtid, ok) in [
+            (&learned, "1-140", true),
+            (&learned, "1-139", false),
+            (&learned, "1-141", false),
+            (&noted, "1-99", false),
+            (&noted, "1-151", false),
+            (&noted, "", false),
+            (&Coordinates::None, "1-140", false),
+        ] {
+            assert_eq!(held(noted, gtid).is_ok(), ok, "{gtid}");
+        }
     }
 
     #[test]

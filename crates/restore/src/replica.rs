@@ -143,6 +143,26 @@ pub fn forget(conn: &mut Conn, flavor: Flavor) -> Result<()> {
     Ok(())
 }
 
+/// What a person is to know of the scheduled events that came with a replica's copy: a replica runs none of its source's.
+///
+/// # Errors
+/// Where the server does not answer.
+pub fn events_that_sleep(conn: &mut Conn) -> Result<Option<String>> {
+    let found = conn.query(
+        "SELECT CONCAT(EVENT_SCHEMA, '.', EVENT_NAME) FROM information_schema.EVENTS WHERE STATUS LIKE '%SIDE_DISABLED' \
+         ORDER BY 1",
+    )?;
+    let names: Vec<String> = (0..found.rows.len()).filter_map(|row| found.text(row, 0)).collect();
+    if names.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(format!(
+        "The copy is a replica's, on which these scheduled events are disabled: {}; where the source runs them: ALTER \
+         EVENT … ENABLE, after `holdfast restore finish`.",
+        names.join(", ")
+    )))
+}
+
 /// Begins to replicate, on a server that runs on after `restore finish`.
 ///
 /// # Errors

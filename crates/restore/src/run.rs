@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 use begin::lacking;
 use holdfast_engine::{Listen, PrivateServer, Programs, StartOptions};
 use holdfast_format::gtid::Flavor as GtidFlavor;
-use holdfast_format::record::Position;
+use holdfast_format::record::{COPIED_FROM, Position};
 use holdfast_mysql::{Conn, Flavor};
 use holdfast_replay::checkpoint::{self, Applied};
 use holdfast_replay::net::{self, SteppedDown};
@@ -573,9 +573,13 @@ impl<'a> Restore<'a, '_> {
             self.report.checks.retain(|known| known.name != check.name);
             self.report.checks.push(check);
         }
-        if self.request.replica.is_none() && was_replica {
-            // It was set up behind another moment.
+        let copied = self.request.base.fact(COPIED_FROM).is_some();
+        if self.request.replica.is_none() && (was_replica || copied) {
+            // It was set up behind another moment; or the copy is a replica's, with the account that it replicates by.
             replica::forget(&mut conn, self.programs.flavor())?;
+        }
+        if copied {
+            self.report.remarks.extend(replica::events_that_sleep(&mut conn)?);
         }
         if let Some(replica) = self.request.replica {
             let check = replica::set_up(&mut conn, self.programs.flavor(), replica, &self.reached)?;

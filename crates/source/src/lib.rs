@@ -28,6 +28,7 @@ pub use folder::FolderSource;
 pub use mariadb_backup::{MariadbBackup, Program};
 pub use outcome::{Coordinates, Facts, NotCarried, Outcome, PageCounts, Position, Warning};
 pub use path::{FilePath, PathError};
+pub use server_facts::variables as server_variables;
 pub use sink::{BLOCK_BYTES, FileKind, FileNo, FileSpec, FileState, Sink, SinkError};
 pub use source::{Progress, Source, Stage, Unwatched, Watch};
 pub use verify::VerifyingSink;

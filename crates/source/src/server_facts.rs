@@ -105,7 +105,7 @@ fn changed_settings(conn: &mut Conn) -> Result<Option<(String, String)>, Error> 
 }
 
 /// The server's variables by their own names, what of its settings somebody set, and its loadable plugins.
-pub(crate) fn variables(conn: &mut Conn) -> Result<Facts, Error> {
+pub fn variables(conn: &mut Conn) -> Result<Facts, Error> {
     let names: Vec<String> = VARIABLES.iter().map(|name| format!("'{name}'")).collect();
     let names = names.join(",");
     let rows = conn.query(format!("SHOW GLOBAL VARIABLES WHERE Variable_name IN ({names})"))?;

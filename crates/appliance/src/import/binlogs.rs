@@ -187,6 +187,10 @@ fn origins(catalogue: &Catalogue, server: &ServerRecord) -> Vec<Origin> {
             Coordinates::None => return None,
             Coordinates::Exact(at) | Coordinates::Between { lo: at, .. } => at.clone(),
         };
+        // The copy of a replica names no file of the source.
+        if at.file.is_empty() {
+            return None;
+        }
         Some(Origin { at, mark: CopyFacts::of(backup).mark })
     };
     backups.iter().filter_map(origin).collect()

@@ -27,6 +27,12 @@ impl Span {
     pub const fn hours(n: i64) -> Self {
         Self::minutes(n * 60)
     }
+
+    /// As the standard library has it; a span before now is none.
+    #[must_use]
+    pub fn duration(self) -> std::time::Duration {
+        std::time::Duration::from_micros(u64::try_from(self.0).unwrap_or(0))
+    }
 }
 
 /// Units from the coarsest to the finest, with their seconds.

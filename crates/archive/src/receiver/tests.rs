@@ -503,8 +503,9 @@ fn a_copy_is_never_looked_for_in_a_life_that_began_after_it_nor_in_another_serve
     let at = log.resolve(&Target::Latest).unwrap().unwrap().kept.unwrap();
     let gtid = holdfast_format::gtid::GtidSet::empty(Flavor::MySql);
     let at = Position { file: at.file, offset: at.entry.end, gtid };
-    let place =
-        |taken_us, source| log.place_of_copy(&at, &CopyFacts { taken_us, source, mark: None }).unwrap();
+    let place = |taken_us, source| {
+        log.place_of_copy(&at, &CopyFacts { taken_us, source, mark: None, of_replica: false }).unwrap()
+    };
     let (before, since) = (place(99, None).unwrap(), place(101, None).unwrap());
     assert!(log.gap(before, since).unwrap().is_some(), "the two lie in two lives");
     assert_eq!(place(99, Some(STREAM.source_uuid)), Some(before));

@@ -21,6 +21,15 @@ pub struct Backup {
     /// Keep it until `holdfast unhold` releases it, whatever the policy says
     #[arg(long)]
     pub hold: bool,
+    /// Copy a replica of the server in place of it; the first of these that is fit (MySQL with GTIDs)
+    #[arg(long, value_name = "HOST[:PORT]", value_delimiter = ',')]
+    pub from: Vec<String>,
+    /// How far behind such a replica may be (such as 30s)
+    #[arg(long, value_name = "TIME", default_value = "30s", requires = "from")]
+    pub max_lag: Span,
+    /// Copy the server itself where no replica of --from is fit, and say why
+    #[arg(long, requires = "from")]
+    pub or_source: bool,
     /// Connections that copy in parallel (MySQL)
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=32))]
     pub jobs: u8,

@@ -42,6 +42,12 @@ pub(super) fn backup(
             size(view.data_bytes),
             size(view.stored_bytes)
         )?;
+        if let Some(replica) = &view.copied_from {
+            writeln!(out, "It was copied from the replica {replica}.")?;
+        }
+        if let Some(why) = &view.not_from_replica {
+            writeln!(out, "It was copied from the server itself: {why}")?;
+        }
         if let Some(position) = &view.position {
             writeln!(out, "It stands {}{position}.", if view.exact { "at " } else { "" })?;
         }

@@ -67,6 +67,8 @@ fn view(config: &Config) -> Value {
             "check_queries": server.check_queries.len(),
             "check_queries_mark": (!server.check_queries.is_empty()).then(|| mark(&server.check_queries)),
             "check_file": server.check_file,
+            "copy_from": server.copy_from,
+            "max_replica_lag": server.max_replica_lag,
         });
         (server.name.clone(), of)
     });

@@ -84,7 +84,7 @@ fn a_copy_stands_in_the_life_whose_file_has_its_mark_whatever_numbers_and_times_
     keeper.finish().unwrap();
     let log = ServerLog::open(&memory, STREAM.server).unwrap();
     let place = |taken_us, mark| {
-        let facts = CopyFacts { taken_us, source: None, mark: Some(mark) };
+        let facts = CopyFacts { taken_us, source: None, mark: Some(mark), of_replica: false };
         log.place_of_copy(&after, &facts).unwrap()
     };
     let (first, later) = (place(200, source.mark()).unwrap(), place(1, other.mark()).unwrap());
@@ -107,8 +107,10 @@ fn a_copy_at_the_end_of_a_log_stands_there_and_not_in_the_one_that_goes_on_behin
     let segment = Segment { stretch, frames: Vec::new(), synced: 0, rotten: None };
     memory.0.lock().unwrap().segments.push(segment);
     let log = ServerLog::open(&memory, STREAM.server).unwrap();
-    let place =
-        |mark| log.place_of_copy(&end, &CopyFacts { taken_us: 1, source: None, mark: Some(mark) }).unwrap();
+    let place = |mark| {
+        log.place_of_copy(&end, &CopyFacts { taken_us: 1, source: None, mark: Some(mark), of_replica: false })
+            .unwrap()
+    };
     assert_eq!(place(source.mark()), first);
     let unknown = place(FileMark::of_events(&end.file, [b"head".as_slice()].into_iter()));
     assert!(unknown > first, "of which the head is not archived: it had executed what was at the joint");

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
+use holdfast_io::apart;
 use holdfast_mysql::{Conn, ConnectOptions, Endpoint, Flavor, Secret, TlsMode};
 use rustix::process::{Pid, Signal};
 
@@ -95,6 +96,7 @@ pub struct PrivateServer {
     log_from: u64,
     run_dir: RunDir,
     gtids_at_start: Option<String>,
+    in_network: Option<String>,
 }
 
 impl PrivateServer {
@@ -130,7 +132,7 @@ impl PrivateServer {
         command.args(arguments(&options, &socket, &log, &init_file, &run_dir.path));
         // A group of its own: an interrupt from the terminal is ours to handle, not the server's.
         command.process_group(0);
-        let child = command::spawn(&mut command, &log)?;
+        let (child, in_network) = spawn(command, &options, &log)?;
         let pid = i32::try_from(child.id()).unwrap_or_default();
         let mut server = Self {
             child: Some(child),
@@ -142,6 +144,7 @@ impl PrivateServer {
             log_from,
             run_dir,
             gtids_at_start: None,
+            in_network,
         };
         let mut conn = server.wait_until_it_lets_us_in(go_on)?;
         // The password need not lie on a disk any longer.
@@ -220,6 +223,13 @@ impl PrivateServer {
             Listen::SocketOnly => None,
             Listen::Loopback(port) => Some(port),
         }
+    }
+
+    /// Why it runs in the host's network though it was to listen nowhere: what the kernel said when it was to have a network
+    /// namespace of its own. Tables of an engine that asks other servers ask them then.
+    #[must_use]
+    pub fn in_network(&self) -> Option<&str> {
+        self.in_network.as_deref()
     }
 
     /// The folder.
@@ -358,6 +368,23 @@ fn gtids(conn: &mut Conn, flavor: Flavor) -> Result<Option<String>> {
     })?;
     let text: String = text.unwrap_or_default().split_whitespace().collect();
     Ok(Some(text).filter(|text| !text.is_empty()))
+}
+
+/// Starts the server's process, out of the host's network where it is to listen nowhere: what is in a copy may make it ask
+/// other servers. Where the kernel does not grant that, it starts in the network, and it is told why.
+fn spawn(mut command: Command, options: &StartOptions, log: &Path) -> Result<(Child, Option<String>)> {
+    if options.listen != Listen::SocketOnly {
+        return Ok((command::spawn(&mut command, log)?, None));
+    }
+    let mut again = Command::new(command.get_program());
+    again.args(command.get_args()).process_group(0);
+    apart::leave_network(&mut command, apart::way());
+    match command::spawn(&mut command, log) {
+        Ok(child) => Ok((child, None)),
+        // Should the program itself not start, it says so now.
+        Err(Error::Run { source, .. }) => Ok((command::spawn(&mut again, log)?, Some(source.to_string()))),
+        Err(error) => Err(error),
+    }
 }
 
 fn arguments(o: &StartOptions, socket: &Path, log: &Path, init: &Path, run_dir: &Path) -> Vec<String> {

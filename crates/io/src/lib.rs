@@ -15,6 +15,7 @@
 //! 3. A new name is durable only after its directory was synced.
 //! 4. Every wait has a deadline.
 
+pub mod apart;
 pub mod directory;
 pub mod disk;
 pub mod durable;

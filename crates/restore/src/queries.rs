@@ -1,9 +1,9 @@
 //! The user's own check queries: asked of the restored server as the last part of the proof.
 //!
 //! Each runs on a connection of its own, as an account that may read and nothing else, in a session whose transactions
-//! are read only, on a server that is read only meanwhile, for a limited time. The server listens on no network. What is
-//! left: a stored routine runs with its definer's privileges, and one whose definer may administer the server can switch
-//! all of this off; and a table of an engine that connects to other servers (FEDERATED, CONNECT, SPIDER) still does.
+//! are read only, on a server that is read only meanwhile, for a limited time. The server listens on no network, and is in none
+//! where the kernel grants that (`engine/src/server.rs`). What is left: a stored routine runs with its definer's
+//! privileges, and one whose definer may administer the server can switch all of this off.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};

@@ -244,14 +244,24 @@ impl Restore<'_, '_> {
         Ok(Some(found))
     }
 
-    pub(super) fn start(&self, purpose: &str, more: &[String]) -> Result<PrivateServer> {
+    pub(super) fn start(&mut self, purpose: &str, more: &[String]) -> Result<PrivateServer> {
         let mut options = StartOptions::new(self.programs.clone(), self.folder);
         options.purpose = purpose.to_owned();
         options.timeout = RECOVERY_LIMIT;
         options.log = Some(self.folder.join(SERVER_LOG));
         options.extra_args = settings(self.request.base, self.programs.flavor());
         options.extra_args.extend(more.iter().cloned());
-        Ok(PrivateServer::start_while(options, &|| !self.request.watch.cancelled())?)
+        let server = PrivateServer::start_while(options, &|| !self.request.watch.cancelled())?;
+        if let Some(why) = server.in_network() {
+            let told = format!(
+                "The private server ran in this host's network, since the system granted it no network namespace of its own \
+                 ({why}): tables of an engine that asks other servers may have asked them."
+            );
+            if !self.report.remarks.contains(&told) {
+                self.report.remarks.push(told);
+            }
+        }
+        Ok(server)
     }
 }
 

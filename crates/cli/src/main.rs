@@ -18,6 +18,7 @@ use output::Output;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    holdfast_io::cores::forbid();
     let cli = Cli::parse();
     let output = Output { json: cli.common.json };
     if let args::Verb::Completion { shell } = &cli.verb {

@@ -63,6 +63,7 @@ enum ConfigVerb {
 }
 
 fn main() -> ExitCode {
+    holdfast_io::cores::forbid();
     let arguments = Arguments::parse();
     match begin(arguments) {
         Ok(code) => code,

@@ -16,6 +16,7 @@
 //! 4. Every wait has a deadline.
 
 pub mod apart;
+pub mod cores;
 pub mod directory;
 pub mod disk;
 pub mod durable;

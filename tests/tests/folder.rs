@@ -158,6 +158,39 @@ fn two_backups_of_a_folder_that_changed_in_between_come_back_exactly() {
 }
 
 #[test]
+fn a_backup_that_is_named_comes_back_as_it_is_and_no_other_one() {
+    let dir = tempfile::tempdir_in(holdfast_tests::server::scratch()).unwrap();
+    let things = dir.path().join("things");
+    fs::create_dir(&things).unwrap();
+    let user = new_user(dir.path());
+    user.run(&["server", "add", "things", "--folder", things.to_str().unwrap()]).ok();
+    let mut ids = Vec::new();
+    for (turn, name) in ["first", "second", "third"].into_iter().enumerate() {
+        fs::write(things.join("file"), vec![turn as u8; 70_000 + turn]).unwrap();
+        let taken = user.run(&["backup", "things", "--name", name, "--json"]).ok().json();
+        ids.push(taken["id"].as_str().unwrap().to_owned());
+    }
+    let id = ids.get(1).unwrap();
+    for (at, text) in ["second".to_owned(), id.clone(), id.get(..24).unwrap().to_owned()].iter().enumerate() {
+        let into = dir.path().join(format!("restored-{at}"));
+        let told = restore_to(&user, &format!("backup:{text}"), &into).ok().json();
+        assert_eq!(told["report"]["plan"]["base"], id.as_str(), "{told}");
+        assert_eq!(fs::read(into.join("file")).unwrap(), vec![1; 70_001], "{text}");
+    }
+    let into = dir.path().join("never");
+    for (text, word) in [("backup:fourth", "has no backup 'fourth'"), ("backup:", "names no backup")] {
+        let refused = restore_to(&user, text, &into).expect_code(2);
+        assert!(refused.stderr.contains(word), "{}", refused.stderr);
+    }
+    // The name of one backup, and the beginning of another one's id.
+    let both = id.get(..2).unwrap();
+    user.run(&["backup", "things", "--name", both]).ok();
+    let many = restore_to(&user, &format!("backup:{both}"), &into).expect_code(2);
+    assert!(many.stderr.contains("more than one backup"), "{}", many.stderr);
+    assert!(!into.exists());
+}
+
+#[test]
 fn the_portable_cipher_and_the_thread_pool_read_and_write_the_same_repository() {
     let (mut random, _) = Random::from_environment("the_portable_cipher");
     let dir = tempfile::tempdir_in(holdfast_tests::server::scratch()).unwrap();

@@ -582,11 +582,12 @@ fn make_plan(
     log: &ArchivedLog<'_>,
     options: &Options,
 ) -> Result<(usize, Plan)> {
+    let target = target::of_backup(server, bases, &options.target)?;
     let bases: Vec<&dyn Base> = bases.iter().map(|base| base as &dyn Base).collect();
     let planned = if matches!(server.kind, ServerKind::Folder { .. }) {
-        plan_of_folder(server, &bases, log, &options.target)?
+        plan_of_folder(server, &bases, log, &target)?
     } else {
-        holdfast_restore::plan(&bases, log, &options.target.0)
+        holdfast_restore::plan(&bases, log, &target.0)
     };
     planned.map_err(|error| match error {
         holdfast_restore::Error::Unreachable { target, why, nearest } => {
@@ -615,7 +616,7 @@ fn plan_of_folder(
     // Users copy times from `holdfast list`, which shows milliseconds.
     let millis = |micros: Micros| micros.div_euclid(1000);
     let in_time = match &target.0 {
-        To::Latest | To::Fastest => bases.len(),
+        To::Latest | To::Fastest | To::Backup(_) => bases.len(),
         To::Time(at) => bases.iter().filter(|base| millis(base.finished_us()) <= millis(*at)).count(),
         To::Transaction { .. } | To::Position { .. } => {
             return Err(Error::usage(format!(
@@ -636,7 +637,8 @@ fn plan_of_folder(
             nearest: vec![show_time(oldest.finished_us())],
         }));
     }
-    let planned = holdfast_restore::plan(usable, log, &To::Fastest);
+    let wanted = if matches!(target.0, To::Backup(_)) { &target.0 } else { &To::Fastest };
+    let planned = holdfast_restore::plan(usable, log, wanted);
     Ok(planned.map(|(index, plan)| {
         // No server will start in a folder that is none's, so nothing but the files needs space.
         let space_needed = if plan.version.is_some() { plan.space_needed } else { plan.bytes };

@@ -83,7 +83,7 @@ pub enum Work {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Moment {
-    /// `latest`, `fastest`, a time, `gtid:…`, `pos:…`.
+    /// `latest`, `fastest`, `backup:…`, a time, `gtid:…`, `pos:…`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<String>,
     /// Everything before this transaction.

@@ -63,8 +63,13 @@ pub struct LogRange {
 pub fn plan(bases: &[&dyn Base], log: &dyn Log, target: &Target) -> Result<(usize, Plan)> {
     let mut newest_first: Vec<usize> = (0..bases.len()).collect();
     newest_first.sort_by_key(|&index| bases.get(index).map(|base| std::cmp::Reverse(base.finished_us())));
-    if *target == Target::Fastest {
-        let Some(index) = newest_first.first().copied() else { return Err(no_base(target)) };
+    let as_it_is = match target {
+        Target::Fastest => Some(newest_first.first().copied()),
+        Target::Backup(id) => Some(bases.iter().position(|base| base.id() == *id)),
+        _ => None,
+    };
+    if let Some(index) = as_it_is {
+        let Some(index) = index else { return Err(no_base(target)) };
         let Some(base) = bases.get(index) else { return Err(no_base(target)) };
         return Ok((index, describe(*base, target, None, None, Vec::new())));
     }
@@ -175,11 +180,16 @@ fn option_words(point: &Target) -> String {
         Target::Time(at) => time(*at),
         Target::Latest => "--to latest".to_owned(),
         Target::Fastest => "--to fastest".to_owned(),
+        Target::Backup(id) => format!("--to backup:{id}"),
     }
 }
 
 fn no_base(target: &Target) -> Error {
-    unreachable(target, "there is no backup yet".to_owned(), [None, None])
+    let why = match target {
+        Target::Backup(_) => "the server has no such backup",
+        _ => "there is no backup yet",
+    };
+    unreachable(target, why.to_owned(), [None, None])
 }
 
 fn unreachable(target: &Target, why: String, nearest: [Option<String>; 2]) -> Error {

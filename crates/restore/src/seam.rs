@@ -19,6 +19,8 @@ pub enum Target {
     Latest,
     /// The newest base as it is, without replay.
     Fastest,
+    /// This base as it is, without replay: its id.
+    Backup(String),
     /// The last transaction committed at this time or before, microseconds since the Unix epoch.
     Time(i64),
     /// One side of a transaction: a GTID, or an id that `find` printed.
@@ -53,6 +55,7 @@ impl fmt::Display for Target {
         match self {
             Self::Latest => f.write_str("the latest point"),
             Self::Fastest => f.write_str("the newest backup as it is"),
+            Self::Backup(id) => write!(f, "the backup {id} as it is"),
             Self::Time(us) => f.write_str(&time(*us)),
             Self::Transaction { id, side: Side::Before } => write!(f, "the point before {id}"),
             Self::Transaction { id, side: Side::After } => write!(f, "the point after {id}"),
@@ -214,7 +217,7 @@ pub trait Log: Sync {
         self.place(position)
     }
     /// The border that the target means, or why there is none and the nearest points that could be
-    /// given instead. Not asked for `Fastest`.
+    /// given instead. Not asked for `Fastest` and `Backup`.
     fn resolve(&self, target: &Target) -> Result<Result<Border, Gap>, Foreign>;
     /// The first hole between two places.
     fn gap(&self, from: Place, until: Place) -> Result<Option<Gap>, Foreign>;

@@ -24,7 +24,7 @@ impl Log for ArchivedLog<'_> {
 
     fn resolve(&self, target: &Target) -> Result<Result<Border, Gap>, Foreign> {
         let wanted = match target {
-            Target::Latest | Target::Fastest => holdfast_archive::Target::Latest,
+            Target::Latest | Target::Fastest | Target::Backup(_) => holdfast_archive::Target::Latest,
             Target::Time(us) => holdfast_archive::Target::Time(*us),
             Target::Transaction { id, side: Side::Before } => holdfast_archive::Target::Before(id.clone()),
             Target::Transaction { id, side: Side::After } => holdfast_archive::Target::After(id.clone()),

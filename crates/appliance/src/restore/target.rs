@@ -1,7 +1,10 @@
 //! What a user may write behind `--to`, `--before` and `--after`.
 
+use super::base::StoredBase;
 use crate::error::{Error, Result};
+use crate::own;
 use crate::time::parse_time;
+use holdfast_format::record::ServerRecord;
 use holdfast_restore::Side;
 
 /// Where a restore is to lead.
@@ -9,7 +12,7 @@ use holdfast_restore::Side;
 pub struct Target(pub(crate) holdfast_restore::Target);
 
 impl Target {
-    /// Reads `latest`, `fastest`, `gtid:GTID`, `pos:FILE:OFFSET` or a time.
+    /// Reads `latest`, `fastest`, `backup:NAME-OR-ID`, `gtid:GTID`, `pos:FILE:OFFSET` or a time.
     ///
     /// # Errors
     /// `Usage` with what is wrong.
@@ -19,6 +22,14 @@ impl Target {
             "latest" => To::Latest,
             "fastest" => To::Fastest,
             _ if text.starts_with("gtid:") => To::Transaction { id: text.to_owned(), side: Side::After },
+            _ if text.starts_with("backup:") => {
+                let named = text.strip_prefix("backup:").unwrap_or_default();
+                if named.is_empty() {
+                    return Err(Error::usage(format!("'{text}' names no backup."))
+                        .with_next("write backup:NAME or backup:ID, as `holdfast list` shows them"));
+                }
+                To::Backup(named.to_owned())
+            }
             _ => match text.strip_prefix("pos:") {
                 Some(place) => position(text, place)?,
                 None => To::Time(parse_time(text)?),
@@ -34,6 +45,28 @@ impl Target {
     /// Everything up to and with a transaction.
     pub fn after(id: &str) -> Self {
         Self(holdfast_restore::Target::Transaction { id: id.to_owned(), side: Side::After })
+    }
+}
+
+/// The target with the whole id of the backup that it names, if it names one: by its own name, or the beginning of its id.
+pub(super) fn of_backup(server: &ServerRecord, bases: &[StoredBase], target: &Target) -> Result<Target> {
+    use holdfast_restore::Target as To;
+    let To::Backup(named) = &target.0 else { return Ok(target.clone()) };
+    let called = bases.iter().find(|base| own::name_of(&base.record) == Some(named));
+    let mut found = bases.iter().filter(|base| base.record.id.to_string().starts_with(named.as_str()));
+    let (first, second) = (found.next(), found.next());
+    let next = format!("see its backups: holdfast list {}", server.name);
+    match (called, first, second) {
+        (Some(called), None, _) => Ok(Target(To::Backup(called.record.id.to_string()))),
+        (Some(called), Some(first), None) if called.record.id == first.record.id => {
+            Ok(Target(To::Backup(first.record.id.to_string())))
+        }
+        (None, Some(first), None) => Ok(Target(To::Backup(first.record.id.to_string()))),
+        (None, None, _) => {
+            Err(Error::usage(format!("'{}' has no backup '{named}'.", server.name)).with_next(next))
+        }
+        _ => Err(Error::usage(format!("'{named}' names more than one backup of '{}'.", server.name))
+            .with_next(format!("write the whole id; {next}"))),
     }
 }
 
@@ -61,6 +94,8 @@ mod tests {
     fn every_way_to_name_a_target_is_read() {
         let is = |text: &str, target| assert_eq!(Target::parse(text).unwrap(), Target(target));
         is("latest", holdfast_restore::Target::Latest);
+        is("backup:before-upgrade", holdfast_restore::Target::Backup("before-upgrade".into()));
+        assert!(Target::parse("backup:").is_err());
         is("1970-01-01T00:00:01Z", holdfast_restore::Target::Time(1_000_000));
         let at = |life| holdfast_restore::Target::Position { file: "a:b.1".into(), offset: 4, life };
         is("pos:a:b.1:4", at(None));

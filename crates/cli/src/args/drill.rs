@@ -9,7 +9,7 @@ use std::path::PathBuf;
 pub struct Drill {
     /// The server's name
     pub name: String,
-    /// The moment: random (any that can be restored), latest, fastest, a TIME (RFC 3339 with a zone), gtid:GTID, or
+    /// The moment: random (any that can be restored), latest, fastest, backup:NAME-OR-ID, a TIME (RFC 3339 with a zone), gtid:GTID, or
     /// pos:FILE:OFFSET
     #[arg(long, value_name = "MOMENT", default_value = "random")]
     pub at: String,

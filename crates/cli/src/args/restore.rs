@@ -37,7 +37,7 @@ pub enum RestoreVerb {
 pub struct Restore {
     /// The server's name
     pub name: String,
-    /// latest, fastest, a TIME (RFC 3339 with a zone), gtid:GTID, or pos:FILE:OFFSET; with @N behind it in life N of the log,
+    /// latest, fastest, backup:NAME-OR-ID (that one as it is, without replay), a TIME (RFC 3339 with a zone), gtid:GTID, or pos:FILE:OFFSET; with @N behind it in life N of the log,
     /// as `find` prints it after a reset of the server
     #[arg(long, value_name = "TARGET")]
     pub to: Option<String>,

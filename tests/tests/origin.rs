@@ -61,6 +61,10 @@ fn a_restored_server_says_where_it_came_from(engine: Engine) {
     refused(bed.user.run(&["forget", "other"]), 23, &["held", "unhold"]);
     bed.user.run(&["unhold", "other", "--reason", "it is over"]).ok();
     bed.user.run(&["forget", "other"]).ok();
+    // Another folder under the name came from nowhere that is known.
+    fs::create_dir(bed.path("elsewhere")).unwrap();
+    let other = ["server", "add", "stopped", "--folder", &bed.text("elsewhere"), "--json"];
+    assert!(bed.user.run(&other).ok().json().get("origin").is_none());
     let _ = bed.user.fsck().ok();
 }
 

@@ -20,12 +20,24 @@ const NAME_MAX: usize = 100;
 /// The origin that a server's view shows: that of the server that it was when it was added.
 pub(crate) fn view(catalogue: &Catalogue, server: &ServerRecord) -> Option<OriginView> {
     let origin = catalogue.known(|known| known.origin(server.id).cloned())?;
-    (origin.source_uuid == server.source_uuid).then(|| OriginView {
+    (origin.source_uuid == server.source_uuid && !origin.name.is_empty()).then(|| OriginView {
         server: origin.name,
         backup: origin.backup.map(|id| id.to_string()),
         moment: origin.moment_us,
         restored: origin.restored_us,
     })
+}
+
+/// Says that nothing is known of where it came from, in place of what was known of another one under its name.
+pub(crate) fn none(server: &ServerRecord) -> OriginRecord {
+    OriginRecord {
+        server: server.id,
+        source_uuid: server.source_uuid,
+        name: String::new(),
+        backup: None,
+        moment_us: None,
+        restored_us: None,
+    }
 }
 
 /// Looks where a server that is being added came from.

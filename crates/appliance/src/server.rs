@@ -65,14 +65,16 @@ pub fn add(catalogue: &Catalogue, added: Added) -> Result<AddedView> {
     let mut login = added.login;
     login.repository = catalogue.repository.id().to_string();
     login.name.clone_from(&record.name);
-    let origin = if let ServerKind::Folder { path } = &mut record.kind {
+    if let ServerKind::Folder { path } = &mut record.kind {
         *path = whole_path(path)?;
+    }
+    let moved = known.as_ref().is_some_and(|known| known.kind != record.kind);
+    let origin = if matches!(record.kind, ServerKind::Folder { .. }) {
         origin::look(catalogue, &record, None)
     } else {
         let options = connect_options(&catalogue.environment, &record, Some(&login))?;
         let mut conn = connect(&options, &record.name)?;
         identify(&mut conn, &mut record)?;
-        let moved = known.as_ref().is_some_and(|known| known.kind != record.kind);
         if added.rebuilt && moved && is_mariadb(&record) {
             record.source_uuid = Some(member_identity(&mut conn, &record)?);
         }
@@ -87,6 +89,12 @@ pub fn add(catalogue: &Catalogue, added: Added) -> Result<AddedView> {
         settings.put(login);
         settings.save(file)?;
     }
+    // Another place under the name, of which nothing is found, came from nowhere that is known.
+    let origin = origin.or_else(|| {
+        let told_by_uuid = record.flavor == Some(Flavor::MySql);
+        let told = catalogue.known(|known| known.origin(record.id).is_some());
+        (moved && told && !told_by_uuid).then(|| origin::none(&record))
+    });
     catalogue.repository.append(Record::ServerPut(record.clone())).map_err(|e| catalogue.store_error(e))?;
     // The server is protected by now, whatever comes of this.
     let warnings = origin.and_then(|origin| origin::keep(catalogue, origin)).into_iter().collect();

@@ -418,6 +418,11 @@ fn refuse_other(daemon: &Daemon, what: &Deletion) -> Result<()> {
     let forbids = |message: String| {
         Err(Error::new(Code::PolicyForbids, message).with_next("look at the server, and ask for it again"))
     };
+    if id.is_none() {
+        return forbids(format!(
+            "This was asked of an older daemon, which did not note which server '{server}' it was for."
+        ));
+    }
     let now = daemon.catalogue.server(server)?;
     if id.as_ref().is_some_and(|id| *id != now.id.to_string()) {
         return forbids(format!(

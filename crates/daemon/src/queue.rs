@@ -87,21 +87,16 @@ impl Queue {
         });
         if let Some(job) = earlier {
             if !is_same(&job.work, &work) || job.by != by {
-                return Err(Error::usage(format!(
-                    "The idempotency key was used for another request, the job {}.",
-                    job.id
-                ))
-                .with_next("use a key of its own for each request"));
+                return Err(other_use((job.by == by).then(|| format!("the job {}", job.id))));
             }
             return Ok(view(&job, live.get(&job.id)));
         }
         let used = self.state.read(|content| {
             let same = content.answers.iter().find(|answered| Some(&answered.key) == key.as_ref());
-            same.map(|answered| answered.what.clone())
+            same.map(|answered| (answered.by == by).then(|| answered.what.clone()))
         });
         if let Some(what) = used {
-            return Err(Error::usage(format!("The idempotency key was used for another request, {what}."))
-                .with_next("use a key of its own for each request"));
+            return Err(other_use(what));
         }
         let refusal = self.state.read(|content| {
             let mut open = content.jobs.iter().filter(|j| !j.standing.ended());
@@ -378,6 +373,13 @@ fn without_rows(mut result: Value) -> Value {
         }
     }
     result
+}
+
+/// A key that was used before. `what` for, is for whoever used it.
+pub(crate) fn other_use(what: Option<String>) -> Error {
+    let what = what.map_or_else(String::new, |what| format!(", {what}"));
+    Error::usage(format!("The idempotency key was used for another request{what}."))
+        .with_next("use a key of its own for each request")
 }
 
 #[cfg(test)]

@@ -378,6 +378,24 @@ fn a_request_with_a_key_is_done_once_and_answered_as_before() {
     let (_, request) = twice(1, "u", "POST", "/servers/files/unlock", None);
     let reject = format!("/approvals/{}/reject", request["id"]);
     assert_eq!(twice(1, "r", "POST", &reject, None).1["decision"], "rejected");
+    // What is looked up is looked up behind the key: the server is gone by now, and the answer is the same.
+    let unlocked = twice(1, "v", "POST", "/servers/files/unlock", None);
+    assert_eq!(unlocked.0, 202, "{}", unlocked.1);
+    bed.idle();
+    let resumed = twice(1, "q", "POST", "/servers/files/resume", None);
+    let catalogue = &bed.daemon().catalogue;
+    server_lock::unlock_server(catalogue, "files", "").unwrap();
+    server_lock::remove(catalogue, "files", false).unwrap();
+    for (key, path, answer) in
+        [("v", "/servers/files/unlock", &unlocked), ("q", "/servers/files/resume", &resumed)]
+    {
+        assert_eq!(&bed.keyed(1, key, "POST", path, None), answer, "{path}");
+    }
+    assert_eq!(bed.keyed(1, "new", "POST", "/servers/files/resume", None).0, 404);
+    // Another person hears that the key was used, and not for what.
+    let (status, refused) = bed.keyed(2, "v", "POST", "/servers/files/resume", None);
+    assert_eq!(status, 400);
+    assert!(!refused.to_string().contains("unlock"), "{refused}");
     // The daemon's next life knows the answers.
     let before = bed.keyed(1, "l", "POST", "/servers/files/lock", None);
     let bed = bed.again();

@@ -2,7 +2,7 @@
 
 use super::answer::{Answer, Outcome, Refusal, answer, json};
 use super::body::Reply;
-use super::once::once;
+use super::once::{once, turn};
 use super::route::decoded;
 use crate::board::{Board, RepositoryBoard, ServerBoard};
 use crate::config::Config;
@@ -241,6 +241,7 @@ pub(super) fn backups(daemon: &Daemon, asked: &Request) -> Outcome {
 
 /// Accepts a job: noted first, so that nothing is done that is not noted.
 fn submit(daemon: &Daemon, asked: &Request, work: Work) -> Outcome {
+    let _turn = turn(daemon, asked)?;
     daemon.audit.note(&asked.caller.name, &format!("{} {}", asked.what, words(&work)), "asked")?;
     let submitted = daemon.queue.submit(work, &asked.caller.name, asked.key.clone());
     let outcome = match &submitted {
@@ -330,8 +331,8 @@ pub(super) fn resume(daemon: &Daemon, asked: &Request) -> Outcome {
 }
 
 fn set_paused(daemon: &Daemon, asked: &Request, paused: bool) -> Outcome {
-    known(daemon, asked.part())?;
     once(daemon, asked, || {
+        known(daemon, asked.part())?;
         daemon.audit.note(&asked.caller.name, &asked.what, "done")?;
         daemon.state.change(|content| {
             content.servers.entry(asked.part().to_owned()).or_default().paused = paused;
@@ -459,8 +460,10 @@ pub(super) fn cancel(daemon: &Daemon, asked: &Request) -> Outcome {
         daemon.audit.note(who, what, "forbidden")?;
         return Err(Refusal::Forbidden(format!("The token '{who}' may not stop that job.")));
     }
-    daemon.audit.note(who, what, "asked")?;
-    json(StatusCode::OK, &daemon.queue.cancel(job.id)?)
+    once(daemon, asked, || {
+        daemon.audit.note(who, what, "asked")?;
+        json(StatusCode::OK, &daemon.queue.cancel(job.id)?)
+    })
 }
 
 pub(super) fn audit(daemon: &Daemon, _: &Request) -> Outcome {

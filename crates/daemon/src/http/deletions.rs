@@ -105,10 +105,10 @@ struct Until {
 
 /// Locks a backup until a time, which nothing ends before.
 pub(super) fn lock_backup(daemon: &Daemon, asked: &Request) -> Outcome {
-    let (backup, server) = found(daemon, asked)?;
     let Until { until } = asked.read()?;
     let until = parse_time(&until)?;
     once(daemon, asked, || {
+        let (backup, server) = found(daemon, asked)?;
         let until_words = show_time(until);
         let what = format!("{} lock the backup {backup} of '{server}' until {until_words}", asked.what);
         daemon.audit.note(&asked.caller.name, &what, "asked")?;
@@ -118,9 +118,9 @@ pub(super) fn lock_backup(daemon: &Daemon, asked: &Request) -> Outcome {
 
 /// Keeps a backup until it is released.
 pub(super) fn hold(daemon: &Daemon, asked: &Request) -> Outcome {
-    let (backup, server) = found(daemon, asked)?;
     let reason = reason(asked)?;
     once(daemon, asked, || {
+        let (backup, server) = found(daemon, asked)?;
         let why = if reason.is_empty() { String::new() } else { format!(": {reason}") };
         let what = format!("{} hold the backup {backup} of '{server}'{why}", asked.what);
         daemon.audit.note(&asked.caller.name, &what, "asked")?;
@@ -130,11 +130,13 @@ pub(super) fn hold(daemon: &Daemon, asked: &Request) -> Outcome {
 
 /// Releases a backup that is held: what keeps it from being forgotten goes, so a second person may have to agree.
 pub(super) fn release(daemon: &Daemon, asked: &Request) -> Outcome {
-    let (backup, server) = found(daemon, asked)?;
     let reason = reason(asked)?;
-    let name = backup_name(daemon, &backup);
-    let hold = own::hold_number(&daemon.catalogue, &backup)?;
-    take_away(daemon, asked, Deletion::Release { backup, server, reason, name, hold })
+    once(daemon, asked, || {
+        let (backup, server) = found(daemon, asked)?;
+        let name = backup_name(daemon, &backup);
+        let hold = own::hold_number(&daemon.catalogue, &backup)?;
+        take_away_now(daemon, asked, Deletion::Release { backup, server, reason, name, hold })
+    })
 }
 
 pub(super) fn remove_server(daemon: &Daemon, asked: &Request) -> Outcome {
@@ -176,10 +178,10 @@ struct LockAsked {
 
 /// Locks a server by the policies that hold for it now; with `everything`, nothing of it is forgotten at all.
 pub(super) fn lock_server(daemon: &Daemon, asked: &Request) -> Outcome {
-    known(daemon, asked.part())?;
     let LockAsked { reason, everything } = asked.read()?;
     let reason = checked(reason)?;
     once(daemon, asked, || {
+        known(daemon, asked.part())?;
         daemon.audit.note(&asked.caller.name, &asked.what, "asked")?;
         let terms = if everything { Vec::new() } else { crate::expiry::in_force(daemon, asked.part()) };
         json(StatusCode::OK, &server_lock::lock_server(&daemon.catalogue, asked.part(), &terms, &reason)?)
@@ -187,12 +189,14 @@ pub(super) fn lock_server(daemon: &Daemon, asked: &Request) -> Outcome {
 }
 
 pub(super) fn unlock_server(daemon: &Daemon, asked: &Request) -> Outcome {
-    known(daemon, asked.part())?;
     let reason = reason(asked)?;
-    let server = asked.part().to_owned();
-    let id = Some(daemon.catalogue.server(&server)?.id.to_string());
-    let lock = server_lock::lock_of(&daemon.catalogue, &server)?.record;
-    take_away(daemon, asked, Deletion::UnlockServer { server, reason, id, lock })
+    once(daemon, asked, || {
+        known(daemon, asked.part())?;
+        let server = asked.part().to_owned();
+        let id = Some(daemon.catalogue.server(&server)?.id.to_string());
+        let lock = server_lock::lock_of(&daemon.catalogue, &server)?.record;
+        take_away_now(daemon, asked, Deletion::UnlockServer { server, reason, id, lock })
+    })
 }
 
 pub(super) fn requests(daemon: &Daemon, _: &Request) -> Outcome {

@@ -7,6 +7,7 @@ use super::answer::{Answer, Outcome, Refusal, answer};
 use super::api::Request;
 use super::body::Reply;
 use crate::daemon::Daemon;
+use crate::queue::other_use;
 use crate::state::Answered;
 use holdfast_appliance::error::{Code, Error};
 use holdfast_appliance::time::now;
@@ -21,7 +22,7 @@ const ANSWERS_MAX: usize = 200;
 pub(crate) type Answering = Mutex<HashSet<String>>;
 
 /// A key while its request is being answered.
-struct Turn<'d> {
+pub(super) struct Turn<'d> {
     all: &'d Answering,
     key: &'d str,
 }
@@ -39,26 +40,36 @@ impl Drop for Turn<'_> {
     }
 }
 
+/// The turn of a request's key, if it has one: whoever asks with the same key meanwhile is told to wait.
+pub(super) fn turn<'d>(
+    daemon: &'d Daemon,
+    asked: &'d Request,
+) -> std::result::Result<Option<Turn<'d>>, Refusal> {
+    let Some(key) = asked.key.as_deref() else { return Ok(None) };
+    let refusal = || {
+        Error::new(Code::Locked, "A request with this idempotency key is being answered.")
+            .with_next("ask again in a moment, with the same key")
+    };
+    Ok(Some(Turn::take(&daemon.answering, key).ok_or_else(refusal)?))
+}
+
 /// Answers a request by `work`, or as the same request with the same key was answered before.
 pub(super) fn once(daemon: &Daemon, asked: &Request, work: impl FnOnce() -> Outcome) -> Outcome {
     let Some(key) = asked.key.as_deref() else { return work() };
-    let Some(_turn) = Turn::take(&daemon.answering, key) else {
-        return Err(Error::new(Code::Locked, "A request with this idempotency key is being answered.")
-            .with_next("ask again in a moment, with the same key")
-            .into());
-    };
+    let _turn = turn(daemon, asked)?;
     let body = blake3::hash(&asked.body).to_hex().to_string();
     let (earlier, job) = daemon.state.read(|content| {
         let earlier = content.answers.iter().find(|answered| answered.key == key).cloned();
-        let job = content.jobs.iter().find(|job| job.key.as_deref() == Some(key)).map(|job| job.id);
-        (earlier, job)
+        let job = content.jobs.iter().find(|job| job.key.as_deref() == Some(key));
+        (earlier, job.map(|job| (job.id, job.by == asked.caller.name)))
     });
-    if let Some(job) = job {
-        return Err(other_use(&format!("the job {job}")));
+    if let Some((job, own)) = job {
+        return Err(other_use(own.then(|| format!("the job {job}"))).into());
     }
     if let Some(earlier) = earlier {
         let same = (&earlier.by, &earlier.what, &earlier.body) == (&asked.caller.name, &asked.what, &body);
-        return if same { again(&earlier) } else { Err(other_use(&earlier.what)) };
+        let own = earlier.by == asked.caller.name;
+        return if same { again(&earlier) } else { Err(other_use(own.then_some(earlier.what)).into()) };
     }
     let done = work()?;
     if done.status().is_success()
@@ -90,10 +101,4 @@ fn again(earlier: &Answered) -> Outcome {
     let status = StatusCode::from_u16(earlier.status).unwrap_or(StatusCode::OK);
     let made: Answer = answer(status, "application/json", earlier.answer.clone());
     Ok(made)
-}
-
-fn other_use(what: &str) -> Refusal {
-    Error::usage(format!("The idempotency key was used for another request, {what}."))
-        .with_next("use a key of its own for each request")
-        .into()
 }

@@ -347,6 +347,8 @@ mod tests {
             note: String::new(),
             warnings: Vec::new(),
             proof: None,
+            copied_from: None,
+            not_from_replica: None,
             held: false,
             keep_until: None,
             name: None,

@@ -67,7 +67,8 @@ fn commit_with(repo: &Repository, fact: &str) {
 
 #[test]
 fn wherever_it_breaks_off_nothing_is_kept_before_every_copy_of_the_keyring_says_so() {
-    let ways: [(&str, &dyn Fn(&Repository)); 4] = [
+    type Way<'w> = (&'w str, &'w dyn Fn(&Repository));
+    let ways: [Way<'_>; 4] = [
         ("a hold", &|repo| {
             let hold = HoldRecord { backup: repo.backups()[0].id, held: true, reason: "court".to_owned() };
             repo.hold_backup(hold).unwrap().unwrap();

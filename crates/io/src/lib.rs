@@ -2,7 +2,8 @@
 //!
 //! Owns [`Disk`], the only way to files (engines: io_uring, thread pool, and a
 //! simulated one with faults), and [`Objects`], all that a repository needs of
-//! the place where it lies. Refuses to know what any of the bytes mean. All `unsafe`
+//! the place where it lies; and [`FileLock`], by which commands keep each other off a
+//! folder that is no repository. Refuses to know what any of the bytes mean. All `unsafe`
 //! code of the workspace is here. Start reading at `disk.rs`, then `objects.rs`.
 //!
 //! Four sentences hold everywhere in this crate:

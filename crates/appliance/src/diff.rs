@@ -7,6 +7,7 @@ use crate::archive::archive_error;
 use crate::catalogue::{Catalogue, sentence};
 use crate::changes::{self, Bytes, Change, Image, LoggedTable, Step};
 use crate::error::{Code, Error, Result};
+use crate::restore::gtid_set;
 use crate::settings::Login;
 use crate::show::shown;
 use crate::time::{now, parse_time_or_age};
@@ -153,6 +154,10 @@ fn has_rows(entry: &TxnEntry, table: &TableKey) -> bool {
 fn moment(text: &str) -> Result<Target> {
     if text == "latest" {
         return Ok(Target::Latest);
+    }
+    if let Some(set) = text.strip_prefix("gtid-set:") {
+        let (set, life) = gtid_set(set)?;
+        return Ok(Target::Set { set, life });
     }
     if text.starts_with("gtid:") || text.starts_with("pos:") {
         return Ok(Target::After(text.to_owned()));

@@ -11,6 +11,7 @@ pub use replica::ReplicaOf;
 pub use settings::Settings;
 pub use tables::Tables;
 pub use target::Target;
+pub(crate) use target::gtid_set;
 
 use crate::archive::{archive_error, drain, wait_for_archive};
 use crate::catalogue::{Catalogue, sentence};
@@ -618,7 +619,7 @@ fn plan_of_folder(
     let in_time = match &target.0 {
         To::Latest | To::Fastest | To::Backup(_) => bases.len(),
         To::Time(at) => bases.iter().filter(|base| millis(base.finished_us()) <= millis(*at)).count(),
-        To::Transaction { .. } | To::Position { .. } => {
+        To::Transaction { .. } | To::Position { .. } | To::GtidSet { .. } => {
             return Err(Error::usage(format!(
                 "'{}' is a folder: it has backups, and no log that {} could be found in.",
                 server.name, target.0

@@ -523,7 +523,7 @@ impl<'s> ServerLog<'s> {
                     Ok(())
                 })?;
             }
-            return Ok(Some(Hole { reason, before, after }));
+            return Ok(Some(Hole { before, after, ..Hole::new(reason) }));
         }
         Ok(None)
     }

@@ -177,6 +177,8 @@ fn option_words(point: &Target) -> String {
         Target::Transaction { id, side: Side::Before } => format!("--before {id}"),
         Target::Transaction { id, side: Side::After } => format!("--after {id}"),
         Target::Position { file, offset, .. } => format!("--to pos:{file}:{offset}"),
+        Target::GtidSet { set, life: None } => format!("--to gtid-set:{set}"),
+        Target::GtidSet { set, life: Some(life) } => format!("--to gtid-set:{set}@{life}"),
         Target::Time(at) => time(*at),
         Target::Latest => "--to latest".to_owned(),
         Target::Fastest => "--to fastest".to_owned(),

@@ -6,6 +6,7 @@ use std::fmt;
 use std::ops::ControlFlow;
 use std::path::Path;
 
+use holdfast_format::gtid::GtidSet;
 use holdfast_format::record::{Coordinates, Position, SourceKind};
 use holdfast_replay::LogReader;
 use serde::{Deserialize, Serialize};
@@ -39,6 +40,13 @@ pub enum Target {
         /// In this life of the log; needed where several have such a place, as after a reset.
         life: Option<u32>,
     },
+    /// Where the source had executed exactly these transactions.
+    GtidSet {
+        /// They, with all that was executed before the log begins.
+        set: GtidSet,
+        /// In this life of the log; needed where several had just these.
+        life: Option<u32>,
+    },
 }
 
 /// One side of a transaction.
@@ -61,6 +69,8 @@ impl fmt::Display for Target {
             Self::Transaction { id, side: Side::After } => write!(f, "the point after {id}"),
             Self::Position { file, offset, life: None } => write!(f, "position {file}:{offset}"),
             Self::Position { file, offset, life: Some(life) } => write!(f, "position {file}:{offset}@{life}"),
+            Self::GtidSet { set, life: None } => write!(f, "the point with exactly {set}"),
+            Self::GtidSet { set, life: Some(life) } => write!(f, "the point with exactly {set}@{life}"),
         }
     }
 }

@@ -28,6 +28,7 @@ impl Log for ArchivedLog<'_> {
             Target::Time(us) => holdfast_archive::Target::Time(*us),
             Target::Transaction { id, side: Side::Before } => holdfast_archive::Target::Before(id.clone()),
             Target::Transaction { id, side: Side::After } => holdfast_archive::Target::After(id.clone()),
+            Target::GtidSet { set, life } => holdfast_archive::Target::Set { set: set.clone(), life: *life },
             Target::Position { file, offset, life } => {
                 holdfast_archive::Target::Position { file: file.clone(), offset: *offset, life: *life }
             }
@@ -103,9 +104,10 @@ fn summary(statement: Option<String>, tables: &[crate::views::TableView]) -> Str
 }
 
 fn gap(hole: Hole) -> Gap {
+    let behind = if hole.behind { Side::After } else { Side::Before };
     Gap {
         reason: hole.reason,
         before: hole.before.map(|t| Target::Transaction { id: t.id(), side: Side::After }),
-        after: hole.after.map(|t| Target::Transaction { id: t.id(), side: Side::Before }),
+        after: hole.after.map(|t| Target::Transaction { id: t.id(), side: behind }),
     }
 }

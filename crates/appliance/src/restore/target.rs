@@ -4,6 +4,7 @@ use super::base::StoredBase;
 use crate::error::{Error, Result};
 use crate::own;
 use crate::time::parse_time;
+use holdfast_format::gtid::{Flavor, GtidSet};
 use holdfast_format::record::ServerRecord;
 use holdfast_restore::Side;
 
@@ -12,7 +13,7 @@ use holdfast_restore::Side;
 pub struct Target(pub(crate) holdfast_restore::Target);
 
 impl Target {
-    /// Reads `latest`, `fastest`, `backup:NAME-OR-ID`, `gtid:GTID`, `pos:FILE:OFFSET` or a time.
+    /// Reads `latest`, `fastest`, `backup:NAME-OR-ID`, `gtid:GTID`, `gtid-set:SET`, `pos:FILE:OFFSET` or a time.
     ///
     /// # Errors
     /// `Usage` with what is wrong.
@@ -30,9 +31,13 @@ impl Target {
                 }
                 To::Backup(named.to_owned())
             }
-            _ => match text.strip_prefix("pos:") {
-                Some(place) => position(text, place)?,
-                None => To::Time(parse_time(text)?),
+            _ => match (text.strip_prefix("pos:"), text.strip_prefix("gtid-set:")) {
+                (Some(place), _) => position(text, place)?,
+                (None, Some(set)) => {
+                    let (set, life) = gtid_set(set)?;
+                    To::GtidSet { set, life }
+                }
+                (None, None) => To::Time(parse_time(text)?),
             },
         }))
     }
@@ -86,6 +91,30 @@ fn position(text: &str, place: &str) -> Result<holdfast_restore::Target> {
     }
 }
 
+/// A GTID set as the server prints it, and the life of the log in which it is meant.
+pub(crate) fn gtid_set(text: &str) -> Result<(GtidSet, Option<u32>)> {
+    let wrong = |why: String| {
+        Error::usage(format!("'{text}' is not a GTID set: {why}.")).with_next(
+            "write gtid-set:SET, as @@gtid_executed (MySQL) or @@gtid_binlog_pos (MariaDB) shows it: gtid-set:UUID:1-5 or \
+             gtid-set:0-1-100",
+        )
+    };
+    let (set, life) = match text.rsplit_once('@') {
+        Some((set, life)) => match life.parse() {
+            Ok(life) => (set, Some(life)),
+            Err(_) => return Err(wrong(format!("'{life}' is no life of the log"))),
+        },
+        None => (text, None),
+    };
+    // A UUID is followed by a colon; MariaDB's have none.
+    let flavor = if set.contains(':') { Flavor::MySql } else { Flavor::MariaDb };
+    let set = GtidSet::parse(flavor, set).map_err(|error| wrong(error.to_string()))?;
+    if set.is_empty() {
+        return Err(wrong("it is empty".to_owned()));
+    }
+    Ok((set, life))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,5 +132,23 @@ mod tests {
         assert!(Target::parse("pos:a:b.1:4@x").is_err());
         assert!(Target::parse("pos:binlog.000001").is_err());
         assert!(Target::parse("yesterday").is_err());
+        let set = |text: &str| Target::parse(&format!("gtid-set:{text}"));
+        let uuid = "3e11fa47-71ca-11e1-9e33-c80aa9429562";
+        for (text, shown, life) in [
+            // As servers print it: with line breaks; out of order it is the same set.
+            (format!("{uuid}:7:1-5,\n{uuid}:tag:1-3"), format!("{uuid}:1-5:7:tag:1-3"), None),
+            ("1-2-7,0-1-100@3".to_owned(), "0-1-100,1-2-7".to_owned(), Some(3)),
+        ] {
+            match set(&text).unwrap().0 {
+                holdfast_restore::Target::GtidSet { set, life: of } => {
+                    assert_eq!((set.to_string(), of), (shown, life));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        for wrong in ["", "@1", "0-1-100@x", "0-1-100,0-2-3", "not-a-set", &format!("{uuid}:5-x"), uuid] {
+            let error = set(wrong).unwrap_err();
+            assert!(error.message.contains("is not a GTID set"), "{wrong}: {}", error.message);
+        }
     }
 }

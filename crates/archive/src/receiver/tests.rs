@@ -688,3 +688,4 @@ mod imports;
 mod lives;
 mod moments;
 mod rot;
+mod sets;

@@ -2,11 +2,13 @@
 
 use std::ops::ControlFlow;
 
-use holdfast_format::gtid::Gtid;
+use holdfast_format::gtid::{Gtid, GtidSet};
 
 use super::{FileSpan, Place, Seen, SeenFrame, ServerLog, place};
 use crate::error::Result;
 use crate::index::Indexed;
+
+mod set;
 
 /// What a restore can be asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +28,13 @@ pub enum Target {
         /// The offset.
         offset: u64,
         /// In this life of the log; needed where several have such a place.
+        life: Option<u32>,
+    },
+    /// Where exactly these transactions were executed, those before the log begins included.
+    Set {
+        /// They.
+        set: GtidSet,
+        /// In this life of the log; needed where several had just these.
         life: Option<u32>,
     },
 }
@@ -50,6 +59,15 @@ pub struct Hole {
     pub before: Option<Indexed>,
     /// The first transaction after it.
     pub after: Option<Indexed>,
+    /// The nearest point is behind that transaction, not before it.
+    pub behind: bool,
+}
+
+impl Hole {
+    /// One without points near it.
+    pub(crate) fn new(reason: String) -> Self {
+        Self { reason, before: None, after: None, behind: false }
+    }
 }
 
 impl ServerLog<'_> {
@@ -61,6 +79,7 @@ impl ServerLog<'_> {
             Target::Before(id) => self.at_transaction(id, false),
             Target::After(id) => self.at_transaction(id, true),
             Target::Position { file, offset, life } => self.at_position(file, *offset, *life),
+            Target::Set { set, life } => self.at_set(set, *life),
         }
     }
 
@@ -124,7 +143,7 @@ impl ServerLog<'_> {
             (None, None, Some(_)) => "the log begins later".to_owned(),
             (None, None, None) => "no transaction is archived".to_owned(),
         };
-        Ok(Err(Hole { reason, before: kept, after: left_out }))
+        Ok(Err(Hole { before: kept, after: left_out, ..Hole::new(reason) }))
     }
 
     fn at_transaction(&self, id: &str, with: bool) -> Result<Result<Cut, Hole>> {
@@ -132,7 +151,7 @@ impl ServerLog<'_> {
             Some(parsed) => parsed,
             None => {
                 let reason = format!("{id} is neither a GTID nor an id that `holdfast find` gives");
-                return Ok(Err(Hole { reason, before: None, after: None }));
+                return Ok(Err(Hole::new(reason)));
             }
         };
         let (mut before, mut after) = (None, None);
@@ -152,10 +171,10 @@ impl ServerLog<'_> {
         })?;
         let Some((from, to, indexed)) = found else {
             let reason = format!("the transaction {id} is not archived");
-            return Ok(Err(Hole { reason, before: None, after: None }));
+            return Ok(Err(Hole::new(reason)));
         };
         if lives.len() > 1 {
-            return Ok(Err(Hole { reason: several(id, "transactions", &lives), before: None, after: None }));
+            return Ok(Err(Hole::new(several(id, "transactions", &lives))));
         }
         let [before, after] = self.at([before, after])?;
         Ok(Ok(if with {
@@ -180,12 +199,12 @@ impl ServerLog<'_> {
         let limit = match lives.as_slice() {
             [] => {
                 let reason = format!("{file}:{offset} is not archived");
-                return Ok(Err(Hole { reason, before: self.last_before(Place(u64::MAX))?, after: None }));
+                return Ok(Err(Hole { before: self.last_before(Place(u64::MAX))?, ..Hole::new(reason) }));
             }
             [(_, limit)] => *limit,
             _ => {
                 let lives: Vec<u32> = lives.iter().map(|(life, _)| *life).collect();
-                return Ok(Err(Hole { reason: several(&name, "places", &lives), before: None, after: None }));
+                return Ok(Err(Hole::new(several(&name, "places", &lives))));
             }
         };
         let (mut last, mut first) = (None, None);
@@ -205,7 +224,7 @@ impl ServerLog<'_> {
 }
 
 fn nothing() -> Hole {
-    Hole { reason: "nothing is archived; run `holdfast archive`".to_owned(), before: None, after: None }
+    Hole::new("nothing is archived; run `holdfast archive`".to_owned())
 }
 
 enum Wanted {

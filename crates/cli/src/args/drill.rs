@@ -9,8 +9,8 @@ use std::path::PathBuf;
 pub struct Drill {
     /// The server's name
     pub name: String,
-    /// The moment: random (any that can be restored), latest, fastest, backup:NAME-OR-ID, a TIME (RFC 3339 with a zone), gtid:GTID, or
-    /// pos:FILE:OFFSET
+    /// The moment: random (any that can be restored), latest, fastest, backup:NAME-OR-ID, a TIME (RFC 3339 with a zone), gtid:GTID,
+    /// gtid-set:SET, or pos:FILE:OFFSET
     #[arg(long, value_name = "MOMENT", default_value = "random")]
     pub at: String,
     /// A query that the restored server is asked, with what is expected in a comment (may be given again):

@@ -57,7 +57,8 @@ pub struct Export {
     /// Folder in which the server for --tar or --sql is restored, empty or absent; it is removed again. FILE.d without it
     #[arg(long, value_name = "DIR", requires = "packed")]
     pub scratch: Option<PathBuf>,
-    /// latest, fastest (the newest backup as it is, without replay), backup:NAME-OR-ID (that one), a TIME, gtid:GTID, or pos:FILE:OFFSET, as in `restore`
+    /// latest, fastest (the newest backup as it is, without replay), backup:NAME-OR-ID (that one), a TIME, gtid:GTID, gtid-set:SET,
+    /// or pos:FILE:OFFSET, as in `restore`
     #[arg(long, value_name = "TARGET")]
     pub to: Option<String>,
     /// Everything before this transaction (an ID from find, or gtid:GTID)

@@ -42,7 +42,8 @@ pub struct Diff {
     /// The table
     #[arg(long, value_name = "DB.TABLE")]
     pub table: String,
-    /// From this moment: a TIME (RFC 3339 with a zone), an age such as -10m, or after a transaction (an ID from find)
+    /// From this moment: a TIME (RFC 3339 with a zone), an age such as -10m, after a transaction (an ID from find), or
+    /// gtid-set:SET
     #[arg(long, value_name = "MOMENT", allow_hyphen_values = true)]
     pub from: String,
     /// To this moment: the same, or latest for the end of what is archived

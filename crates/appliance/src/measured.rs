@@ -2,7 +2,7 @@
 
 use crate::catalogue::Catalogue;
 use crate::time::Micros;
-use crate::views::time;
+use crate::views::{StatusView, time};
 use holdfast_format::record::ServerRecord;
 use serde::Serialize;
 use serde_json::Value;
@@ -64,6 +64,19 @@ pub struct EstimateView {
     pub restores: u64,
     /// What the figures leave out, if anything.
     pub leaves_out: Option<String>,
+    /// What they go by: the parts that make the seconds.
+    pub by: Vec<EstimatePart>,
+}
+
+/// One part of an estimate.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct EstimatePart {
+    /// `files`, `log`, or `starts and proof`.
+    pub what: &'static str,
+    /// The bytes that it goes by; it goes by none: `null`.
+    pub bytes: Option<u64>,
+    /// Seconds of the estimate.
+    pub seconds: f64,
 }
 
 /// The reports of the server's restores and drills, newest first; those of some tables alone left out.
@@ -225,7 +238,26 @@ pub fn estimate(measured: &[Measured], bytes: u64, log_bytes: u64) -> Option<Est
         seconds_max: (files.2 + log.2 + other.2) * wider,
         restores: used.len() as u64,
         leaves_out,
+        by: vec![
+            EstimatePart { what: "files", bytes: Some(bytes), seconds: files.1 },
+            EstimatePart { what: "log", bytes: Some(log_bytes), seconds: log.1 },
+            EstimatePart { what: "starts and proof", bytes: None, seconds: other.1 },
+        ],
     })
+}
+
+/// How long a restore to the last moment would take now, and how long one right behind a new base: by the bytes of the
+/// last backup and those of the log behind it. `None`: there is no backup, or no restore was measured.
+#[must_use]
+pub fn to_the_end(
+    measured: &[Measured],
+    status: &StatusView,
+) -> (Option<EstimateView>, Option<EstimateView>) {
+    let takes = |log_bytes| {
+        let last = status.last_backup.as_ref()?;
+        estimate(measured, last.data_bytes, log_bytes)
+    };
+    (takes(status.replay_bytes), takes(0))
 }
 
 #[cfg(test)]
@@ -272,6 +304,11 @@ mod tests {
         assert!((made.seconds_min - (10.0 + 0.5 + 5.0)).abs() < 1e-9, "{made:?}");
         assert!((made.seconds_max - (40.0 + 2.0 + 7.0)).abs() < 1e-9, "{made:?}");
         assert_eq!((made.restores, made.leaves_out), (3, None));
+        // The parts are the whole.
+        let parts: Vec<_> = made.by.iter().map(|part| (part.what, part.bytes, part.seconds)).collect();
+        let expected =
+            [("files", Some(10_000), 20.0), ("log", Some(50), 1.0), ("starts and proof", None, 6.0)];
+        assert_eq!(parts, expected);
     }
 
     /// A replay has its fixed part, and the look before it takes time as well: with rates alone, what short logs took was

@@ -63,12 +63,13 @@ fn of_server(catalogue: &Catalogue, server: &ServerRecord) -> Result<StatusView>
     let backups = catalogue.backups_of(server);
     let last_backup = backups.last().map(|b| view(catalogue, b));
     let folder = matches!(server.kind, ServerKind::Folder { .. });
-    let (spans, gaps, zero_loss) = if folder {
-        (Vec::new(), Vec::new(), None)
+    let (spans, gaps, zero_loss, replay_bytes) = if folder {
+        (Vec::new(), Vec::new(), None, 0)
     } else {
         let log = open_log(catalogue, server)?;
         let zero_loss = zero_loss(catalogue, server, &log)?.pop();
-        (spans(catalogue, server, &log, &backups)?, gaps(&log), zero_loss)
+        let replayed = replay_bytes(catalogue, server, &log, backups.last())?;
+        (spans(catalogue, server, &log, &backups)?, gaps(&log), zero_loss, replayed)
     };
     let archive_running = !folder && is_archived_now(catalogue, server)?;
     let (protected, mut sentence) =
@@ -89,6 +90,7 @@ fn of_server(catalogue: &Catalogue, server: &ServerRecord) -> Result<StatusView>
         gaps,
         zero_loss,
         last_backup,
+        replay_bytes,
         archive_running,
         origin: crate::origin::view(catalogue, server),
     })
@@ -178,6 +180,27 @@ fn spans(
         });
     }
     Ok(spans)
+}
+
+/// Bytes of log that a restore with this backup to the last moment that it leads to would replay; none where the log does
+/// not reach it.
+fn replay_bytes(
+    catalogue: &Catalogue,
+    server: &ServerRecord,
+    log: &ServerLog<'_>,
+    backup: Option<&BackupRecord>,
+) -> Result<u64> {
+    let told = |e| archive_error(catalogue, server, e);
+    let Some(backup) = backup else { return Ok(0) };
+    let stands = match learned(catalogue, backup) {
+        Coordinates::None => return Ok(0),
+        Coordinates::Exact(at) => at,
+        Coordinates::Between { lo, .. } => lo,
+    };
+    let Some(from) = log.place_of_copy(&stands, &CopyFacts::of(backup)).map_err(told)? else { return Ok(0) };
+    let coverage = log.coverage().map_err(told)?;
+    let Some(end) = coverage.iter().find(|i| (i.begin..=i.end).contains(&from)) else { return Ok(0) };
+    Ok(log.size(from, end.end).map_err(told)?.bytes)
 }
 
 fn zero_loss(catalogue: &Catalogue, server: &ServerRecord, log: &ServerLog<'_>) -> Result<Vec<ZeroLossView>> {

@@ -2,7 +2,7 @@
 
 use crate::catalogue::Catalogue;
 use crate::error::Result;
-use crate::measured::{Measured, measured};
+use crate::measured::{EstimateView, Measured, measured, to_the_end};
 use crate::policy::Policy;
 use crate::server::has_log;
 use crate::status;
@@ -277,6 +277,8 @@ pub struct TrustedView {
     pub status: StatusView,
     /// How much there is to rely on.
     pub trust: TrustView,
+    /// How long a restore to the last moment would take; no restore was proved yet: `null`.
+    pub estimate: Option<EstimateView>,
 }
 
 /// Since when the server is protected: the end of its first backup ever, or else when it was added.
@@ -308,7 +310,8 @@ pub fn status(catalogue: &Catalogue, name: Option<&str>) -> Result<Vec<TrustedVi
             checked,
         };
         let trust = trust(&facts, &Terms::default());
-        Ok(TrustedView { status, trust })
+        let (estimate, _) = to_the_end(&reports, &status);
+        Ok(TrustedView { status, trust, estimate })
     };
     servers.iter().map(view).collect()
 }

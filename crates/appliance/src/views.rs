@@ -182,6 +182,8 @@ pub struct StatusView {
     /// The last moment that a restore takes as a time.
     #[serde(serialize_with = "maybe_time")]
     pub log_until: Option<Micros>,
+    /// Bytes of log between the last backup and the last moment that it leads to.
+    pub replay_bytes: u64,
     /// Whether an `archive` of this server runs now.
     pub archive_running: bool,
     /// Where it came from, if it was restored.
@@ -203,6 +205,7 @@ impl StatusView {
             zero_loss: None,
             last_backup: None,
             log_until: None,
+            replay_bytes: 0,
             archive_running: false,
             origin: None,
         }

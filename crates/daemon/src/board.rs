@@ -12,7 +12,7 @@ use crate::streams::StreamView;
 use holdfast_appliance::ServerRecord;
 use holdfast_appliance::digest::Base;
 use holdfast_appliance::error::Result;
-use holdfast_appliance::measured::{EstimateView, estimate};
+use holdfast_appliance::measured::{EstimateView, to_the_end};
 use holdfast_appliance::policy::{Next, Policy, Span, Why};
 use holdfast_appliance::server::has_log;
 use holdfast_appliance::time::{Micros, now, show_time};
@@ -220,9 +220,7 @@ fn look_at(daemon: &Daemon, server: &ServerRecord, readings: &mut Readings) -> R
     let config = daemon.config();
     let (policy, terms) = config.policy_of(name);
     let stream = daemon.streams.view(name, has_log, facts.paused);
-    let last = reading.status.last_backup.as_ref();
-    let takes = |log_bytes| last.and_then(|b| estimate(&reading.reports, b.data_bytes, log_bytes));
-    let (estimate, estimate_fresh) = (takes(facts.log_bytes), takes(0));
+    let (estimate, estimate_fresh) = to_the_end(&reading.reports, &reading.status);
     let drill = drills::board(daemon, name, &terms, &reading.reports);
     let broken_off = drills::broken_off(daemon, server, &reading.reports);
     let facts_of_trust = trust::Facts {
@@ -493,6 +491,7 @@ mod tests {
             seconds_max: seconds,
             restores: 3,
             leaves_out: None,
+            by: Vec::new(),
         };
         let said = |now: f64, fresh: f64| too_slow(Some(1800.0), Some(&takes(now)), Some(&takes(fresh)));
         assert_eq!(said(1800.0, 60.0), None);

@@ -6,7 +6,7 @@ use crate::output::{Output, duration, size};
 use crate::progress::Meter;
 use crate::signals::stop_flag;
 use holdfast_appliance::error::{Error, Result};
-use holdfast_appliance::measured::EstimateView;
+use holdfast_appliance::measured::{EstimatePart, EstimateView};
 use holdfast_appliance::restore::{
     self, Delta, DeltaView, Options, Outlook, Part, Plan, PlanView, ProveLevel, ReplayMode, ReplicaOf,
     RestoredView, Settings, Tables, Target,
@@ -268,7 +268,8 @@ fn show_part(out: &mut dyn Write, plan: &Plan, part: &Part) -> io::Result<()> {
     Ok(())
 }
 
-fn show_estimate(out: &mut dyn Write, estimate: Option<&EstimateView>) -> io::Result<()> {
+/// What a restore takes, and what that goes by.
+pub(super) fn show_estimate(out: &mut dyn Write, estimate: Option<&EstimateView>) -> io::Result<()> {
     let Some(made) = estimate else {
         return writeln!(out, "Takes    not known yet: no restore of this server was proved");
     };
@@ -280,6 +281,12 @@ fn show_estimate(out: &mut dyn Write, estimate: Option<&EstimateView>) -> io::Re
         words(made.seconds),
         made.restores
     )?;
+    let part = |part: &EstimatePart| match part.bytes {
+        Some(bytes) => format!("{} of {} {}", size(bytes), part.what, words(part.seconds)),
+        None => format!("{} {}", part.what, words(part.seconds)),
+    };
+    let parts: Vec<String> = made.by.iter().map(part).collect();
+    writeln!(out, "         {}; the load and the keys are taken to be as they were then", parts.join(", "))?;
     made.leaves_out.iter().try_for_each(|what| writeln!(out, "         without {what}"))
 }
 

@@ -1,5 +1,6 @@
 //! `list`, `status`, `timeline`, `find`, `show`.
 
+use super::jobs::show_estimate;
 use super::{DONE, DONE_WITH_WARNINGS, Stop, open};
 use crate::args::{Common, Find};
 use crate::output::{Output, duration, size, table};
@@ -78,7 +79,10 @@ pub(super) fn status(common: &Common, output: Output, name: Option<&str>) -> Res
     output.answer(&answer, |out| {
         servers(out, &views)?;
         let one = name.and_then(|_| views.first());
-        one.map_or(Ok(()), |view| trusted(out, &view.trust))
+        one.map_or(Ok(()), |view| {
+            show_estimate(out, view.estimate.as_ref())?;
+            trusted(out, &view.trust)
+        })
     })?;
     Ok(if views.iter().all(|v| v.status.protected == "yes") { DONE } else { DONE_WITH_WARNINGS })
 }
@@ -96,7 +100,17 @@ fn servers(out: &mut dyn Write, views: &[TrustedView]) -> io::Result<()> {
     if views.is_empty() {
         return writeln!(out, "No server is protected yet: holdfast server add NAME --host HOST --user USER");
     }
-    let header = ["SERVER", "ENGINE", "PROTECTED", "RECOVERABLE", "ARCHIVE", "LAST BACKUP", "PROOF", "TRUST"];
+    let header = [
+        "SERVER",
+        "ENGINE",
+        "PROTECTED",
+        "RECOVERABLE",
+        "ARCHIVE",
+        "LAST BACKUP",
+        "PROOF",
+        "RESTORE",
+        "TRUST",
+    ];
     let rows: Vec<Vec<String>> = views.iter().map(row).collect();
     table(out, &header, &rows)?;
     for view in views {
@@ -109,7 +123,8 @@ fn servers(out: &mut dyn Write, views: &[TrustedView]) -> io::Result<()> {
 }
 
 fn row(view: &TrustedView) -> Vec<String> {
-    let TrustedView { status: view, trust } = view;
+    let TrustedView { status: view, trust, estimate } = view;
+    let seconds = |seconds: f64| duration((seconds * 1e6) as i64);
     let age = |at: i64| format!("{} ago", duration(now().saturating_sub(at)));
     // A hole is no part of what can be recovered, so stretches before the last one are counted only.
     let recoverable = match (view.spans.last(), view.spans.len()) {
@@ -127,6 +142,10 @@ fn row(view: &TrustedView) -> Vec<String> {
         if view.archive_running { "running" } else { "not running" }.to_owned(),
         view.last_backup.as_ref().map_or_else(|| "none".into(), |b| age(b.completed)),
         view.last_backup.as_ref().and_then(|b| b.proof.clone()).unwrap_or_else(|| "-".into()),
+        estimate.as_ref().map_or_else(
+            || "-".into(),
+            |made| format!("{}..{}", seconds(made.seconds_min), seconds(made.seconds_max)),
+        ),
         trust.figure.to_string(),
     ]
 }

@@ -45,6 +45,7 @@ fn a_servers_own_folder_is_restored_over_and_back(engine: Engine) {
     let undo = |bed: &Bed| bed.user.run(&["restore", "shop", "--undo", "--json"]);
     let mark = folder.join("holdfast-in-place.json");
 
+    what_would_stop_it_later_is_said_while_the_server_runs(&mut bed, &base);
     // Nothing is touched while it runs, in a folder of another server, or where nothing was restored.
     refused(restore(&bed, &[]), 11, &["in use", "--stop-command"]);
     refused(undo(&bed), 2, &["No restore in place"]);
@@ -137,6 +138,26 @@ fn a_servers_own_folder_is_restored_over_and_back(engine: Engine) {
     assert!(!fence.iter().any(|name| folder.join(name).exists()), "no fence comes back");
     bed.server.stop();
 
+    // Without room for what is there: only with the folder's name, and then it is lost.
+    let done = restore(&bed, &[&shown, "--json"]).accepted().json();
+    let kept = bed.backups();
+    let unsaved = |more: &[&str]| {
+        bed.user.run(&[&["restore", "shop", "--undo", &shown, "--no-save", "--json"], more].concat())
+    };
+    refused(unsaved(&[]), 2, &["would be lost", &format!("--confirm {name}")]);
+    refused(unsaved(&["--confirm", "other"]), 2, &["'other' is not the name"]);
+    let undone = unsaved(&["--confirm", &name]).ok().json();
+    assert_eq!(
+        (&undone["laid_back"]["id"], &undone["saved"]),
+        (&done["saved"]["id"], &serde_json::Value::Null)
+    );
+    assert_eq!(bed.backups(), kept, "something was saved");
+    assert!(!mark.exists(), "there is nothing to be undone");
+    bed.server.start_again();
+    let texts = bed.server.value("SELECT GROUP_CONCAT(text ORDER BY id) FROM shop.orders");
+    assert_eq!(texts.as_deref(), Some("kept,over the fence"));
+    bed.server.stop();
+
     // Into a folder that is lost, by its id; and no other backup.
     let lost = bed.text("lost");
     let saved = ["restore", "shop", "--undo", &lost, "--saved"];
@@ -165,6 +186,29 @@ fn a_servers_own_folder_is_restored_over_and_back(engine: Engine) {
     let fastest = bed.plan("fastest").ok().stdout;
     assert!(fastest.contains("it stands"), "{fastest}");
     assert!(!fastest.contains("no place in a log"), "{fastest}");
+}
+
+/// Encrypted tables, and what can't be replayed: the server goes on, and is not even told to stop.
+fn what_would_stop_it_later_is_said_while_the_server_runs(bed: &mut Bed, base: &[&str]) {
+    let touched = bed.text("stopped");
+    let stop = format!("touch {touched}");
+    let latest = [base, &["--to", "latest", "--in-place", "--stop-command", &stop]].concat();
+    // The first page of a tablespace, encrypted by its flags.
+    let mut page = vec![0_u8; 16 << 10];
+    page[24..26].copy_from_slice(&8_u16.to_be_bytes());
+    page[54..58].copy_from_slice(&0x6021_u32.to_be_bytes());
+    let secret = bed.server.datadir().join("shop/secret.ibd");
+    fs::write(&secret, page).unwrap();
+    refused(bed.user.run(&latest), 2, &["shop/secret.ibd", "encrypted", "no server was stopped"]);
+    fs::remove_file(&secret).unwrap();
+    if bed.server.engine() == Engine::MariaDb {
+        // Whom it is about is known to the session alone.
+        bed.server.run(&["GRANT SELECT ON shop.* TO CURRENT_USER"]);
+        let said = ["can't be replayed exactly", "the account that ran it", "no server was stopped"];
+        refused(bed.user.run(&latest), 1, &said);
+    }
+    assert!(!bed.path("stopped").exists(), "the server was told to stop");
+    assert_eq!(bed.server.value("SELECT COUNT(*) FROM shop.orders").as_deref(), Some("2"));
 }
 
 #[test]

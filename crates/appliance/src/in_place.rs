@@ -43,6 +43,8 @@ pub struct Place {
     pub stop_command: Option<String>,
     /// Of an undo: the backup to lay back, in place of the one that the folder's mark names.
     pub saved: Option<String>,
+    /// Of an undo: what is there is lost, in place of being saved first. `confirm` must be given.
+    pub no_save: bool,
 }
 
 /// What was restored in place.
@@ -128,9 +130,18 @@ pub fn restore(
     backup::refuse_own_repository(&folder, &catalogue.place)?;
     refuse_outside(&facts_of(catalogue, &server), &folder)?;
     refuse_links(&folder)?;
-    // What can't be reached is said before a server is stopped, and the log is fetched while it still runs.
-    restore::bring_up_to_date(catalogue, &server, options, watcher);
-    restore::look(catalogue, name, &Options { delta: None, into: folder.clone(), ..options.clone() })?;
+    // What can't be saved, reached or replayed is said before a server is stopped, and the log is fetched while it still runs.
+    let fit = FolderSource::new(&folder).refuse_unfit();
+    fit.map_err(|error| {
+        Error::usage(format!(
+            "What is in {} can't be saved before it is restored over: {error}.",
+            folder.display()
+        ))
+        .with_next("restore with --into; nothing was changed, and no server was stopped")
+    })?;
+    let wanted = Options { delta: None, into: folder.clone(), ..options.clone() };
+    let plan = restore::plan(catalogue, name, &wanted, watcher)?;
+    refuse_unreplayable(&plan)?;
     let lock = MarkLock::take(&folder).map_err(|e| told(&e))?;
     let mut work = Work::look(catalogue, server, folder, place, watcher)?;
     let done = work.restore(options);
@@ -138,13 +149,33 @@ pub fn restore(
     done
 }
 
+/// Refuses what the replay would refuse once the server is stopped.
+fn refuse_unreplayable(plan: &PlanView) -> Result<()> {
+    let refused = plan.replay.as_ref().map_or(&[][..], |replay| replay.refused.as_slice());
+    if refused.is_empty() {
+        return Ok(());
+    }
+    Err(Error::failed(format!(
+        "What leads to {} can't be replayed exactly; nothing was changed, and no server was stopped:\n  {}",
+        plan.plan.target,
+        refused.join("\n  ")
+    ))
+    .with_next("restore to a moment before it"))
+}
+
 /// Puts the state before the last restore in place back.
 ///
 /// # Errors
-/// `Usage` where there was none; `Locked` while a server runs on the folder.
+/// `Usage` where there was none, or what is there would be lost and nobody confirmed it; `Locked` while a server runs on the
+/// folder.
 pub fn undo(catalogue: &Catalogue, name: &str, place: &Place, watcher: &dyn Watcher) -> Result<UndoneView> {
     let server = catalogue.server(name)?;
     let folder = find(catalogue, &server, place)?;
+    if place.no_save && place.confirm.is_none() {
+        let own = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        return Err(Error::usage(format!("What is in {} now would be lost.", folder.display()))
+            .with_next(format!("leave --no-save away, or add --confirm {own}, the folder's own name")));
+    }
     let lock = MarkLock::take(&folder).map_err(|e| told(&e))?;
     let mut work = Work::look(catalogue, server, folder, place, watcher)?;
     let done = work.undo();
@@ -262,7 +293,7 @@ impl<'a> Work<'a> {
             (Stage::Undoing, _) => mark.saved_now.as_deref().map(|id| self.backup(id)).transpose()?,
             // Neither one nor the other, or nothing at all: not worth keeping.
             (_, Some(State::UnderWay)) => None,
-            _ if self.is_empty()? => None,
+            _ if self.place.no_save || self.is_empty()? => None,
             _ => Some(self.save(&format!("undo of {}", mark.target))?),
         };
         self.put(Stage::Undoing, &mark.target, Some(&back), saved.as_ref())?;

@@ -26,6 +26,7 @@
 
 mod elsewhere;
 mod facts;
+mod fit;
 mod in_use;
 mod read;
 mod walk;
@@ -78,6 +79,15 @@ impl FolderSource {
     pub fn io(mut self, io: EngineChoice) -> Self {
         self.how.io = io;
         self
+    }
+
+    /// Refuses a datadir that can't be copied, as far as its files tell while a server still runs on them: encrypted
+    /// tablespaces, tables outside of it, tablespaces that can't be opened.
+    ///
+    /// # Errors
+    /// As the copy itself.
+    pub fn refuse_unfit(&self) -> Result<(), Error> {
+        fit::refuse(&self.dir.canonicalize().map_err(Error::io("find", &self.dir))?)
     }
 
     /// The folder.

@@ -37,8 +37,11 @@ pub enum RestoreVerb {
 pub struct Restore {
     /// The server's name
     pub name: String,
-    /// latest, fastest, backup:NAME-OR-ID (that one as it is, without replay), a TIME (RFC 3339 with a zone), gtid:GTID, or pos:FILE:OFFSET; with @N behind it in life N of the log,
-    /// as `find` prints it after a reset of the server
+    /// latest, fastest, backup:NAME-OR-ID (that one as it is, without replay), a TIME (RFC 3339 with a zone), gtid:GTID,
+    /// gtid-set:SET, or pos:FILE:OFFSET; with @N behind it in life N of the log, as `find` prints it after a reset of the server
+    ///
+    /// gtid-set: is the state with exactly these transactions: gtid-set:UUID:1-5 as @@gtid_executed shows it (MySQL), or
+    /// gtid-set:0-1-100,1-2-7 as @@gtid_binlog_pos does (MariaDB).
     #[arg(long, value_name = "TARGET")]
     pub to: Option<String>,
     /// Everything before this transaction (an ID from find, or gtid:GTID)
@@ -112,6 +115,11 @@ pub struct Restore {
     /// For a folder that is lost (name it: --undo DIR), or for what was there before an earlier restore.
     #[arg(long, value_name = "ID", requires = "undo")]
     pub saved: Option<String>,
+    /// With --undo: what is in the folder now is lost, in place of being saved first; needs --confirm
+    ///
+    /// For a repository without room for it, or where nothing that is there is wanted.
+    #[arg(long, requires = "undo")]
+    pub no_save: bool,
     /// With --in-place and --undo: run by the shell where a server uses the data directory, and waited for
     #[arg(long, value_name = "COMMAND", env = "HOLDFAST_STOP_COMMAND", requires = "own")]
     pub stop_command: Option<String>,
@@ -149,7 +157,7 @@ pub struct Restore {
     pub delta: bool,
     /// The folder's own name, typed again, for a --delta over a folder that no restore made or that was handed over:
     /// everything in it that the backup does not have is lost. With --in-place, where nothing says that the folder is this
-    /// server's
+    /// server's. With --undo --no-save
     #[arg(long, value_name = "NAME", requires = "over")]
     pub confirm: Option<String>,
     /// Folder with the server programs to use
@@ -219,6 +227,7 @@ mod tests {
             "holdfast restore shop --to latest --in-place --dry-run",
             "holdfast restore shop --undo",
             "holdfast restore shop --undo /var/lib/mysql",
+            "holdfast restore shop --undo --no-save --confirm mysql",
         ] {
             assert!(parse(right).is_ok(), "{right}");
         }
@@ -230,6 +239,7 @@ mod tests {
             "holdfast restore shop --to latest --in-place --continue",
             "holdfast restore shop --to latest --into d --stop-command x",
             "holdfast restore shop --undo --dry-run",
+            "holdfast restore shop --to latest --in-place --no-save",
         ] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }

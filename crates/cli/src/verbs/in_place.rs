@@ -20,6 +20,7 @@ fn place(wanted: &Restore, folder: &str) -> Result<Place> {
         confirm: wanted.confirm.clone(),
         stop_command: wanted.stop_command.clone(),
         saved: wanted.saved.clone(),
+        no_save: wanted.no_save,
     })
 }
 
@@ -108,6 +109,6 @@ fn show_undone(out: &mut dyn Write, view: &UndoneView) -> io::Result<()> {
             "What was there until now is {}; the same command again puts it back.",
             saved_words(saved)
         ),
-        None => Ok(()),
+        None => writeln!(out, "What was there until now was not saved."),
     }
 }

@@ -56,7 +56,7 @@ impl Members {
     }
 }
 
-const DEFAULT_PORT: u16 = 3306;
+pub(crate) const DEFAULT_PORT: u16 = 3306;
 
 /// Host and port out of `HOST`, `HOST:PORT` or `[ADDRESS]:PORT`.
 ///

@@ -57,6 +57,12 @@ pub enum Work {
         /// The tables of these databases alone.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         databases: Vec<String>,
+        /// The restored server carries on replicating from this host of the protected one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        as_replica_of: Option<String>,
+        /// The source's settings come along.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        with_config: bool,
     },
     /// The whole repository is read by the second reader.
     Fsck {},
@@ -83,7 +89,7 @@ pub enum Work {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Moment {
-    /// `latest`, `fastest`, `backup:…`, a time, `gtid:…`, `pos:…`.
+    /// `latest`, `fastest`, `backup:…`, a time, `gtid:…`, `gtid-set:…`, `pos:…`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<String>,
     /// Everything before this transaction.

@@ -412,6 +412,8 @@ mod tests {
             confirm: None,
             tables: Vec::new(),
             databases: Vec::new(),
+            as_replica_of: None,
+            with_config: false,
         }
     }
 

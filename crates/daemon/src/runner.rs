@@ -9,7 +9,7 @@ use holdfast_appliance::error::{Code, Error, Result};
 use holdfast_appliance::own::Own;
 use holdfast_appliance::progress::Watcher;
 use holdfast_appliance::reports;
-use holdfast_appliance::restore::{self, Delta, Options, ProveLevel, Tables, Target};
+use holdfast_appliance::restore::{self, Delta, Options, ProveLevel, ReplicaOf, Settings, Tables, Target};
 use holdfast_appliance::time::now;
 use serde_json::Value;
 use std::process::{Command, Stdio};
@@ -84,13 +84,8 @@ fn after_backup(daemon: &Daemon, server: &str, standing: Standing) -> Result<()>
 fn done(daemon: &Daemon, job: &Job, live: &Live) -> Result<Value> {
     match &job.work {
         Work::Backup { server, note, own, .. } => take_backup(daemon, job, live, server, note, own),
-        Work::Restore { server, target, into, start, prove, delta, confirm, tables, databases } => {
-            let options = restore_options(daemon, server, target, into, *start, prove)?;
-            let options = Options {
-                delta: over(*delta, confirm.as_deref())?,
-                tables: Tables::parse(tables, databases)?,
-                ..options
-            };
+        Work::Restore { server, .. } => {
+            let options = asked_options(daemon, &job.work)?;
             restore_it(daemon, job, live, server, &options)
         }
         Work::Fsck {} => check(daemon, live, Reach::Whole),
@@ -173,8 +168,45 @@ pub(crate) fn restore_options(
     Ok(Options { engine_dir, start, prove, ..Options::new(target, into.to_path_buf()) })
 }
 
+/// The restore that a job is, as the appliance takes it.
+pub(crate) fn asked_options(daemon: &Daemon, work: &Work) -> Result<Options> {
+    let Work::Restore {
+        server,
+        target,
+        into,
+        start,
+        prove,
+        delta,
+        confirm,
+        tables,
+        databases,
+        as_replica_of,
+        with_config,
+    } = work
+    else {
+        return Err(Error::failed(format!("A job of the kind {} is no restore.", work.kind())));
+    };
+    let options = restore_options(daemon, server, target, into, *start, prove)?;
+    let tables = Tables::parse(tables, databases)?;
+    if let (Some(_), Some(host)) = (&tables, as_replica_of) {
+        return Err(Error::usage(format!("Some tables alone can't replicate from {host}."))
+            .with_next("leave 'as_replica_of' away, or restore the whole server"));
+    }
+    let replica = as_replica_of
+        .as_ref()
+        .map(|host| ReplicaOf::own_host(&daemon.catalogue, server, host))
+        .transpose()?;
+    Ok(Options {
+        delta: over(*delta, confirm.as_deref())?,
+        tables,
+        replica,
+        config: Settings::parse(*with_config, &[])?,
+        ..options
+    })
+}
+
 /// How a folder that holds something is restored over, if it is.
-pub(crate) fn over(delta: bool, confirm: Option<&str>) -> Result<Option<Delta>> {
+fn over(delta: bool, confirm: Option<&str>) -> Result<Option<Delta>> {
     if confirm.is_some() && !delta {
         return Err(Error::usage("'confirm' goes with 'delta' only.")
             .with_next("leave it out, or ask for a restore over what the folder holds: \"delta\": true"));

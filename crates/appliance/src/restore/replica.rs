@@ -3,6 +3,7 @@
 
 use crate::catalogue::Catalogue;
 use crate::error::{Error, Result};
+use crate::fail_over::{DEFAULT_PORT, host_and_port};
 use crate::login::{connect, connect_options};
 use crate::server::is_mariadb;
 use crate::settings::Login;
@@ -22,6 +23,39 @@ pub struct ReplicaOf {
     pub user: Option<String>,
     /// File whose first line is its password.
     pub password_file: Option<PathBuf>,
+}
+
+impl ReplicaOf {
+    /// One of the protected server's own hosts, as `HOST` or `HOST:PORT`, with the account that it is known by: what somebody
+    /// may name who is not trusted with that account. Another host would be shown its password.
+    ///
+    /// # Errors
+    /// `Usage` for every other host.
+    pub fn own_host(catalogue: &Catalogue, name: &str, text: &str) -> Result<Self> {
+        let server = catalogue.server(name)?;
+        let mut own = Vec::new();
+        if let ServerKind::Network { host, port, .. } = &server.kind
+            && !host.is_empty()
+        {
+            own.push((host.clone(), *port));
+        }
+        let members = catalogue.login(&server)?.map(|login| login.hosts).unwrap_or_default();
+        own.extend(members.iter().filter_map(|host| host_and_port(host, DEFAULT_PORT).ok()));
+        // Without a port it is the one that the host is known by.
+        let (host, port) = host_and_port(text, 0)?;
+        let found = own.iter().find(|known| known.0 == host && (port == 0 || known.1 == port));
+        let Some((host, port)) = found.cloned() else {
+            let mut known: Vec<String> = own.iter().map(|(host, port)| format!("{host}:{port}")).collect();
+            known.sort();
+            known.dedup();
+            let next = match known.is_empty() {
+                true => "its server has no host that is known; restore with the command line".to_owned(),
+                false => format!("name {}, or restore with the command line", known.join(" or ")),
+            };
+            return Err(Error::usage(format!("{text} is no host of '{name}'.")).with_next(next));
+        };
+        Ok(Self { host, port, user: None, password_file: None })
+    }
 }
 
 /// Logs in as the replica will, and asks what it needs to know.

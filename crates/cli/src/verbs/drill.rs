@@ -11,7 +11,8 @@ use crate::signals::stop_flag;
 use holdfast_appliance::check_queries::{self, Queries};
 use holdfast_appliance::drill::{ByHand, by_hand};
 use holdfast_appliance::error::{Error, Result};
-use holdfast_appliance::restore::{Answer, Target};
+use holdfast_appliance::restore::Target;
+use serde_json::{Value, json};
 use std::io::{self, Write};
 
 /// What `--at` takes beside the moments of a restore.
@@ -49,7 +50,7 @@ pub(super) fn drill(common: &Common, output: Output, wanted: &Drill) -> std::res
     output.answer(&view, |out| {
         writeln!(out, "Drilled '{}' to {}; the folder is gone again.", view.server, view.reached)?;
         show_evidence(out, &view)?;
-        view.report.queries.iter().try_for_each(|answer| show_answer(out, answer))
+        view.report.queries.iter().try_for_each(|answer| show_answer(out, &json!(answer)))
     })?;
     Ok(if view.report.lacking.is_empty() { DONE } else { DONE_WITH_WARNINGS })
 }
@@ -59,16 +60,17 @@ fn plain(c: char) -> Vec<char> {
     if c.is_control() { c.escape_default().collect() } else { vec![c] }
 }
 
-fn show_answer(out: &mut dyn Write, answer: &Answer) -> io::Result<()> {
-    let first = match answer.first_row.first() {
-        Some(value) if answer.rows == 1 && answer.first_row.len() == 1 => {
-            // A row may hold what a terminal takes for orders.
-            value.as_deref().unwrap_or("NULL").chars().flat_map(plain).collect()
-        }
-        _ => format!("{} rows", answer.rows),
+/// A query's answer as its JSON has it, whoever asked it.
+fn show_answer(out: &mut dyn Write, answer: &Value) -> io::Result<()> {
+    let (count, values) = (number(answer, "/rows"), rows(answer, "/first_row"));
+    let first = match values {
+        // A row may hold what a terminal takes for orders.
+        [value] if count == 1 => value.as_str().unwrap_or("NULL").chars().flat_map(plain).collect(),
+        _ => format!("{count} rows"),
     };
-    let took = duration((answer.seconds * 1e6) as i64);
-    writeln!(out, "  query        {}: {first} ({}), {took}", answer.name, answer.expected)
+    let seconds = answer.pointer("/seconds").and_then(Value::as_f64).unwrap_or_default();
+    let took = duration((seconds * 1e6) as i64);
+    writeln!(out, "  query        {}: {first} ({}), {took}", text(answer, "/name"), text(answer, "/expected"))
 }
 
 /// The daemon picks the moment and has the queries.
@@ -97,15 +99,12 @@ pub(super) fn by_daemon(
             writeln!(out, "  proved       {}", line.as_str().unwrap_or_default())?;
         }
         for answer in rows(&view, "/report/queries") {
-            writeln!(
-                out,
-                "  query        {}: {} rows ({})",
-                text(answer, "/name"),
-                number(answer, "/rows"),
-                text(answer, "/expected")
-            )?;
+            show_answer(out, answer)?;
+        }
+        for line in rows(&view, "/report/lacking") {
+            writeln!(out, "  LACKS        {}", line.as_str().unwrap_or_default())?;
         }
         Ok(())
     })?;
-    Ok(DONE)
+    Ok(if rows(&view, "/report/lacking").is_empty() { DONE } else { DONE_WITH_WARNINGS })
 }

@@ -364,6 +364,10 @@ struct RestoreAsked {
     tables: Vec<String>,
     #[serde(default)]
     databases: Vec<String>,
+    #[serde(default)]
+    as_replica_of: Option<String>,
+    #[serde(default)]
+    with_config: bool,
 }
 
 fn standard() -> String {
@@ -408,18 +412,23 @@ fn wanted_restore(
     daemon: &Daemon,
     asked: &Request,
 ) -> std::result::Result<(Work, restore::Options), Refusal> {
-    let RestoreAsked { server, to, before, after, into, start, prove, delta, confirm, tables, databases } =
-        asked.read()?;
-    known(daemon, &server)?;
-    restore_place(&daemon.config(), &into)?;
-    let target = Moment { to, before, after };
-    let options = runner::restore_options(daemon, &server, &target, &into, start, &prove)?;
-    let options = restore::Options {
-        delta: runner::over(delta, confirm.as_deref())?,
-        tables: restore::Tables::parse(&tables, &databases)?,
-        ..options
+    let wanted: RestoreAsked = asked.read()?;
+    known(daemon, &wanted.server)?;
+    restore_place(&daemon.config(), &wanted.into)?;
+    let work = Work::Restore {
+        server: wanted.server,
+        target: Moment { to: wanted.to, before: wanted.before, after: wanted.after },
+        into: wanted.into,
+        start: wanted.start,
+        prove: wanted.prove,
+        delta: wanted.delta,
+        confirm: wanted.confirm,
+        tables: wanted.tables,
+        databases: wanted.databases,
+        as_replica_of: wanted.as_replica_of,
+        with_config: wanted.with_config,
     };
-    let work = Work::Restore { server, target, into, start, prove, delta, confirm, tables, databases };
+    let options = runner::asked_options(daemon, &work)?;
     Ok((work, options))
 }
 

@@ -10,6 +10,7 @@ pub mod machine;
 pub mod measure;
 pub mod report;
 pub mod scenario;
+pub mod stored;
 pub mod tools;
 
 pub use error::{Error, Result};

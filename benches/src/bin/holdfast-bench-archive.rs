@@ -2,7 +2,7 @@
 //! and commits that wait for the archive beside commits that wait for a stock replica. Both in one run.
 
 use std::error::Error;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use clap::Parser;
 use holdfast_benches::rig::archive::Rig;
 use holdfast_benches::rig::dataset::{self, Place};
 use holdfast_benches::rig::find::{Answer, ask};
+use holdfast_benches::rig::stored::{Stored, stored};
 
 /// What the archive receives a second, and what a commit costs that waits for it.
 #[derive(Debug, Parser)]
@@ -20,6 +21,9 @@ struct Arguments {
     /// Only ask an archive of so many transactions; 10,000,000 are asked at the end of a whole run
     #[arg(long, value_name = "TRANSACTIONS")]
     find: Option<u64>,
+    /// Only say what the logs of this repository take, and their index
+    #[arg(long, value_name = "REPOSITORY")]
+    stored: Option<PathBuf>,
     /// How often all take turns
     #[arg(long, default_value_t = 3)]
     rounds: u32,
@@ -42,6 +46,10 @@ fn measure(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     if let Some(transactions) = arguments.find {
         return questions(&arguments.place.top()?, transactions);
     }
+    if let Some(repository) = &arguments.stored {
+        print(&stored(repository)?);
+        return Ok(());
+    }
     let (top, servers, scale) = (arguments.place.top()?, arguments.place.servers()?, arguments.place.scale());
     let data = dataset::get(&top, scale, &servers)?;
     println!("{}", data.story);
@@ -56,6 +64,9 @@ fn measure(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
             mb / side.seconds,
             mb / side.cpu_seconds
         );
+        if let Some(stored) = &side.stored {
+            print(stored);
+        }
     }
     for clients in [1, 8] {
         println!("commits of {clients} client(s), microseconds:");
@@ -74,6 +85,19 @@ fn measure(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         }
     }
     questions(&top, 10_000_000)
+}
+
+/// What a log takes, and its index beside it.
+fn print(stored: &Stored) {
+    let mb = |bytes: u64| bytes as f64 / 1e6;
+    println!(
+        "  {:.1} MB of events stored in {:.1} MB, their index in {:.2} MB: {:.2} % of that; all else {:.1} MB",
+        mb(stored.raw),
+        mb(stored.events),
+        mb(stored.index),
+        stored.share() * 100.0,
+        mb(stored.other)
+    );
 }
 
 fn questions(top: &Path, transactions: u64) -> Result<(), Box<dyn Error>> {

@@ -23,6 +23,7 @@ use super::dataset::{DataSet, Servers, copy_for_a_server};
 use super::error::{Error, Result, at, sql};
 use super::folder::{bytes_below, remove};
 use super::measure::{own_seconds, to_its_end};
+use super::stored::{Stored, stored};
 
 const USER: &str = "replica";
 const PASSWORD: &str = "only-for-Benches-1";
@@ -44,6 +45,8 @@ pub struct Received {
     pub cpu_seconds: f64,
     /// Bytes of log that came.
     pub bytes: u64,
+    /// What they take in the repository, where it is one.
+    pub stored: Option<Stored>,
 }
 
 /// What commits wait for.
@@ -144,7 +147,7 @@ impl Rig {
     }
 
     fn receive_by_archive(&self, source: &PrivateServer, first: &str) -> Result<Received> {
-        let (_, repository) = self.repository()?;
+        let (dir, repository) = self.repository()?;
         let begin = Position { file: first.to_owned(), offset: 4, gtid: GtidSet::empty(Flavor::MySql) };
         let mut options = FollowOptions::new(account(source), 4_000_000_001);
         options.dump.until_end = true;
@@ -158,12 +161,9 @@ impl Rig {
             &AtomicBool::new(false),
             &mut |_: Note<'_>| {},
         ))?;
-        Ok(Received {
-            side: "holdfast archive",
-            seconds: began.elapsed().as_secs_f64(),
-            cpu_seconds: own_seconds()? - cpu,
-            bytes: followed.bytes,
-        })
+        let (seconds, cpu_seconds) = (began.elapsed().as_secs_f64(), own_seconds()? - cpu);
+        let stored = Some(stored(&dir)?);
+        Ok(Received { side: "holdfast archive", seconds, cpu_seconds, bytes: followed.bytes, stored })
     }
 
     fn receive_by_client(&self, source: &PrivateServer, first: &str, last: &str) -> Result<Received> {
@@ -189,7 +189,7 @@ impl Rig {
         if !raw.join(last).exists() {
             return Err(Error::Server(format!("mysqlbinlog did not fetch {last}")));
         }
-        Ok(Received { side: "mysqlbinlog --raw", seconds, cpu_seconds: times_of(&text), bytes })
+        Ok(Received { side: "mysqlbinlog --raw", seconds, cpu_seconds: times_of(&text), bytes, stored: None })
     }
 
     /// The time of commits with `clients` clients, for `span` each, in turns; a histogram of microseconds for each of

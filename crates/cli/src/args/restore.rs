@@ -118,7 +118,7 @@ pub struct Restore {
     /// With --undo: what is in the folder now is lost, in place of being saved first; needs --confirm
     ///
     /// For a repository without room for it, or where nothing that is there is wanted.
-    #[arg(long, requires = "undo")]
+    #[arg(long, requires = "undo", conflicts_with_all = ["to", "before", "after"])]
     pub no_save: bool,
     /// With --in-place and --undo: run by the shell where a server uses the data directory, and waited for
     #[arg(long, value_name = "COMMAND", env = "HOLDFAST_STOP_COMMAND", requires = "own")]

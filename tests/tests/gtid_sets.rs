@@ -44,7 +44,7 @@ fn foreign(bed: &Bed, number: u64) {
     let mut conn = bed.server.root();
     match bed.server.engine() {
         Engine::MySql => {
-            conn.execute(&format!("SET gtid_next = '{OTHER}:odd:{number}'")).unwrap();
+            conn.execute(format!("SET gtid_next = '{OTHER}:odd:{number}'")).unwrap();
             conn.execute(&insert).unwrap();
             conn.execute("SET gtid_next = AUTOMATIC").unwrap();
         }

@@ -71,9 +71,9 @@ fn gtids(list: &[&str]) -> Vec<Option<Gtid>> {
     list.iter().map(|text| text.parse().ok()).collect()
 }
 
-fn resolve(memory: &Memory, wanted: &GtidSet, life: Option<u32>) -> std::result::Result<Cut, Hole> {
+fn resolve(memory: &Memory, wanted: &GtidSet, life: Option<u32>) -> std::result::Result<Cut, Box<Hole>> {
     let log = ServerLog::open(memory, STREAM.server).unwrap();
-    log.resolve(&Target::Set { set: wanted.clone(), life }).unwrap()
+    log.resolve(&Target::Set { set: wanted.clone(), life }).unwrap().map_err(Box::new)
 }
 
 fn id(indexed: &Option<Indexed>) -> Option<String> {

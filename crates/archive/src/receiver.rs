@@ -367,6 +367,11 @@ impl<'a> Follower<'a> {
             format!("the source has another log there than the one that is archived: {source}")
         } else if is_other_gtid_mode(source) {
             format!("its gtid_mode was changed, and set back to ON_PERMISSIVE it would go on: {source}")
+        } else if !shows_nothing && is_too_large(source) {
+            format!(
+                "the next event is larger than the 1 GiB that a server sends to any replica, so no replica has it either; \
+                 the source's own file has it, and `holdfast import NAME --binlogs FOLDER` takes copies of its files: {source}"
+            )
         } else if is_purged(source) {
             source.to_string()
         } else {
@@ -461,6 +466,15 @@ impl<'a> Follower<'a> {
             Position { file: intake.file().to_owned(), offset: intake.offset(), gtid: target.gtid.clone() };
         !intake.is_open() && order(&here, target).is_some_and(std::cmp::Ordering::is_ge)
     }
+}
+
+/// Is this what a server says of an event that it can't send? Both families log rows of up to 4 GiB (several columns of
+/// `max_allowed_packet` each) and send no event of more than 1 GiB, whatever their `max_allowed_packet` and that of replicas
+/// are set to (seen with MySQL 9.7.4 and MariaDB 10.11.19). One that is asked to read from the middle of an event says it, too.
+fn is_too_large(error: &holdfast_mysql::Error) -> bool {
+    let holdfast_mysql::Error::Server(error) = error else { return false };
+    holdfast_mysql::dump::is_not_there(error)
+        && error.message.to_ascii_lowercase().contains("exceeded max_allowed_packet")
 }
 
 mod batch;

@@ -9,11 +9,8 @@ use crate::error::Flaw;
 /// events are cut at 8 KiB plus one row.
 pub const INFLATED_MAX: u64 = 1 << 30;
 
-/// Appends nothing to, but replaces `out` by the inflated bytes. Layout: one byte with
-/// 0x80 set, algorithm in bits 4..6 (0: zlib) and in bits 0..2 the number of bytes of the
-/// length that follows (big-endian), then the stream.
-pub(crate) fn inflate(bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Flaw> {
-    let mut c = Cursor::new(bytes);
+/// The length that compressed data announce.
+pub(crate) fn inflated_len(c: &mut Cursor<'_>) -> Result<u64, Flaw> {
     let head = c.u8("the head of compressed data")?;
     let length_bytes = usize::from(head & 0x07);
     if head & 0xf0 != 0x80 || !(1..=4).contains(&length_bytes) {
@@ -23,6 +20,15 @@ pub(crate) fn inflate(bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Flaw> {
     if length > INFLATED_MAX {
         return Err(c.flaw("at most 1 GiB of inflated data", length));
     }
+    Ok(length)
+}
+
+/// Appends nothing to, but replaces `out` by the inflated bytes. Layout: one byte with
+/// 0x80 set, algorithm in bits 4..6 (0: zlib) and in bits 0..2 the number of bytes of the
+/// length that follows (big-endian), then the stream.
+pub(crate) fn inflate(bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Flaw> {
+    let mut c = Cursor::new(bytes);
+    let length = inflated_len(&mut c)?;
     out.clear();
     // No trust in the length: memory grows as data really comes out.
     let mut stream = flate2::read::ZlibDecoder::new(c.rest()).take(length + 1);

@@ -105,6 +105,17 @@ impl<'a> Rows<'a> {
         Ok(Rows { kind: RowsKind { compressed: false, ..self.kind }, data: scratch, ..*self })
     }
 
+    /// Bytes of the rows when they are inflated, as they announce it.
+    ///
+    /// # Errors
+    /// Fails when compressed data do not say.
+    pub fn inflated_len(&self) -> Result<usize, Flaw> {
+        if !self.kind.compressed {
+            return Ok(self.data.len());
+        }
+        Ok(usize::try_from(compressed::inflated_len(&mut Cursor::new(self.data))?).unwrap_or(usize::MAX))
+    }
+
     /// Does it end its statement without a row?
     #[must_use]
     pub fn is_dummy(&self) -> bool {

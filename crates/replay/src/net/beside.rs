@@ -53,6 +53,8 @@ struct Batch {
     plans: Vec<Arc<RowPlan>>,
     bytes: Vec<u8>,
     rows: Vec<Handed>,
+    /// Bytes of its rows, inflated.
+    weight: usize,
 }
 
 impl Batch {
@@ -86,6 +88,7 @@ impl Batch {
         self.plans.clear();
         self.bytes.clear();
         self.rows.clear();
+        self.weight = 0;
     }
 }
 
@@ -100,7 +103,7 @@ impl Merges {
     fn take_batch(&mut self, batch: &Batch, sums: &Sums) -> Result<(), Halt> {
         let file = batch.file.clone().unwrap_or_default();
         // From here on they count as what comes of them.
-        sums.taken.fetch_add(batch.bytes.len(), Ordering::Relaxed);
+        sums.taken.fetch_add(batch.weight, Ordering::Relaxed);
         let mut from = 0;
         for handed in &batch.rows {
             let Handed { kind, table_id, flags, width, .. } = *handed;
@@ -154,7 +157,7 @@ impl Merges {
 struct Sums {
     /// Memory that the merges take.
     bytes: AtomicIsize,
-    /// Bytes of batches that were taken.
+    /// Bytes of rows in batches that were taken, inflated.
     taken: AtomicUsize,
     merged: AtomicU64,
     net: AtomicU64,
@@ -264,7 +267,7 @@ pub(crate) struct Beside {
     refused: bool,
     /// What is to be handed over next.
     batch: Batch,
-    /// Bytes of all batches, this one included.
+    /// Bytes of rows in all batches, this one included, inflated.
     handed: usize,
 }
 
@@ -339,7 +342,13 @@ impl Beside {
         plan: &Arc<RowPlan>,
         place: &EventPlace,
     ) -> Result<(), Halt> {
-        if rows.data.len() >= BATCH_BYTES {
+        // Compressed rows count for what comes out of them: that is what memory is needed for.
+        let weight = rows.inflated_len().map_err(|flaw| Halt {
+            stop: Stop::Flaw(flaw),
+            tables: Vec::new(),
+            place: place.clone(),
+        })?;
+        if weight >= BATCH_BYTES {
             // Not copied: it may be a large part of all memory.
             self.settle()?;
             return self
@@ -351,10 +360,10 @@ impl Beside {
         if self.batch.file.as_ref().is_some_and(|file| !Arc::ptr_eq(file, &place.file)) {
             self.hand_over()?;
         }
-        let before = self.batch.bytes.len();
         self.batch.add(at, rows, plan, place);
-        self.handed += self.batch.bytes.len() - before;
-        if self.batch.bytes.len() >= BATCH_BYTES { self.hand_over() } else { Ok(()) }
+        self.batch.weight += weight;
+        self.handed += weight;
+        if self.batch.weight >= BATCH_BYTES { self.hand_over() } else { Ok(()) }
     }
 
     fn hand_over(&mut self) -> Result<(), Halt> {

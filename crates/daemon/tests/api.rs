@@ -452,6 +452,17 @@ fn the_report_has_it_all_and_rows_are_not_for_everybody(bed: &Bed) {
     ] {
         assert_eq!(bed.network("GET", path, Some(bed.token(Role::Viewer)), None).0, 403, "{path}");
     }
+    // The restored server would hold the account's password.
+    let replica =
+        json!({ "server": "files", "to": "fastest", "into": bed.at("restored/t"), "as_replica_of": "db1" });
+    for (role, status) in [(Role::Restorer, 403), (Role::Admin, 400)] {
+        let path = "/api/v1/restore-plans";
+        assert_eq!(
+            bed.network("POST", path, Some(bed.token(role)), Some(replica.clone())).0,
+            status,
+            "{role:?}"
+        );
+    }
     for path in [
         "report?from=-401d",
         "report?from=-1h&to=-2h",

@@ -414,6 +414,14 @@ fn wanted_restore(
 ) -> std::result::Result<(Work, restore::Options), Refusal> {
     let wanted: RestoreAsked = asked.read()?;
     known(daemon, &wanted.server)?;
+    // The restored server holds the password of the protected server's account then, for whoever gets into it.
+    let Caller { name, role, .. } = &asked.caller;
+    if wanted.as_replica_of.is_some() && !role.may(Role::Admin) {
+        daemon.audit.note(name, &asked.what, "forbidden")?;
+        return Err(Refusal::Forbidden(format!(
+            "The token '{name}' may not let a restored server replicate."
+        )));
+    }
     restore_place(&daemon.config(), &wanted.into)?;
     let work = Work::Restore {
         server: wanted.server,

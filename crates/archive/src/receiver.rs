@@ -370,7 +370,8 @@ impl<'a> Follower<'a> {
         } else if !shows_nothing && is_too_large(source) {
             format!(
                 "the next event is larger than the 1 GiB that a server sends to any replica, so no replica has it either; \
-                 the source's own file has it, and `holdfast import NAME --binlogs FOLDER` takes copies of its files: {source}"
+                 the source's own file has it, and `holdfast import NAME --binlogs FOLDER` takes copies of its files until the \
+                 next backup, behind which the log begins anew: {source}"
             )
         } else if is_purged(source) {
             source.to_string()

@@ -23,7 +23,8 @@ fn a_restored_server_says_where_it_came_from(engine: Engine) {
     refused(bed.user.run(&named), 2, &["golden"]);
     let listed = bed.user.run(&["list"]).ok().stdout;
     assert!(listed.contains("golden") && listed.contains("held"), "{listed}");
-    refused(bed.user.run(&["forget", "golden"]), 23, &["is kept until", "--keep-for"]);
+    // What stands longest is told: the hold, and not the date.
+    refused(bed.user.run(&["forget", "golden"]), 23, &["is held", "holdfast unhold"]);
     bed.server.run(&["INSERT INTO shop.orders (text) VALUES ('in the log')"]);
 
     let (into, programs) = (bed.text("data"), engine.dir());

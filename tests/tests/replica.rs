@@ -2,10 +2,11 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a panic is how a test fails")]
 
 use std::fs;
+use std::net::TcpListener;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use holdfast_engine::{PrivateServer, StartOptions, stop_server_on};
+use holdfast_engine::{Listen, PrivateServer, StartOptions, stop_server_on};
 use holdfast_mysql::{Conn, ConnectOptions, Endpoint};
 use holdfast_tests::Engine;
 use holdfast_tests::bed::{Bed, refused};
@@ -139,6 +140,9 @@ fn a_stopped_one_follows_with_its_first_start(engine: Engine) {
         bed.server.run(&["INSERT INTO shop.orders (text) VALUES ('behind the restore')"]);
         let mut options = StartOptions::new(engine.programs(), bed.path("data"));
         options.binlog = true;
+        // Private ones have no network, and could follow nobody.
+        let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).unwrap();
+        options.listen = Listen::Loopback(free.port());
         options.extra_args = vec!["--server-id=4711".to_owned(), "--log-bin=own".to_owned()];
         if engine == Engine::MariaDb {
             options.extra_args.push("--relay-log=its-own".to_owned());

@@ -137,6 +137,7 @@ fn take_of_replica(
     let mut source = CloneSource::new(replica.connect.clone(), catalogue.environment.spool.clone())
         .workers(u32::from(options.jobs));
     let (writer, mut outcome) = copied(catalogue, server, options, &mut source, watcher)?;
+    replica.is_copied(&outcome.facts)?;
     let coordinates = replica.coordinates()?;
     let mark = life.unchanged()?;
     outcome.facts = replica.facts(outcome.facts);

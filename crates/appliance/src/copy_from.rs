@@ -117,6 +117,8 @@ pub(crate) struct Replica {
     pub(crate) connect: ConnectOptions,
     source: ConnectOptions,
     source_uuid: Uuid,
+    /// Its own: behind a name there may be another server each time.
+    uuid: Uuid,
     /// What it had executed then.
     lo: GtidSet,
     /// The server's own settings, for whoever restores.
@@ -143,7 +145,7 @@ impl Replica {
         };
         let mut ours = connected(&source, "the server itself")?;
         let mut theirs = connected(&connect, "it")?;
-        alike(&mut ours, &mut theirs, source_uuid)?;
+        let uuid = alike(&mut ours, &mut theirs, source_uuid)?;
         replicates(&mut theirs, source_uuid, max_lag)?;
         // What the server has now is what the replica must have within the limit: no clock has to be trusted for that.
         let wanted = executed(&mut ours)?;
@@ -152,14 +154,30 @@ impl Replica {
         nothing_of_its_own(&lo, &executed(&mut ours)?)?;
         let facts =
             server_variables(&mut ours).map_err(|error| Error::failed(sentence(&error.to_string())))?;
-        Ok(Self { place, connect, source, source_uuid, lo, facts })
+        Ok(Self { place, connect, source, source_uuid, uuid, lo, facts })
+    }
+
+    /// After the copy: whether it is of the server that was looked at. `copied` has what was asked on the copy's connection.
+    pub(crate) fn is_copied(&self, copied: &Facts) -> Result<()> {
+        let uuid = copied.iter().find(|(name, _)| name == "server_uuid").map(|(_, value)| value.as_str());
+        self.is_it(uuid.and_then(|uuid| uuid.parse().ok()))
+    }
+
+    fn is_it(&self, uuid: Option<Uuid>) -> Result<()> {
+        if uuid == Some(self.uuid) {
+            return Ok(());
+        }
+        let found = uuid.map_or_else(|| "one that does not say which".to_owned(), |uuid| uuid.to_string());
+        Err(Error::failed(format!("Another server answered there than before: {found}, not {}.", self.uuid)))
     }
 
     /// After the copy: the bounds in the server's log between which it stands.
     pub(crate) fn coordinates(&self) -> Result<Coordinates> {
         let mut theirs = connected(&self.connect, "it")?;
         let mut ours = connected(&self.source, "the server itself")?;
-        alike(&mut ours, &mut theirs, self.source_uuid)?;
+        self.is_it(Some(alike(&mut ours, &mut theirs, self.source_uuid)?))?;
+        // However far behind it is by now.
+        replicates(&mut theirs, self.source_uuid, Duration::MAX)?;
         let hi = executed(&mut theirs)?;
         nothing_of_its_own(&hi, &executed(&mut ours)?)?;
         if !self.lo.is_subset(&hi) {
@@ -245,14 +263,15 @@ fn variables(conn: &mut Conn) -> Result<BTreeMap<String, String>> {
         conn,
         "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('gtid_mode', 'innodb_data_file_path', 'innodb_page_size', \
          'log_bin', 'lower_case_table_names', 'read_only', 'replica_parallel_workers', \
-         'replica_preserve_commit_order', 'server_uuid', 'slave_parallel_workers', 'slave_preserve_commit_order')",
+         'replica_preserve_commit_order', 'replica_exec_mode', 'replica_skip_errors', 'server_uuid', 'slave_exec_mode', \
+         'slave_parallel_workers', 'slave_preserve_commit_order', 'slave_skip_errors')",
     )?;
     let row = |row| Some((rows.text(row, 0)?.to_ascii_lowercase(), rows.text(row, 1)?));
     Ok((0..rows.rows.len()).filter_map(row).collect())
 }
 
-/// Whether what is copied there could be the server's: one series, files of one kind, GTIDs on both.
-fn alike(ours: &mut Conn, theirs: &mut Conn, source_uuid: Uuid) -> Result<()> {
+/// Whether what is copied there could be the server's: one series, files of one kind, GTIDs on both. Gives its own UUID.
+fn alike(ours: &mut Conn, theirs: &mut Conn, source_uuid: Uuid) -> Result<Uuid> {
     let refused = |why: String| Err(Error::failed(why));
     let (own, its) = (ours.server().clone(), theirs.server().clone());
     let series = |(major, minor, _): (u16, u16, u16)| (major, minor);
@@ -265,8 +284,12 @@ fn alike(ours: &mut Conn, theirs: &mut Conn, source_uuid: Uuid) -> Result<()> {
     if uuid(&own) != Some(source_uuid) {
         return refused("Another server than the known one answers as the server itself.".to_owned());
     }
-    if uuid(&its) == Some(source_uuid) {
+    let Some(its_uuid) = uuid(&its) else { return refused("It does not say which server it is.".to_owned()) };
+    if its_uuid == source_uuid {
         return refused("It is the server itself, and no replica of it.".to_owned());
+    }
+    if let Some(why) = drifts(&its) {
+        return refused(why);
     }
     for name in ["innodb_data_file_path", "innodb_page_size", "lower_case_table_names"] {
         if of(&own, name) != of(&its, name) {
@@ -308,7 +331,22 @@ fn alike(ours: &mut Conn, theirs: &mut Conn, source_uuid: Uuid) -> Result<()> {
             ));
         }
     }
-    Ok(())
+    Ok(its_uuid)
+}
+
+/// Why a replica with these settings may go on although rows of it are not the server's, if so: its GTIDs say nothing of that.
+fn drifts(its: &BTreeMap<String, String>) -> Option<String> {
+    let settings = [
+        ("replica_skip_errors", ["OFF", ""]),
+        ("slave_skip_errors", ["OFF", ""]),
+        ("replica_exec_mode", ["STRICT", "STRICT"]),
+        ("slave_exec_mode", ["STRICT", "STRICT"]),
+    ];
+    settings.into_iter().find_map(|(name, right)| {
+        let value =
+            its.get(name).filter(|value| !right.iter().any(|right| value.eq_ignore_ascii_case(right)))?;
+        Some(format!("It passes over errors ({name} is '{value}'), so rows of it may not be the server's."))
+    })
 }
 
 /// Whether it replicates from this server and no other one, everything, and without much delay.
@@ -404,6 +442,7 @@ mod tests {
             connect: ConnectOptions::new(holdfast_mysql::Endpoint::Unix("a".into()), ""),
             source: ConnectOptions::new(holdfast_mysql::Endpoint::Unix("b".into()), ""),
             source_uuid: Uuid([7; 16]),
+            uuid: Uuid([8; 16]),
             lo: GtidSet::empty(Flavor::MySql),
             facts: ours.map(|name| (name.to_owned(), "server".to_owned())).to_vec(),
         };
@@ -419,5 +458,27 @@ mod tests {
         assert_eq!((whose("settings"), whose("hostname")), (None, None));
         assert_eq!(whose(COPIED_FROM), Some("db2:3306"));
         assert_eq!(facts.len(), 6);
+        let copied_of = |uuid: Uuid| vec![("server_uuid".to_owned(), uuid.to_string())];
+        chosen.is_copied(&copied_of(Uuid([8; 16]))).unwrap();
+        for other in [copied_of(Uuid([9; 16])), Facts::new()] {
+            let refused = chosen.is_copied(&other).unwrap_err();
+            assert!(refused.message.contains("Another server answered"), "{}", refused.message);
+        }
+    }
+
+    #[test]
+    fn a_replica_that_passes_over_errors_is_not_the_servers_data() {
+        let of = |name: &str, value: &str| BTreeMap::from([(name.to_owned(), value.to_owned())]);
+        for (name, value, drifting) in [
+            ("replica_skip_errors", "OFF", false),
+            ("replica_skip_errors", "", false),
+            ("replica_skip_errors", "1032,1062", true),
+            ("slave_skip_errors", "ddl_exist_errors", true),
+            ("replica_exec_mode", "STRICT", false),
+            ("slave_exec_mode", "IDEMPOTENT", true),
+        ] {
+            assert_eq!(drifts(&of(name, value)).is_some(), drifting, "{name} {value}");
+        }
+        assert_eq!(drifts(&BTreeMap::new()), None);
     }
 }

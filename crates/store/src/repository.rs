@@ -132,7 +132,7 @@ impl Inner {
     /// An error where something is kept that this program does not know to keep: a newer one may have come since this one
     /// opened the repository. Asked before anything is taken away.
     pub(crate) fn refuse_unknown_features(&self) -> Result<()> {
-        match slots::unknown_features(self.objects.as_ref(), &self.keys) {
+        match slots::unknown_features(self.objects.as_ref(), &self.keys)? {
             0 => Ok(()),
             unknown => Err(Error::OtherFormat { source: holdfast_format::Error::Features { unknown } }),
         }

@@ -185,8 +185,13 @@ pub(crate) fn need(objects: &dyn Objects, keys: &Keys, features: u32) -> Result<
         return Ok(());
     }
     let mut change = Change::begin(objects, keys)?;
+    let copies = Copies::read(objects);
+    if let Some((name, why)) = copies.strange() {
+        let why = format!("{name} is not for this program to write over ({why}); holdfast-fsck tells more");
+        return Err(Error::Refused { op: "set a feature in every copy of the keyring", why });
+    }
     // A change that was broken off may have left them in some copies only.
-    if change.keyring.write_features & features != features || !Copies::read(objects).alike() {
+    if change.keyring.write_features & features != features || !copies.alike() {
         change.keyring.write_features |= features;
         change.store(keys.unlock())?;
     }
@@ -196,9 +201,17 @@ pub(crate) fn need(objects: &dyn Objects, keys: &Keys, features: u32) -> Result<
 
 /// Features that a writer must know and this program does not, as the keyring has them now: another program may have set
 /// one since this one opened the repository.
-pub(crate) fn unknown_features(objects: &dyn Objects, keys: &Keys) -> u32 {
-    let now = read_keyring(objects).map_or(0, |keyring| keyring.write_features);
-    (now & !WRITE_FEATURES) | keys.unknown_features
+///
+/// # Errors
+/// The keyring, which could be read then, can't be now; or it has features or a version that this program can't read at all.
+pub(crate) fn unknown_features(objects: &dyn Objects, keys: &Keys) -> Result<u32> {
+    let now = match read_keyring(objects) {
+        Ok(keyring) => keyring.write_features,
+        // A kit stood in for a keyring that is lost.
+        Err(e) if keys.read_from.is_none() && !matches!(e, Error::OtherFormat { .. }) => 0,
+        Err(e) => return Err(e),
+    };
+    Ok((now & !WRITE_FEATURES) | keys.unknown_features)
 }
 
 /// Adds a way in.

@@ -138,6 +138,34 @@ fn a_program_that_does_not_know_a_feature_takes_nothing_away_though_it_was_runni
 }
 
 #[test]
+fn where_the_keyring_says_what_cant_be_read_nothing_is_taken_away_nor_written_over() {
+    let disk = SimDisk::new();
+    let (repo, _kit) = create(&disk);
+    let id = backup(&repo, None, &files(1, 2)).unwrap();
+    // A newer program's, all three; then one of them alone, in front of older ones.
+    let newer = Keyring { read_features: 1 << 7, ..keyring(&disk, 0) }.encode();
+    let old = keyring(&disk, 0).encode();
+    let put = |copy: usize, bytes: &[u8]| {
+        objects(&disk).replace(&ObjectName::new(KEYRINGS[copy]).unwrap(), bytes).unwrap();
+    };
+    (0..3).for_each(|copy| put(copy, &newer));
+    let refused = repo.forget(id, "no more").unwrap_err();
+    assert!(matches!(refused, Error::OtherFormat { .. }), "{refused}");
+    assert!(matches!(
+        repo.prune(&PruneOptions::default(), &|_, _| {}).unwrap_err(),
+        Error::OtherFormat { .. }
+    ));
+    put(0, &old);
+    put(2, &old);
+    let repo = open(&disk).unwrap();
+    let hold = HoldRecord { backup: id, held: true, reason: "court".to_owned() };
+    let refused = repo.hold_backup(hold).unwrap_err();
+    assert!(refused.to_string().contains(KEYRINGS[1]), "{refused}");
+    let name = ObjectName::new(KEYRINGS[1]).unwrap();
+    assert_eq!(objects(&disk).read(&name, 0, newer.len() as u64).unwrap(), newer);
+}
+
+#[test]
 fn fsck_says_where_something_is_kept_that_older_programs_would_forget() {
     let (disk, kit) = from_before();
     let repo = open(&disk).unwrap();

@@ -105,6 +105,14 @@ impl Copies {
         self.each.iter().any(|(_, copy)| matches!(copy, Copy::Older))
     }
 
+    /// A copy that is not for this program to write over, and why.
+    pub(crate) fn strange(&self) -> Option<(&str, &str)> {
+        self.each.iter().find_map(|(name, copy)| match copy {
+            Copy::Strange(why) => Some((*name, why.as_str())),
+            _ => None,
+        })
+    }
+
     /// Whether all three are there and the same.
     pub(crate) fn alike(&self) -> bool {
         self.each.iter().all(|(_, copy)| matches!(copy, Copy::Same))

@@ -143,10 +143,25 @@ async function act(path, options, said) {
   try {
     await ask(path, options);
     live.textContent = said;
-    await draw(false);
+    await drawChanged();
   } catch (error) {
     live.textContent = error.message;
   }
+}
+
+/** Draws what was changed: now, and when the daemon has looked at its servers again; it may be in the middle of an earlier look. */
+async function drawChanged() {
+  let looks = 0;
+  const place = location.hash;
+  const looked = (kind) => {
+    if (kind !== "board") return;
+    const here = location.hash === place;
+    if (++looks === 2 || !here) watchers.delete(looked);
+    // Nobody's forms on another page are drawn over.
+    if (here) draw(false);
+  };
+  watchers.add(looked);
+  await draw(false);
 }
 
 async function jobsPage() {
@@ -170,7 +185,7 @@ function cutView(host, server, plan, target, query) {
 
 async function serverPage(name) {
   const path = `/servers/${encodeURIComponent(name)}`;
-  const [server, history, kept] = await Promise.all([ask(path), ask(`${path}/timeline`), ask(`${path}/retention`)]);
+  const [server, history, kept, me] = await Promise.all([ask(path), ask(`${path}/timeline`), ask(`${path}/retention`), ask("/me")]);
   const content = [el("h1", { text: name }), el("ul", { class: "cards" }, serverCard(server))];
   const button = (text, action) => {
     const made = el("button", { type: "button", text });
@@ -180,10 +195,12 @@ async function serverPage(name) {
   const findings = el("div", { "aria-live": "polite" });
   content.push(el("div", { class: "row" },
     button("Back up now", () => act(`${path}/backups`, { method: "POST", body: "{}" }, "The backup is queued.")),
+    button("Back up as…", () => namedBackup(name)),
     button(server.paused ? "Resume" : "Pause", () => act(`${path}/${server.paused ? "resume" : "pause"}`, { method: "POST" }, server.paused ? "Resumed." : "Paused.")),
     el("a", { class: "button", href: restoreLink(name), text: "Restore…" }),
     el("a", { class: "button", href: findLink(name), text: "Find…" }),
     button("Drill now", () => act(`${path}/drills`, { method: "POST" }, "The drill is queued.")),
+    ...(me.role === "admin" ? [button(server.locked ? "Unlock…" : "Lock…", () => serverLock(server))] : []),
     button("Doctor", async () => {
       findings.replaceChildren(el("p", { text: "Looking…" }));
       try {
@@ -213,14 +230,7 @@ async function serverPage(name) {
     }
   });
   content.push(host, cut, ...historySection(`${path}/history`, SERVER_CHARTS), el("h2", { text: "Backups" }));
-  const why = new Map(kept.retention.kept.map((k) => [k.id, k]));
-  const rows = [...history.timeline.backups].reverse().map((b) => {
-    const k = why.get(b.id);
-    const until = k ? `${k.until ? show(k.until) : "for ever"} (${k.reasons.join(", ")})` : "no promise needs it";
-    return el("tr", {}, el("td", {}, el("code", { text: b.id })), el("td", { text: b.name || "-" }), el("td", { text: show(b.completed) }), el("td", { text: size(b.data_bytes) }), el("td", { text: size(b.stored_bytes) }), el("td", { text: b.proof || "-" }), el("td", { text: until }), el("td", { text: `${b.note}${copiedWords(b)}`.trim() }));
-  });
-  const head = ["Id", "Name", "Completed", "Data", "Stored", "Proof", "Kept until", "Note"].map((text) => el("th", { scope: "col", text }));
-  content.push(el("div", { class: "wide" }, el("table", {}, el("thead", {}, el("tr", {}, ...head)), el("tbody", {}, ...rows))));
+  content.push(backupTable(history.timeline.backups, kept.retention.kept, me));
   return content;
 }
 
@@ -287,6 +297,9 @@ async function auditPage() {
   return [el("h1", { text: "Audit" }), ...decide, el("p", { class: audit.intact ? "" : "trouble", text: whole }), el("div", { class: "wide" }, el("table", {}, el("tbody", {}, ...rows)))];
 }
 
+/** What a control is called, by which it is found again in a new drawing. */
+const spoken = (e) => [e.tagName, e.id, e.getAttribute("aria-label") || e.textContent].join(" ");
+
 /** Draws the page that the address names. Only a change of the address moves the focus. */
 async function draw(moved = true) {
   const turn = ++drawn;
@@ -303,7 +316,10 @@ async function draw(moved = true) {
     content = [el("p", { class: "trouble", role: "alert", text: error.message })];
   }
   if (turn !== drawn) return;
+  const stood = main.contains(document.activeElement) ? document.activeElement : undefined;
   main.replaceChildren(...content);
+  // Who works by keyboard stays where he was.
+  if (stood && !moved) [...main.querySelectorAll("a, button, input, select, summary")].find((e) => spoken(e) === spoken(stood))?.focus();
   document.title = `${main.querySelector("h1")?.textContent || "Holdfast"} – Holdfast`;
   if (moved) main.focus();
 }

@@ -222,9 +222,17 @@ fn roles_are_kept_over_tls_and_every_try_is_noted() {
         assert!(!std::fs::read_to_string(bed.at(file)).unwrap().contains(token), "{file}");
     }
     // The page and its kin need no token, and hold nothing.
-    for path in
-        ["/", "/app.js", "/style.css", "/timeline.js", "/restore.js", "/icon.svg", "/healthz", "/readyz"]
-    {
+    for path in [
+        "/",
+        "/app.js",
+        "/style.css",
+        "/timeline.js",
+        "/restore.js",
+        "/backups.js",
+        "/icon.svg",
+        "/healthz",
+        "/readyz",
+    ] {
         assert_eq!(bed.network("GET", path, None, None).0, 200, "{path}");
     }
 }

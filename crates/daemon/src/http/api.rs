@@ -337,6 +337,7 @@ fn set_paused(daemon: &Daemon, asked: &Request, paused: bool) -> Outcome {
         daemon.state.change(|content| {
             content.servers.entry(asked.part().to_owned()).or_default().paused = paused;
         })?;
+        daemon.look_soon();
         json(StatusCode::OK, &serde_json::json!({ "server": asked.part(), "paused": paused }))
     })
 }

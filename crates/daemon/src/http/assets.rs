@@ -8,6 +8,7 @@ pub(super) fn asset(path: &str) -> Option<Answer> {
     let (kind, text): (&'static str, &'static str) = match path {
         "/" | "/index.html" => ("text/html; charset=utf-8", include_str!("../../page/index.html")),
         "/app.js" => ("text/javascript; charset=utf-8", include_str!("../../page/app.js")),
+        "/backups.js" => ("text/javascript; charset=utf-8", include_str!("../../page/backups.js")),
         "/find.js" => ("text/javascript; charset=utf-8", include_str!("../../page/find.js")),
         "/history.js" => ("text/javascript; charset=utf-8", include_str!("../../page/history.js")),
         "/restore.js" => ("text/javascript; charset=utf-8", include_str!("../../page/restore.js")),

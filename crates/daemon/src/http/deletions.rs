@@ -184,7 +184,9 @@ pub(super) fn lock_server(daemon: &Daemon, asked: &Request) -> Outcome {
         known(daemon, asked.part())?;
         daemon.audit.note(&asked.caller.name, &asked.what, "asked")?;
         let terms = if everything { Vec::new() } else { crate::expiry::in_force(daemon, asked.part()) };
-        json(StatusCode::OK, &server_lock::lock_server(&daemon.catalogue, asked.part(), &terms, &reason)?)
+        let locked = server_lock::lock_server(&daemon.catalogue, asked.part(), &terms, &reason)?;
+        daemon.look_soon();
+        json(StatusCode::OK, &locked)
     })
 }
 

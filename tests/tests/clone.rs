@@ -1,12 +1,15 @@
 //! The clone source on a real MySQL under load: what it copies, and what it leaves behind on the server.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a panic is how a test fails")]
 
+use std::io;
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use holdfast_engine::{PrivateServer, StartOptions};
+use holdfast_mysql::Endpoint;
 use holdfast_source::sinks::{FolderSink, MemorySink};
 use holdfast_source::{
     CloneSource, Coordinates, Error, FileNo, FilePath, FileSpec, Outcome, Progress, Sink, SinkError, Source,
@@ -382,4 +385,86 @@ fn what_is_missing_is_named_with_the_line_that_helps() {
         assert!(text.contains("another clone"), "{text}");
         first.join().unwrap().unwrap();
     });
+}
+
+/// One port that leads to two servers, as a balancer or a name with two addresses does: to the second one from the
+/// `turn`th connection on.
+struct Balancer {
+    port: u16,
+}
+
+impl Balancer {
+    fn start<'scope>(
+        scope: &'scope std::thread::Scope<'scope, '_>,
+        stop: &'scope AtomicBool,
+        ports: [u16; 2],
+        turn: usize,
+    ) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        scope.spawn(move || {
+            let mut count = 0;
+            while !stop.load(Ordering::Relaxed) {
+                let Ok((client, _)) = listener.accept() else {
+                    std::thread::sleep(Duration::from_millis(1));
+                    continue;
+                };
+                count += 1;
+                client.set_nonblocking(false).unwrap();
+                let server = TcpStream::connect(("127.0.0.1", ports[usize::from(count >= turn)])).unwrap();
+                let ends = [(&client, &server), (&server, &client)];
+                for (from, to) in ends.map(|(from, to)| (from.try_clone().unwrap(), to.try_clone().unwrap()))
+                {
+                    scope.spawn(move || {
+                        let _ = io::copy(&mut &from, &mut &to);
+                        let _ = to.shutdown(std::net::Shutdown::Both);
+                        let _ = from.shutdown(std::net::Shutdown::Both);
+                    });
+                }
+            }
+        });
+        Self { port }
+    }
+}
+
+#[test]
+fn a_copy_through_a_name_that_leads_to_two_servers_is_one_of_the_first_or_refused() {
+    const WORKERS: u32 = 4;
+    // In SQL, for acknowledgements, the master.
+    const LEADING: usize = 3;
+    let servers = [TestServer::start(Engine::MySql), TestServer::start(Engine::MySql)];
+    for server in &servers {
+        Ledger::create_schema(server);
+    }
+    let uuids = [0, 1].map(|at: usize| servers[at].value("SELECT @@server_uuid").unwrap());
+    // Those that carry a share come behind them; the last turn is nobody's.
+    let all = LEADING + WORKERS as usize;
+    for turn in 2..=all + 1 {
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let _stop = StopOnDrop(&stop);
+            let balancer = Balancer::start(scope, &stop, [0, 1].map(|at: usize| servers[at].port()), turn);
+            let mut options = servers[0].backup_options();
+            options.endpoint = Endpoint::Tcp { host: "127.0.0.1".to_owned(), port: balancer.port };
+            let mut source = CloneSource::new(options, std::env::temp_dir()).workers(WORKERS);
+            let named = |text: &str| uuids.iter().all(|uuid| text.contains(uuid));
+            match source.copy(&MemorySink::new(), &Unwatched) {
+                Ok(outcome) => {
+                    assert!(turn > LEADING, "connection {turn} reached another server, and the copy went on");
+                    assert_eq!(outcome.fact("server_uuid"), Some(uuids[0].as_str()));
+                    // Who reached the other server took no part.
+                    let carried: usize = outcome.fact("clone_connections").unwrap().parse().unwrap();
+                    assert!(carried <= turn - LEADING, "{carried} connections, {turn}");
+                    let told = outcome.warnings.iter().filter(|w| named(&w.to_string())).count();
+                    assert_eq!(told, all + 1 - turn, "{:?}", outcome.warnings);
+                }
+                Err(Error::Unfit { problem, .. }) => {
+                    assert!(turn <= LEADING && named(&problem), "connection {turn}: {problem}");
+                }
+                Err(error) => panic!("connection {turn} reached another server: {error}"),
+            }
+        });
+    }
+    servers.iter().for_each(is_free);
 }

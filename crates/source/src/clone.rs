@@ -32,6 +32,7 @@
 //! Source of the protocol: as observed on MySQL 9.7.4.
 
 mod donor;
+mod door;
 mod files;
 mod flow;
 mod stages;

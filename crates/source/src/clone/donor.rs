@@ -4,6 +4,7 @@ use holdfast_mysql::clone::rpc::has_clone;
 use holdfast_mysql::{Conn, ConnectOptions};
 use std::time::{Duration, Instant};
 
+use super::door::Door;
 use super::not_carried_reason;
 use crate::error::Error;
 use crate::outcome::{Facts, NotCarried, Position, Warning};
@@ -13,23 +14,22 @@ use crate::source::Watch;
 /// The donor refuses clients with less.
 const PACKET_BYTES_MIN: u64 = 2 << 20;
 
-/// Longest wait for an answer in SQL.
-const ANSWER_MAX: Duration = Duration::from_secs(60);
-
 /// An SQL connection to the donor, renewed when it breaks while nobody uses it.
 #[derive(Debug)]
 pub(super) struct Donor {
-    options: ConnectOptions,
+    door: Door,
     conn: Conn,
 }
 
 impl Donor {
     pub(super) fn connect(options: &ConnectOptions) -> Result<Self, Error> {
-        Ok(Self { options: options.clone(), conn: connect(options)? })
+        let (door, conn) = Door::first(options)?;
+        Ok(Self { door, conn })
     }
 
-    pub(super) fn options(&self) -> &ConnectOptions {
-        &self.options
+    /// The way to more connections to this server.
+    pub(super) fn door(&self) -> &Door {
+        &self.door
     }
 
     pub(super) fn version(&self) -> &holdfast_mysql::ServerVersion {
@@ -38,7 +38,7 @@ impl Donor {
 
     fn unfit(&self, problem: impl Into<String>, remedy: impl Into<String>) -> Error {
         Error::Unfit {
-            server: self.options.endpoint.to_string(),
+            server: self.door.options().endpoint.to_string(),
             problem: problem.into(),
             remedy: remedy.into(),
         }
@@ -143,7 +143,7 @@ impl Donor {
         let result = match self.conn.query(statement) {
             Err(error) if error.is_network() => {
                 // A clone can take longer than the server lets a session sleep.
-                self.conn = connect(&self.options)?;
+                self.conn = self.door.again()?;
                 self.conn.query(statement)
             }
             other => other,
@@ -233,10 +233,4 @@ pub(super) fn encrypted(file: String, count: usize) -> Error {
         count => format!(" (and {} more)", count - 1),
     };
     Error::Encrypted { file, more }
-}
-
-fn connect(options: &ConnectOptions) -> Result<Conn, Error> {
-    let mut conn = Conn::connect(options)?;
-    conn.set_read_timeout(ANSWER_MAX);
-    Ok(conn)
 }

@@ -12,10 +12,11 @@ use holdfast_mysql::clone::descriptor::{
 };
 use holdfast_mysql::clone::rpc::{Command, Ddl, ENGINE_INNODB, Locator, PROTOCOL_VERSION, Response};
 use holdfast_mysql::clone::{CloneConn, Message};
-use holdfast_mysql::{Conn, ConnectOptions, Interrupter};
+use holdfast_mysql::{Conn, Interrupter};
 
 use super::CloneSource;
 use super::donor::Donor;
+use super::door::Door;
 use super::files::Files;
 use super::stages::Stages;
 use super::stream::{Said, Stream};
@@ -88,7 +89,7 @@ struct Agreed {
 
 /// All that the threads of one clone share.
 pub(super) struct Flow<'a> {
-    options: ConnectOptions,
+    door: Door,
     workers: u32,
     ddl: Ddl,
     init_silence_max: Duration,
@@ -144,7 +145,7 @@ impl<'a> Flow<'a> {
         let ddl =
             if source.concurrent_ddl { Ddl::Concurrent { lock_wait } } else { Ddl::Block { lock_wait } };
         Ok(Self {
-            options: donor.options().clone(),
+            door: donor.door().clone(),
             workers: source.workers,
             ddl,
             init_silence_max: lock_wait + OPENING_MAX,
@@ -303,7 +304,7 @@ impl<'a> Flow<'a> {
 
     /// Another connection in clone mode, known to the supervisor.
     fn enter(&self) -> Result<CloneConn, Error> {
-        let conn = Conn::connect(&self.options)?;
+        let conn = self.door.again()?;
         {
             let mut sessions = lock(&self.sessions);
             if self.stopped.load(Ordering::SeqCst) {

@@ -25,6 +25,7 @@ use holdfast_archive::mark::FACT as MARK;
 use holdfast_archive::{FileMark, Indexed, ServerLog, Target};
 use holdfast_engine::{PrivateServer, Programs, StartOptions};
 use holdfast_format::gtid::{Flavor, GtidSet};
+use holdfast_format::record::IMPORTED_FACT;
 use holdfast_format::record::{BackupRecord, Coordinates, Position, ServerKind, ServerRecord, SourceKind};
 use holdfast_mysql::{Conn, Flavor as Family, ServerVersion};
 use holdfast_restore::run::SHUTDOWN_LIMIT;
@@ -36,7 +37,7 @@ use serde::Serialize;
 use std::path::{Path, PathBuf};
 
 /// Name of the fact that says from which file a backup was imported.
-pub const FACT: &str = "holdfast.imported";
+pub const FACT: &str = IMPORTED_FACT;
 
 /// Was the backup imported? Then it is none of those that the schedule takes and retention counts.
 #[must_use]

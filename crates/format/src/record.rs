@@ -102,6 +102,18 @@ pub enum Record {
     },
 }
 
+impl Record {
+    /// Whether it keeps something in a way that needs the feature for writers [`crate::keyring::KEPT`].
+    #[must_use]
+    pub fn keeps(&self) -> bool {
+        match self {
+            Self::BackupHeld(_) | Self::ServerLocked(_) => true,
+            Self::BackupCommitted(backup) => backup.is_kept(),
+            _ => false,
+        }
+    }
+}
+
 /// A record with what the manifest says about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stamped {
@@ -259,10 +271,10 @@ pub struct BackupRecord {
 }
 
 impl BackupRecord {
-    /// Whether it is held or kept until a date by its own facts.
+    /// Whether it is held, kept until a date, or kept because nobody takes it again, by its own facts.
     #[must_use]
     pub fn is_kept(&self) -> bool {
-        self.fact(HELD_FACT).is_some() || self.fact(KEEP_FACT).is_some()
+        [HELD_FACT, KEEP_FACT, IMPORTED_FACT].iter().any(|name| self.fact(name).is_some())
     }
 
     /// The value of a fact.
@@ -373,6 +385,9 @@ pub const HELD_FACT: &str = "holdfast.held";
 
 /// The fact that says until when a backup is kept at least, microseconds since the Unix epoch.
 pub const KEEP_FACT: &str = "holdfast.keep_until";
+
+/// Fact of a backup that was imported: its value says from which file. It is none of those that retention counts.
+pub const IMPORTED_FACT: &str = "holdfast.imported";
 
 /// A hold on a backup, or its end.
 #[derive(Debug, Clone, PartialEq, Eq)]

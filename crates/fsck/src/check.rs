@@ -18,7 +18,7 @@ use holdfast_format::ids::{BackupId, SegmentId, ServerId};
 use holdfast_format::keyring::KEPT;
 use holdfast_format::log::LogOpening;
 use holdfast_format::names::{self, FOOT_SUFFIX, LOGS, MANIFESTS, SEGMENTS, SESSIONS};
-use holdfast_format::record::{BackupRecord, Record, Stamped, StreamKey};
+use holdfast_format::record::{BackupRecord, Record, StreamKey};
 use holdfast_format::segment::{FooterEntry, PAGE_BYTES, SegmentKind};
 use holdfast_format::session::Session;
 use holdfast_io::{Lock, LockKind, ObjectName, Objects};
@@ -119,10 +119,11 @@ pub(crate) fn checked<'a>(
     report.counts.sessions = sessions.len() as u64;
     report.counts.sessions_alive = sessions.iter().filter(|s| s.alive).count() as u64;
 
-    if keys.write_features.is_some_and(|features| features & KEPT == 0) && manifest.records.iter().any(keeps)
+    if keys.write_features.is_some_and(|features| features & KEPT == 0)
+        && manifest.records.iter().any(|stamped| stamped.record.keeps())
     {
         let what = "backups or servers are kept by records that a Holdfast from before does not know, and the keyring does \
-                    not keep it from writing: it would forget them; the next hold, release or server lock sees to that";
+                    not keep it from writing: it would forget them; the next backup, hold, release or server lock sees to that";
         found.note("keyring", what.to_owned());
     }
     let known = Known::of(&manifest);
@@ -136,15 +137,6 @@ pub(crate) fn checked<'a>(
     report.clean = report.flaw_count() == 0;
     report.took_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
     Ok(Checked { report, keys, manifest, menders, hold, _rekey: rekey })
-}
-
-/// Whether a record keeps something by a word that needs the feature [`KEPT`].
-fn keeps(stamped: &Stamped) -> bool {
-    match &stamped.record {
-        Record::BackupHeld(_) | Record::ServerLocked(_) => true,
-        Record::BackupCommitted(backup) => backup.is_kept(),
-        _ => false,
-    }
 }
 
 /// Reads the manifest and begins a session that names every backup's map. If the manifest grew before anybody could

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use holdfast_format::ids::{BackupId, KeySlotId, RepoId, SegmentId, ServerId};
+use holdfast_format::keyring::KEPT;
 use holdfast_format::limits::DEPTH_MAX;
 use holdfast_format::log::LogOpening;
 use holdfast_format::names::{LOGS, MANIFEST_LOCK, MANIFESTS, PACKS, SEGMENTS, SESSIONS};
@@ -129,13 +130,16 @@ impl Inner {
         slots::need(self.objects.as_ref(), &self.keys, features)
     }
 
+    /// Whether something is kept by a record that needs [`KEPT`], though no keyring says so: a Holdfast from before the feature
+    /// wrote it.
+    pub(crate) fn keeps_unsaid(&self) -> bool {
+        !self.keys.has_features(KEPT) && self.manifest.records().iter().any(|stamped| stamped.record.keeps())
+    }
+
     /// An error where something is kept that this program does not know to keep: a newer one may have come since this one
     /// opened the repository. Asked before anything is taken away.
     pub(crate) fn refuse_unknown_features(&self) -> Result<()> {
-        match slots::unknown_features(self.objects.as_ref(), &self.keys)? {
-            0 => Ok(()),
-            unknown => Err(Error::OtherFormat { source: holdfast_format::Error::Features { unknown } }),
-        }
+        slots::refuse_unknown_features(self.objects.as_ref(), &self.keys)
     }
 
     /// Reads what other processes appended, and learns what compaction moved.
@@ -420,9 +424,10 @@ impl Repository {
     }
 
     fn forget_if(&self, id: BackupId, reason: &str, allowed: impl FnOnce(&str) -> bool) -> Result<Stamped> {
-        self.inner.refuse_unknown_features()?;
         let lock = self.inner.manifest.lock()?;
         self.inner.refresh()?;
+        // Behind the lock: who keeps something in a new way says so in the keyring before he writes the record.
+        self.inner.refuse_unknown_features()?;
         let backup = self.inner.backup(id)?;
         let now_us = self.inner.options.clock.now_us();
         // What stands longest is told first: a hold has no end of its own.

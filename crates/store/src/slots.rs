@@ -75,6 +75,8 @@ struct Change<'a> {
     objects: &'a dyn Objects,
     keys: &'a Keys,
     keyring: Keyring,
+    /// All three copies are there and the same.
+    alike: bool,
     secrets: Secrets,
     _lock: Lock,
 }
@@ -89,10 +91,20 @@ impl Drop for Change<'_> {
 impl<'a> Change<'a> {
     fn begin(objects: &'a dyn Objects, keys: &'a Keys) -> Result<Self> {
         let lock = objects.lock(&ObjectName::new(KEYRING_LOCK)?, LockKind::Exclusive, LOCK_WAIT)?;
-        let keyring = read_keyring(objects)?;
+        let mut copies = Copies::read(objects);
+        let unknown = copies.write_features() & !WRITE_FEATURES;
+        let keyring = copies.take_newest()?;
+        if unknown != 0 {
+            return Err(Error::OtherFormat { source: holdfast_format::Error::Features { unknown } });
+        }
+        if let Some((name, why)) = copies.strange() {
+            let why =
+                format!("{name} is not for this program to write over ({why}); holdfast-fsck tells more");
+            return Err(Error::Refused { op: "change the keyring", why });
+        }
         // Whoever came in before a rotation may not undo it.
         let secrets = open_secrets(&keyring, keys.engine, keys.unlock()).map_err(|_| Error::KeysRotated)?;
-        Ok(Self { objects, keys, keyring, secrets, _lock: lock })
+        Ok(Self { objects, keys, keyring, alike: copies.alike(), secrets, _lock: lock })
     }
 
     /// Seals the secrets anew and stores the keyring; durable three times when this returns.
@@ -185,13 +197,8 @@ pub(crate) fn need(objects: &dyn Objects, keys: &Keys, features: u32) -> Result<
         return Ok(());
     }
     let mut change = Change::begin(objects, keys)?;
-    let copies = Copies::read(objects);
-    if let Some((name, why)) = copies.strange() {
-        let why = format!("{name} is not for this program to write over ({why}); holdfast-fsck tells more");
-        return Err(Error::Refused { op: "set a feature in every copy of the keyring", why });
-    }
     // A change that was broken off may have left them in some copies only.
-    if change.keyring.write_features & features != features || !copies.alike() {
+    if change.keyring.write_features & features != features || !change.alike {
         change.keyring.write_features |= features;
         change.store(keys.unlock())?;
     }
@@ -199,19 +206,30 @@ pub(crate) fn need(objects: &dyn Objects, keys: &Keys, features: u32) -> Result<
     Ok(())
 }
 
-/// Features that a writer must know and this program does not, as the keyring has them now: another program may have set
-/// one since this one opened the repository.
+/// Refuses where a writer must know a feature that this program does not, by any copy of the keyring as they are now:
+/// another program may have set one since this one opened the repository.
 ///
 /// # Errors
-/// The keyring, which could be read then, can't be now; or it has features or a version that this program can't read at all.
-pub(crate) fn unknown_features(objects: &dyn Objects, keys: &Keys) -> Result<u32> {
-    let now = match read_keyring(objects) {
-        Ok(keyring) => keyring.write_features,
+/// [`Error::OtherFormat`] for such a feature, or where no copy can be read by this program at all; [`Error::Refused`] where
+/// one of them is not of this program's making; the keyring's, if it could be read once and can't be now.
+pub(crate) fn refuse_unknown_features(objects: &dyn Objects, keys: &Keys) -> Result<()> {
+    let mut copies = Copies::read(objects);
+    let unknown = (copies.write_features() & !WRITE_FEATURES) | keys.unknown_features;
+    if unknown != 0 {
+        return Err(Error::OtherFormat { source: holdfast_format::Error::Features { unknown } });
+    }
+    match copies.take_newest() {
+        Ok(_) => {}
         // A kit stood in for a keyring that is lost.
-        Err(e) if keys.read_from.is_none() && !matches!(e, Error::OtherFormat { .. }) => 0,
+        Err(e) if keys.read_from.is_none() && !matches!(e, Error::OtherFormat { .. }) => {}
         Err(e) => return Err(e),
-    };
-    Ok((now & !WRITE_FEATURES) | keys.unknown_features)
+    }
+    if let Some((name, why)) = copies.strange() {
+        let why =
+            format!("{name} may say that a newer Holdfast keeps something ({why}); holdfast-fsck tells more");
+        return Err(Error::Refused { op: "take anything away", why });
+    }
+    Ok(())
 }
 
 /// Adds a way in.

@@ -10,9 +10,11 @@ use common::{create, draft, objects, open, put_file};
 use holdfast_format::ids::ServerId;
 use holdfast_format::keyring::{KEPT, Keyring, Secrets};
 use holdfast_format::names::KEYRINGS;
-use holdfast_format::record::{HELD_FACT, HoldRecord, KEEP_FACT, Record, ServerLockRecord};
+use holdfast_format::record::{HELD_FACT, HoldRecord, IMPORTED_FACT, KEEP_FACT, ServerLockRecord};
 use holdfast_io::{ObjectName, SimDisk};
-use holdfast_store::{Error, PruneOptions, RecoveryKit, Repository};
+use holdfast_store::{Argon2Cost, Error, PruneOptions, RecoveryKit, Repository, Secret};
+
+const COST: Argon2Cost = Argon2Cost { memory_kib: 64, passes: 1, lanes: 1 };
 
 fn keyring(disk: &SimDisk, copy: usize) -> Keyring {
     let (objects, name) = (objects(disk), ObjectName::new(KEYRINGS[copy]).unwrap());
@@ -50,11 +52,7 @@ fn from_before() -> (SimDisk, RecoveryKit) {
 }
 
 fn kept(repo: &Repository) -> bool {
-    repo.records().iter().any(|stamped| match &stamped.record {
-        Record::BackupHeld(_) | Record::ServerLocked(_) => true,
-        Record::BackupCommitted(backup) => backup.is_kept(),
-        _ => false,
-    })
+    repo.records().iter().any(|stamped| stamped.record.keeps())
 }
 
 fn commit_with(repo: &Repository, fact: &str) {
@@ -68,7 +66,7 @@ fn commit_with(repo: &Repository, fact: &str) {
 #[test]
 fn wherever_it_breaks_off_nothing_is_kept_before_every_copy_of_the_keyring_says_so() {
     type Way<'w> = (&'w str, &'w dyn Fn(&Repository));
-    let ways: [Way<'_>; 4] = [
+    let ways: [Way<'_>; 5] = [
         ("a hold", &|repo| {
             let hold = HoldRecord { backup: repo.backups()[0].id, held: true, reason: "court".to_owned() };
             repo.hold_backup(hold).unwrap().unwrap();
@@ -83,6 +81,7 @@ fn wherever_it_breaks_off_nothing_is_kept_before_every_copy_of_the_keyring_says_
         }),
         ("a backup that is held", &|repo| commit_with(repo, HELD_FACT)),
         ("a backup with a date", &|repo| commit_with(repo, KEEP_FACT)),
+        ("a backup that was imported", &|repo| commit_with(repo, IMPORTED_FACT)),
     ];
     for (what, keep) in ways {
         let (disk, _kit) = from_before();
@@ -157,7 +156,15 @@ fn where_the_keyring_says_what_cant_be_read_nothing_is_taken_away_nor_written_ov
     ));
     put(0, &old);
     put(2, &old);
+    // The older two can be read, and say nothing of what the newer program keeps; nor can what came in meanwhile.
+    let running = repo;
     let repo = open(&disk).unwrap();
+    for repo in [&running, &repo] {
+        let refused = repo.forget(id, "no more").unwrap_err();
+        assert!(refused.to_string().contains(KEYRINGS[1]), "{refused}");
+        let refused = repo.prune(&PruneOptions::default(), &|_, _| {}).unwrap_err();
+        assert!(refused.to_string().contains(KEYRINGS[1]), "{refused}");
+    }
     let hold = HoldRecord { backup: id, held: true, reason: "court".to_owned() };
     let refused = repo.hold_backup(hold).unwrap_err();
     assert!(refused.to_string().contains(KEYRINGS[1]), "{refused}");
@@ -180,4 +187,44 @@ fn fsck_says_where_something_is_kept_that_older_programs_would_forget() {
     set_features(&disk, &kit, 0);
     let told = report();
     assert!(told.clean && told.text().contains("would forget them"), "{}", told.text());
+}
+
+#[test]
+fn one_copy_with_a_feature_that_is_not_known_is_enough_to_take_nothing_away_and_to_change_no_keys() {
+    let disk = SimDisk::new();
+    let (repo, kit) = create(&disk);
+    let id = backup(&repo, None, &files(1, 2)).unwrap();
+    let old = keyring(&disk, 0).encode();
+    set_features(&disk, &kit, KEPT | 1 << 9);
+    // As a change that was broken off behind its first copy leaves it, and one that comes last.
+    for newer in 0..3 {
+        let bytes = keyring(&disk, newer).encode();
+        for copy in (0..3).filter(|copy| *copy != newer) {
+            objects(&disk).replace(&ObjectName::new(KEYRINGS[copy]).unwrap(), &old).unwrap();
+        }
+        let unknown = |error: Error| assert!(error.to_string().contains("0x200"), "{newer}: {error}");
+        unknown(repo.forget(id, "no more").unwrap_err());
+        unknown(repo.prune(&PruneOptions::default(), &|_, _| {}).unwrap_err());
+        unknown(repo.add_key(&Secret::Passphrase("another".to_owned().into()), "", COST).unwrap_err());
+        unknown(repo.rotate_keys(&[Secret::Passphrase("correct horse".to_owned().into())]).unwrap_err());
+        for name in KEYRINGS {
+            objects(&disk).replace(&ObjectName::new(name).unwrap(), &bytes).unwrap();
+        }
+    }
+}
+
+#[test]
+fn the_next_backup_tells_older_programs_of_what_was_kept_before_there_was_a_word_for_it() {
+    let (disk, kit) = from_before();
+    let repo = open(&disk).unwrap();
+    commit_with(&repo, HELD_FACT);
+    drop(repo);
+    set_features(&disk, &kit, 0);
+    let repo = open(&disk).unwrap();
+    let _ = backup(&repo, None, &files(3, 1)).unwrap();
+    assert_eq!((0..3).map(|copy| keyring(&disk, copy).write_features).collect::<Vec<_>>(), [KEPT; 3]);
+    // Where nothing is kept, nothing is said.
+    let (disk, _kit) = from_before();
+    let _ = backup(&open(&disk).unwrap(), None, &files(3, 1)).unwrap();
+    assert_eq!(keyring(&disk, 0).write_features, 0);
 }

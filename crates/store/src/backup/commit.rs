@@ -103,6 +103,9 @@ impl BackupWriter {
         let record = self.record(draft, &root, map)?;
         if record.is_kept() {
             self.inner.need(KEPT)?;
+        } else if self.inner.keeps_unsaid() {
+            // Not what this backup waits for: who came in by a kit alone can't say it.
+            let _ = self.inner.need(KEPT);
         }
         let lock = self.inner.manifest.lock()?;
         self.inner.refresh()?;

@@ -179,6 +179,7 @@ impl<'a> Prune<'a> {
         self.inner.refuse_unknown_features()?;
         let session = self.inner.begin_session(SessionKind::Prune, Vec::new())?;
         let Looked { mut snapshot, live, objects, plan } = self.look(Some(session.id()))?;
+        self.inner.refuse_unknown_features()?;
         for (name, lock) in snapshot.dead.drain(..) {
             remove(self.inner, &name)?;
             drop(lock);
@@ -287,6 +288,8 @@ impl<'a> Prune<'a> {
         objects: &HashMap<SegmentId, Object>,
         report: &mut PruneReport,
     ) -> Result<()> {
+        // A prune may take hours: another program may have come meanwhile.
+        self.inner.refuse_unknown_features()?;
         let new: Vec<SegmentId> =
             gone.iter().filter(|d| d.reason != DiscardReason::Left).map(|d| d.segment).collect();
         self.append(&new, |segments| Record::SegmentsDeleted { segments })?;

@@ -39,6 +39,8 @@ pub(crate) struct Copies {
     newest: Option<Keyring>,
     /// Of the copies that are no keyring, the first one's.
     error: Option<Error>,
+    /// What any of those that can be read says that a writer must know.
+    write_features: u32,
     each: Vec<(&'static str, Copy)>,
 }
 
@@ -54,11 +56,12 @@ pub(crate) struct Agreed {
 impl Copies {
     /// Reads all three.
     pub(crate) fn read(objects: &dyn Objects) -> Self {
-        let (mut newest, mut error): (Option<Keyring>, _) = (None, None);
+        let (mut newest, mut error, mut write_features): (Option<Keyring>, _, _) = (None, None, 0);
         let mut read = Vec::new();
         for name in KEYRINGS {
             let copy = match read_copy(objects, name) {
                 Ok(keyring) => {
+                    write_features |= keyring.write_features;
                     if newest.as_ref().is_none_or(|newest| newest.generation < keyring.generation) {
                         newest = Some(keyring.clone());
                     }
@@ -82,12 +85,22 @@ impl Copies {
             (Err(copy), _) => copy,
         };
         let each = read.into_iter().map(|(name, copy)| (name, compared(copy))).collect();
-        Self { newest, error, each }
+        Self { newest, error, write_features, each }
     }
 
-    /// The newest valid one. The first error if there is none, [`Error::NotARepository`] if nothing is there.
-    pub(crate) fn newest(self) -> Result<Keyring> {
-        self.newest.ok_or(self.error.unwrap_or(Error::NotARepository))
+    /// What a writer must know, by any copy: a change that is at work, or was broken off, may be in some of them only.
+    pub(crate) fn write_features(&self) -> u32 {
+        self.write_features
+    }
+
+    /// Takes the newest valid one out. The first error if there is none, [`Error::NotARepository`] if nothing is there.
+    pub(crate) fn newest(mut self) -> Result<Keyring> {
+        self.take_newest()
+    }
+
+    /// The same, of copies that are still to be looked at.
+    pub(crate) fn take_newest(&mut self) -> Result<Keyring> {
+        self.newest.take().ok_or_else(|| self.error.take().unwrap_or(Error::NotARepository))
     }
 
     /// The copies that are there and can't be read, and why.
@@ -126,7 +139,7 @@ pub(crate) fn agree(objects: &dyn Objects, keys: &Keys) -> Result<Agreed> {
         return Ok(Agreed::default());
     }
     let _lock = objects.lock(&ObjectName::new(KEYRING_LOCK)?, LockKind::Exclusive, LOCK_WAIT)?;
-    let Copies { newest, error, each } = Copies::read(objects);
+    let Copies { newest, error, each, .. } = Copies::read(objects);
     let newest = newest.ok_or(error.unwrap_or(Error::NotARepository))?;
     let secrets = open_secrets(&newest, keys.engine, keys.unlock()).map_err(|_| Error::KeysRotated)?;
     // The only copy with our newest key may be gone: what is sealed under that key nobody could open.

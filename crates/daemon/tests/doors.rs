@@ -10,13 +10,10 @@
 
 mod bed;
 
-use bed::{Bed, CERTIFICATE, converse};
+use bed::{Bed, converse};
 use holdfast_daemon::tokens::Role;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// The first words of a client that speaks no version above this one: `(3, 1)` is TLS 1.0, `(3, 2)` 1.1, `(3, 3)` 1.2.
@@ -51,38 +48,31 @@ fn hello(version: (u8, u8)) -> Vec<u8> {
     record
 }
 
+/// A client that says this and no more.
+fn said(port: u16, bytes: &[u8]) -> TcpStream {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    stream.write_all(bytes).unwrap();
+    stream
+}
+
+/// All that it is answered until the door is shut.
 fn answer(port: u16, bytes: &[u8]) -> Vec<u8> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-    stream.write_all(bytes).unwrap();
-    let mut said = Vec::new();
-    let _ = stream.read_to_end(&mut said);
-    said
+    let mut answered = Vec::new();
+    let _ = said(port, bytes).read_to_end(&mut answered);
+    answered
 }
 
-/// Kind of the first record of the answer, and of the first message in it; the client says nothing more.
+/// Kind of the first record of the answer, and of the first message in it.
 fn first_record(port: u16, bytes: &[u8]) -> (u8, u8) {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-    stream.write_all(bytes).unwrap();
-    let mut said = [0; 6];
-    stream.read_exact(&mut said).unwrap();
-    (said[0], said[5])
+    let mut answered = [0; 6];
+    said(port, bytes).read_exact(&mut answered).unwrap();
+    (answered[0], answered[5])
 }
 
+/// Status of a request over one of these versions of TLS, and which of them was spoken.
 fn ask(bed: &Bed, versions: &[&'static rustls::SupportedProtocolVersion]) -> (u16, u16) {
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(CERTIFICATE).unwrap()).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(versions)
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let name = ServerName::try_from("127.0.0.1").unwrap();
-    let connection = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
-    let stream = TcpStream::connect(("127.0.0.1", bed.port)).unwrap();
-    let mut tls = rustls::StreamOwned::new(connection, stream);
+    let mut tls = bed.tls(versions);
     let header = format!("Authorization: Bearer {}\r\n", bed.token(Role::Viewer));
     let (status, _) = converse(&mut tls, "GET", "/api/v1/me", &header, None);
     (status, tls.conn.protocol_version().map_or(0, u16::from))
@@ -97,9 +87,9 @@ fn tls_1_2_and_1_3_are_spoken_and_nothing_older() {
     assert_eq!(ask(&bed, &[&rustls::version::TLS13]), (200, 0x0304));
     assert_eq!(ask(&bed, &[&rustls::version::TLS12]), (200, 0x0303));
     for (version, words) in [((3, 0), "SSL 3.0"), ((3, 1), "TLS 1.0"), ((3, 2), "TLS 1.1")] {
-        let said = answer(bed.port, &hello(version));
-        assert_eq!(said.first(), Some(&ALERT), "{words}: {said:?}");
-        assert_eq!(said.get(5..7), Some(&[FATAL, PROTOCOL_VERSION][..]), "{words}: {said:?}");
+        let told = answer(bed.port, &hello(version));
+        assert_eq!(told.first(), Some(&ALERT), "{words}: {told:?}");
+        assert_eq!(told.get(5..7), Some(&[FATAL, PROTOCOL_VERSION][..]), "{words}: {told:?}");
     }
     // The same words with 1.2 in them are answered by the server's own.
     assert_eq!(first_record(bed.port, &hello((3, 3))), (22, 2), "a handshake, the server's hello");

@@ -268,37 +268,37 @@ fn one_worker_and_many_finish_alike() {
     }
 }
 
+/// What a restore comes to whose disk does this to one of its writes: the one after `at` others from the first progress on,
+/// when the session's file is long written. It gives the rig, to look at what was laid out in `out`.
+fn restored_in_spite_of(io: EngineChoice, at: u64, fault: Fault) -> Result<Rig, Error> {
+    let disk = SimDisk::new();
+    let rig = Rig::new(disk.shared(), Path::new("/top"));
+    let armed = AtomicBool::new(false);
+    let each = |_| {
+        if !armed.swap(true, Ordering::Relaxed) {
+            disk.inject(Some(OpKind::Write), at, fault);
+        }
+    };
+    rig.restore(io, "out", &RestoreOptions::default(), &each)?;
+    Ok(rig)
+}
+
 #[test]
 fn a_disk_that_fails_or_fills_up_ends_the_restore_with_its_own_error() {
     for io in ENGINES {
         for (at, fault) in [(0, Fault::Eio), (3, Fault::Enospc), (9, Fault::Eio)] {
-            let failing = || {
-                let disk = SimDisk::new();
-                let rig = Rig::new(disk.shared(), Path::new("/top"));
-                let armed = AtomicBool::new(false);
-                // Armed at the first progress, when the session's file is long written: the next writes are the restore's.
-                let each = |_| {
-                    if !armed.swap(true, Ordering::Relaxed) {
-                        disk.inject(Some(OpKind::Write), at, fault);
-                    }
-                };
-                rig.restore(io, "out", &RestoreOptions::default(), &each).err()
-            };
             // On a busy machine the first progress may be told when hardly a write is left: that says nothing.
-            let e = (0..20).find_map(|_| failing()).unwrap();
+            let e = (0..20).find_map(|_| restored_in_spite_of(io, at, fault).err()).unwrap();
             assert_eq!(e.is_no_space(), fault == Fault::Enospc, "{e}");
         }
+    }
+}
+
+#[test]
+fn a_write_that_is_cut_short_or_interrupted_goes_on() {
+    for io in ENGINES {
         for (at, fault) in [(0, Fault::Short), (2, Fault::Eintr)] {
-            let disk = SimDisk::new();
-            let rig = Rig::new(disk.shared(), Path::new("/top"));
-            let armed = AtomicBool::new(false);
-            let each = |_| {
-                if !armed.swap(true, Ordering::Relaxed) {
-                    disk.inject(Some(OpKind::Write), at, fault);
-                }
-            };
-            rig.restore(io, "out", &RestoreOptions::default(), &each).unwrap();
-            rig.must_be_equal("out");
+            restored_in_spite_of(io, at, fault).unwrap().must_be_equal("out");
         }
     }
 }

@@ -145,19 +145,26 @@ impl Bed {
         token: Option<&str>,
         body: Option<Value>,
     ) -> (u16, Value) {
+        let header = token.map(|t| format!("Authorization: Bearer {t}\r\n")).unwrap_or_default();
+        converse(self.tls(rustls::DEFAULT_VERSIONS), method, path, &header, body)
+    }
+
+    /// A connection from the network that speaks one of these versions of TLS.
+    pub fn tls(
+        &self,
+        versions: &[&'static rustls::SupportedProtocolVersion],
+    ) -> rustls::StreamOwned<rustls::ClientConnection, TcpStream> {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(CERTIFICATE).unwrap()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
+            .with_protocol_versions(versions)
             .unwrap()
             .with_root_certificates(roots)
             .with_no_client_auth();
         let name = ServerName::try_from("127.0.0.1").unwrap();
         let connection = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
-        let stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
-        let header = token.map(|t| format!("Authorization: Bearer {t}\r\n")).unwrap_or_default();
-        converse(rustls::StreamOwned::new(connection, stream), method, path, &header, body)
+        rustls::StreamOwned::new(connection, TcpStream::connect(("127.0.0.1", self.port)).unwrap())
     }
 
     pub fn token(&self, role: Role) -> &str {

@@ -52,7 +52,7 @@ class Golden(Workplace):
             self.assertEqual(told.json["records"], expected["records"])
             self.assertEqual(len(told.json["backups"]), len(expected["backups"]))
             for backup, wanted in zip(told.json["backups"], expected["backups"]):
-                for key in {"id", "server", "note", "coordinates", "learned", "depths"} & set(wanted):
+                for key in {"id", "server", "note", "coordinates", "learned", "depths", "facts"} & set(wanted):
                     self.assertEqual(backup[key], wanted[key], key)
                 self.assertEqual(len(backup["files"]), len(wanted.get("files", ())) or wanted["listing"]["files"])
                 if "files" in wanted:

@@ -89,6 +89,13 @@ fn the_second_reader_finds_each_golden_repository_clean() {
         let segments: Vec<u64> = report.streams.iter().map(|s| s.segments).collect();
         let logs = by_stream(&expected);
         assert_eq!(segments, logs.values().map(|logs| logs.len() as u64).collect::<Vec<_>>());
+        for wanted in expected["goes_on"].as_array().unwrap_or(&Vec::new()) {
+            let windows: Vec<_> = report.windows.iter().filter(|w| w.server == wanted["server"]).collect();
+            let [window] = &windows[..] else { panic!("{}: {windows:?}", golden.display()) };
+            assert_eq!(window.backups, wanted["backups"]);
+            assert!(window.to.contains(wanted["to"].as_str().unwrap()), "{window:?}");
+            assert!(report.holes.iter().all(|hole| hole.server != wanted["server"]), "{:?}", report.holes);
+        }
     }
 }
 
@@ -114,6 +121,10 @@ fn the_store_restores_each_golden_repository_to_the_byte() {
             }
             if backup["listing"].is_object() {
                 assert_eq!(listing(&reader, &target), backup["listing"]);
+            }
+            if let Some(facts) = backup["facts"].as_object() {
+                let found = reader.record().facts.iter().map(|(key, value)| (key.clone(), json!(value)));
+                assert_eq!(found.collect::<serde_json::Map<_, _>>(), *facts, "{id}");
             }
             if backup["coordinates"].is_array() {
                 assert_eq!(coordinates(&reader.record().coordinates), backup["coordinates"], "{id}");

@@ -257,7 +257,7 @@ fn put(writer: &holdfast_store::BackupWriter, files: &[Source]) {
     }
 }
 
-fn commit(
+pub fn commit(
     repo: &Repository,
     parent: Option<BackupId>,
     files: &[Source],

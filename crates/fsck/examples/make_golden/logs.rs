@@ -30,17 +30,17 @@ pub struct Archived {
 }
 
 /// A binlog file of a server, event by event.
-struct Binlog {
-    name: String,
-    bytes: Vec<u8>,
+pub(crate) struct Binlog {
+    pub(crate) name: String,
+    pub(crate) bytes: Vec<u8>,
     /// Where each event begins, and the transaction that it ends.
-    events: Vec<(usize, Option<Box<Transaction>>)>,
+    pub(crate) events: Vec<(usize, Option<Box<Transaction>>)>,
     /// What was executed before it.
-    before: GtidSet,
+    pub(crate) before: GtidSet,
 }
 
 impl Binlog {
-    fn read(from: &str, name: &str) -> Self {
+    pub(crate) fn read(from: &str, name: &str) -> Self {
         let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..").join(from);
         let bytes = std::fs::read(path).unwrap();
         let (mut walker, mut assembler) = (Walker::new(0), Assembler::new());
@@ -69,7 +69,7 @@ impl Binlog {
         Self { name: name.to_owned(), bytes, events, before }
     }
 
-    fn event(&self, number: usize) -> (&[u8], Option<&Transaction>) {
+    pub(crate) fn event(&self, number: usize) -> (&[u8], Option<&Transaction>) {
         let (at, transaction) = &self.events[number];
         let end = self.events.get(number + 1).map_or(self.bytes.len(), |(at, _)| *at);
         (&self.bytes[*at..end], transaction.as_deref())
@@ -87,8 +87,13 @@ impl Binlog {
         (first + 1, last.start)
     }
 
-    fn all(&self) -> usize {
+    pub(crate) fn all(&self) -> usize {
         self.events.len()
+    }
+
+    /// The numbers of the events behind each transaction.
+    pub(crate) fn ends(&self) -> Vec<usize> {
+        (0..self.all()).filter(|n| self.events[*n].1.is_some()).map(|n| n + 1).collect()
     }
 
     /// What a reader must find of its first `events`.
@@ -100,12 +105,12 @@ impl Binlog {
 }
 
 /// What was put into each segment of a log, in order.
-type NotedFrames = Arc<Mutex<BTreeMap<(StreamKey, u64), Vec<Value>>>>;
+pub(crate) type NotedFrames = Arc<Mutex<BTreeMap<(StreamKey, u64), Vec<Value>>>>;
 
 /// Notes the frames on their way into the repository.
-struct Noted<'a> {
-    repo: &'a Repository,
-    frames: NotedFrames,
+pub(crate) struct Noted<'a> {
+    pub(crate) repo: &'a Repository,
+    pub(crate) frames: NotedFrames,
 }
 
 struct NotedWriter {
@@ -190,20 +195,26 @@ impl StretchWriter for NotedWriter {
 }
 
 /// One stream that is being made.
-struct Following<'a> {
-    store: &'a Noted<'a>,
-    root: &'a Path,
-    stream: StreamKey,
-    executed: GtidSet,
+pub(crate) struct Following<'a> {
+    pub(crate) store: &'a Noted<'a>,
+    pub(crate) root: &'a Path,
+    pub(crate) stream: StreamKey,
+    pub(crate) executed: GtidSet,
 }
 
 impl Following<'_> {
-    fn at(&self, log: &Binlog, event: usize) -> Position {
+    pub(crate) fn at(&self, log: &Binlog, event: usize) -> Position {
         Position { file: log.name.clone(), offset: log.offset(event), gtid: self.executed.clone() }
     }
 
     /// Begins a stretch at an event, and puts the events up to another one.
-    fn begin(&mut self, log: &Binlog, from: usize, to: usize, inside: Option<u64>) -> StretchRecorder {
+    pub(crate) fn begin(
+        &mut self,
+        log: &Binlog,
+        from: usize,
+        to: usize,
+        inside: Option<u64>,
+    ) -> StretchRecorder {
         let (format, _) = log.event(0);
         let first = self.at(log, from);
         let mut recorder = StretchRecorder::begin(self.store, &self.stream, first, format, inside).unwrap();
@@ -211,7 +222,7 @@ impl Following<'_> {
         recorder
     }
 
-    fn put(&mut self, recorder: &mut StretchRecorder, log: &Binlog, from: usize, to: usize) {
+    pub(crate) fn put(&mut self, recorder: &mut StretchRecorder, log: &Binlog, from: usize, to: usize) {
         for number in from..to {
             let (raw, transaction) = log.event(number);
             assert_eq!(recorder.put(raw).unwrap(), raw.len());

@@ -1,4 +1,5 @@
-//! The second oracle: a replica that the server's own applier stops at a GTID.
+//! Replicas: the second oracle, which the server's own applier stops at a GTID, and one that follows its source as a
+//! user's does.
 
 use std::time::{Duration, Instant};
 
@@ -19,27 +20,70 @@ pub fn replica_until(source: &TestServer, until: &str) -> TestServer {
             Engine::MariaDb => &["--slave-parallel-threads=0"],
         },
     );
-    let port = source.port();
-    let account = format!("'{BACKUP_USER}'");
+    name_source(&replica, source);
     match source.engine() {
-        Engine::MySql => replica.run(&[
-            &format!(
-                "CHANGE REPLICATION SOURCE TO SOURCE_HOST = '127.0.0.1', SOURCE_PORT = {port}, \
-                 SOURCE_USER = {account}, SOURCE_PASSWORD = '{BACKUP_PASSWORD}', SOURCE_SSL = 1, \
-                 SOURCE_AUTO_POSITION = 1"
-            ),
-            &format!("START REPLICA UNTIL SQL_AFTER_GTIDS = '{until}'"),
-        ]),
-        Engine::MariaDb => replica.run(&[
-            &format!(
-                "CHANGE MASTER TO MASTER_HOST = '127.0.0.1', MASTER_PORT = {port}, MASTER_USER = {account}, \
-                 MASTER_PASSWORD = '{BACKUP_PASSWORD}', MASTER_USE_GTID = slave_pos"
-            ),
-            &format!("START SLAVE UNTIL master_gtid_pos = '{until}'"),
-        ]),
+        Engine::MySql => replica.run(&[&format!("START REPLICA UNTIL SQL_AFTER_GTIDS = '{until}'")]),
+        Engine::MariaDb => replica.run(&[&format!("START SLAVE UNTIL master_gtid_pos = '{until}'")]),
     }
     wait_until_stopped(&replica);
     replica
+}
+
+/// A server and a replica that follows it: read-only, with a log of its own.
+#[derive(Debug)]
+pub struct Followed {
+    /// The server.
+    pub source: TestServer,
+    /// The replica.
+    pub replica: TestServer,
+}
+
+impl Followed {
+    /// Both are as the template has them, and the replica follows from the first transaction on.
+    #[must_use]
+    pub fn start(engine: Engine) -> Self {
+        let source = TestServer::start(engine);
+        let more: &[&str] = match engine {
+            Engine::MySql => &["--read-only=ON"],
+            Engine::MariaDb => &["--read-only=ON", "--log-slave-updates=ON"],
+        };
+        let replica = TestServer::start_with(engine, more);
+        name_source(&replica, &source);
+        replica.run(match engine {
+            Engine::MySql => &["START REPLICA"],
+            Engine::MariaDb => &["START SLAVE"],
+        });
+        Self { source, replica }
+    }
+
+    /// Waits until the replica has executed all that the source has.
+    pub fn come_up(&self) {
+        come_up(&self.source, &self.replica);
+    }
+}
+
+/// Waits until the replica has executed all that the source has.
+pub fn come_up(source: &TestServer, replica: &TestServer) {
+    let deadline = Instant::now() + LIMIT;
+    while source.gtids() != replica.gtids() {
+        assert!(Instant::now() < deadline, "the replica did not come up within {LIMIT:?}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Tells a server where it replicates from.
+fn name_source(replica: &TestServer, source: &TestServer) {
+    let port = source.port();
+    replica.run(&[&match source.engine() {
+        Engine::MySql => format!(
+            "CHANGE REPLICATION SOURCE TO SOURCE_HOST = '127.0.0.1', SOURCE_PORT = {port}, SOURCE_USER = '{BACKUP_USER}', \
+             SOURCE_PASSWORD = '{BACKUP_PASSWORD}', SOURCE_SSL = 1, SOURCE_AUTO_POSITION = 1"
+        ),
+        Engine::MariaDb => format!(
+            "CHANGE MASTER TO MASTER_HOST = '127.0.0.1', MASTER_PORT = {port}, MASTER_USER = '{BACKUP_USER}', \
+             MASTER_PASSWORD = '{BACKUP_PASSWORD}', MASTER_USE_GTID = slave_pos"
+        ),
+    }]);
 }
 
 fn wait_until_stopped(replica: &TestServer) {

@@ -11,10 +11,13 @@ use holdfast_engine::stop_server_on;
 use holdfast_mysql::{Conn, ConnectOptions, Endpoint, TlsMode};
 use holdfast_restore::run::SOCKET;
 use holdfast_tests::ledger::check;
-use holdfast_tests::server::{BACKUP_PASSWORD, BACKUP_USER, scratch};
+use holdfast_tests::replica::{Followed, come_up};
+use holdfast_tests::server::scratch;
 use holdfast_tests::{Engine, Holdfast, Ledger, LedgerOptions, TestServer};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
+use std::process::Child;
 use std::time::{Duration, Instant};
 
 const SEED: u64 = 11;
@@ -31,37 +34,12 @@ impl Pair {
     fn new(engine: Engine) -> Self {
         let dir = tempfile::Builder::new().prefix("copy-from-").tempdir_in(scratch()).unwrap();
         let user = Holdfast::new(dir.path());
-        let source = TestServer::start(engine);
-        let replica = TestServer::start_with(engine, &["--read-only=ON"]);
-        if engine == Engine::MySql {
-            // Its files have other names and offsets than the source's, so that no position of one is one of the other.
-            replica.run(&["FLUSH BINARY LOGS", "FLUSH BINARY LOGS", "FLUSH BINARY LOGS"]);
-            replica.run(&[
-                &format!(
-                    "CHANGE REPLICATION SOURCE TO SOURCE_HOST = '127.0.0.1', SOURCE_PORT = {}, SOURCE_USER = \
-                     '{BACKUP_USER}', SOURCE_PASSWORD = '{BACKUP_PASSWORD}', SOURCE_SSL = 1, SOURCE_AUTO_POSITION = 1",
-                    source.port()
-                ),
-                "START REPLICA",
-            ]);
-        }
+        let Followed { source, replica } = Followed::start(engine);
+        // Its files have other names and offsets than the source's, so that no position of one is one of the other.
+        replica.run(&["FLUSH BINARY LOGS", "FLUSH BINARY LOGS", "FLUSH BINARY LOGS"]);
         Ledger::create_schema(&source);
-        let pair = Self { user, source, replica, dir };
-        let _ = pair.user.run(&["init", "--kit", &pair.text("kit")]).ok();
-        std::fs::write(pair.dir.path().join("password"), BACKUP_PASSWORD).unwrap();
-        let (host, password) = (format!("127.0.0.1:{}", pair.source.port()), pair.text("password"));
-        let mut add = vec!["server", "add", "shop", "--user", BACKUP_USER, "--password-file", &password];
-        add.extend(["--host", &host]);
-        let programs = engine.programs();
-        if engine == Engine::MariaDb {
-            add.extend(["--backup-command", programs.backup_program().unwrap().to_str().unwrap()]);
-        }
-        let _ = pair.user.run(&add).ok();
-        pair
-    }
-
-    fn text(&self, name: &str) -> String {
-        self.dir.path().join(name).to_str().unwrap().to_owned()
+        user.protect(&source);
+        Self { user, source, replica, dir }
     }
 
     fn folder(&self) -> PathBuf {
@@ -74,11 +52,7 @@ impl Pair {
     }
 
     fn replicated(&self) {
-        let deadline = Instant::now() + Duration::from_secs(120);
-        while self.source.gtids() != self.replica.gtids() {
-            assert!(Instant::now() < deadline, "the replica did not come up in two minutes");
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        come_up(&self.source, &self.replica);
     }
 
     fn at(&self, server: &TestServer) -> String {
@@ -230,6 +204,18 @@ fn a_replica_that_may_hold_something_else_than_the_server_is_refused_by_name() {
     assert!(pair.refused(&[]).contains("in another order"));
     pair.replica.run(&["STOP REPLICA", "SET GLOBAL replica_preserve_commit_order = ON", "START REPLICA"]);
 
+    pair.replica.run(&[
+        "STOP REPLICA",
+        "CHANGE REPLICATION SOURCE TO REQUIRE_TABLE_PRIMARY_KEY_CHECK = GENERATE",
+        "START REPLICA",
+    ]);
+    assert!(pair.refused(&[]).contains("'GENERATE'"));
+    pair.replica.run(&[
+        "STOP REPLICA",
+        "CHANGE REPLICATION SOURCE TO REQUIRE_TABLE_PRIMARY_KEY_CHECK = STREAM",
+        "START REPLICA",
+    ]);
+
     // A transaction of its own; the server's user with all rights writes in spite of read_only.
     pair.replica.run(&["CREATE DATABASE its_own"]);
     assert!(pair.refused(&[]).contains("transactions that the server does not have"));
@@ -242,4 +228,132 @@ fn a_replica_that_may_hold_something_else_than_the_server_is_refused_by_name() {
 fn a_replica_of_mariadb_is_refused_by_name() {
     let pair = Pair::new(Engine::MariaDb);
     assert!(pair.refused(&[]).contains("only MySQL with GTIDs is copied from a replica"));
+}
+
+/// A process of the user's that runs beside the test.
+struct Beside {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Beside {
+    fn start(pair: &Pair, name: &str, arguments: &[&str]) -> Self {
+        let log = pair.dir.path().join(name);
+        Self { child: pair.user.spawn(arguments, &log), log }
+    }
+
+    fn said(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Waits until something holds; the process must not end meanwhile.
+    fn until(&mut self, what: &str, mut holds: impl FnMut(&Self) -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(120);
+        while !holds(self) {
+            let ended = self.child.try_wait().unwrap();
+            assert!(Instant::now() < deadline && ended.is_none(), "{what} ({ended:?}): {}", self.said());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn ended(&mut self) -> Option<i32> {
+        let deadline = Instant::now() + Duration::from_secs(120);
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
+            }
+            assert!(Instant::now() < deadline, "still running: {}", self.said());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+/// What is said when a running archive is waited for.
+const WAITING: &str = "waiting until the running archive of 'shop' comes up to the copy";
+
+#[test]
+fn a_copy_waits_for_a_running_archive_and_outlives_the_purge_of_the_file_that_it_began_in() {
+    let pair = Pair::new(Engine::MySql);
+    pair.source
+        .run(&["CREATE EVENT shop.sweep ON SCHEDULE EVERY 1 DAY DO DELETE FROM shop.ledger WHERE no < 0"]);
+    let work = pair.start_work();
+    work.wait_for(40);
+    work.stop();
+    pair.replicated();
+    let mut archive = Beside::start(&pair, "archive.log", &["archive", "shop"]);
+    let rows = pair.source.value("SELECT COUNT(*) FROM shop.ledger").unwrap().parse::<u64>().unwrap();
+    archive.until("the archive comes up", |_| {
+        let found = pair.user.run(&["find", "shop", "--limit", "1000000", "--json"]);
+        found.code == Some(0) && ledger_rows(found.json()["found"].as_array().unwrap()) == rows
+    });
+
+    let file = || pair.source.root().query("SHOW BINARY LOG STATUS").unwrap().text(0, 0).unwrap();
+    let begun_in = file();
+    let replica = pair.at(&pair.replica);
+    let from = ["backup", "shop", "--from", &replica];
+    let mut backup = Beside::start(&pair, "backup.log", &from);
+    backup.until("the copy begins", |_| !pair.replica.sessions("backup", "clone").is_empty());
+    // The archive stands still, so that it does not have what the copy holds, for longer than a copy once waited.
+    archive.signal(Signal::STOP);
+    pair.source.run(&["CREATE DATABASE meanwhile", "FLUSH BINARY LOGS"]);
+    pair.source.purge_before(&file());
+    backup.until("it waits", |backup| backup.said().contains(WAITING));
+    let since = Instant::now();
+    backup.until("it goes on waiting", |_| since.elapsed() > Duration::from_secs(16));
+    archive.signal(Signal::CONT);
+    // It is taken, with a warning.
+    assert!(matches!(backup.ended(), Some(0 | 3)), "{}", backup.said());
+    let listed = pair.user.done(&["list", "shop", "--json"]);
+    assert_eq!(listed["backups"].as_array().unwrap().len(), 1, "{listed}");
+    let files = pair.source.root().query("SHOW BINARY LOGS").unwrap();
+    assert!((0..files.rows.len()).all(|row| files.text(row, 0).unwrap() != begun_in), "{begun_in} is purged");
+    assert_eq!(pair.restored(&["--to", "latest"]), rows);
+    pair.thrown_away();
+
+    // The wish to stop is heeded while an archive is waited for, here before anything is copied.
+    archive.signal(Signal::STOP);
+    pair.source.run(&["CREATE DATABASE later"]);
+    pair.replicated();
+    let mut backup = Beside::start(&pair, "stopped.log", &from);
+    backup.until("it waits", |backup| backup.said().contains(WAITING));
+    backup.signal(Signal::INT);
+    assert_eq!(backup.ended(), Some(130), "{}", backup.said());
+    archive.signal(Signal::CONT);
+    assert_eq!(pair.user.done(&["list", "shop", "--json"])["backups"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn nothing_is_copied_where_the_log_has_a_hole_already() {
+    let pair = Pair::new(Engine::MySql);
+    let _ = pair.user.done(&["backup", "shop", "--json"]);
+    pair.source.run(&["CREATE DATABASE unseen", "FLUSH BINARY LOGS"]);
+    let newest = pair.source.root().query("SHOW BINARY LOG STATUS").unwrap().text(0, 0).unwrap();
+    pair.source.purge_before(&newest);
+    pair.replicated();
+    let connections = || {
+        let of = "SELECT TOTAL_CONNECTIONS FROM performance_schema.users WHERE USER = 'backup'";
+        pair.replica.value(of).map_or(0, |count| count.parse::<u64>().unwrap())
+    };
+    let before = connections();
+    let refused = pair.refused(&[]);
+    assert!(refused.contains("can't be continued after"), "{refused}");
+    // It was asked on one connection, and a copy takes some of its own.
+    assert_eq!(connections() - before, 1, "{refused}");
+    // A copy of the server itself begins the log anew, and then a replica will do.
+    let replica = pair.at(&pair.replica);
+    let taken = pair.user.done(&["backup", "shop", "--from", &replica, "--or-source", "--json"]);
+    assert!(taken["not_from_replica"].as_str().unwrap().contains("can't be continued after"), "{taken}");
+    let taken = pair.user.done(&["backup", "shop", "--from", &replica, "--json"]);
+    assert_eq!(taken["copied_from"], replica, "{taken}");
 }

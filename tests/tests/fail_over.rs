@@ -11,6 +11,7 @@ use holdfast_engine::stop_server_on;
 use holdfast_mysql::{Conn, ConnectOptions, Endpoint, TlsMode};
 use holdfast_restore::run::SOCKET;
 use holdfast_tests::ledger::check;
+use holdfast_tests::replica::Followed;
 use holdfast_tests::server::{BACKUP_PASSWORD, BACKUP_USER, scratch};
 use holdfast_tests::{Engine, Holdfast, Ledger, LedgerOptions, TestServer};
 use serde_json::Value;
@@ -42,32 +43,7 @@ impl Set {
     fn new(engine: Engine) -> Self {
         let dir = tempfile::Builder::new().prefix("fail-over-").tempdir_in(scratch()).unwrap();
         let user = Holdfast::new(dir.path());
-        let first = TestServer::start(engine);
-        let more: &[&str] = match engine {
-            Engine::MySql => &["--read-only=ON"],
-            Engine::MariaDb => &["--read-only=ON", "--log-slave-updates=ON"],
-        };
-        let second = TestServer::start_with(engine, more);
-        let account = format!("'{BACKUP_USER}', MASTER_PASSWORD = '{BACKUP_PASSWORD}'");
-        match engine {
-            Engine::MySql => second.run(&[
-                &format!(
-                    "CHANGE REPLICATION SOURCE TO SOURCE_HOST = '127.0.0.1', SOURCE_PORT = {}, SOURCE_USER = {}, \
-                     SOURCE_SSL = 1, SOURCE_AUTO_POSITION = 1",
-                    first.port(),
-                    account.replace("MASTER", "SOURCE")
-                ),
-                "START REPLICA",
-            ]),
-            Engine::MariaDb => second.run(&[
-                &format!(
-                    "CHANGE MASTER TO MASTER_HOST = '127.0.0.1', MASTER_PORT = {}, MASTER_USER = {account}, \
-                     MASTER_USE_GTID = slave_pos",
-                    first.port()
-                ),
-                "START SLAVE",
-            ]),
-        }
+        let Followed { source: first, replica: second } = Followed::start(engine);
         Ledger::create_schema(&first);
         let set = Self { user, first, second, archive: None, dir };
         let _ = set.user.run(&["init", "--kit", &set.text("kit")]).ok();

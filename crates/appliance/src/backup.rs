@@ -1,8 +1,8 @@
 //! `backup`: one copy of a server into the repository.
 
-use crate::archive::{Role, drain, end_of_log, same_server, server_id};
+use crate::archive::{Role, archive_error, drain, end_of_log, same_server, server_id};
 use crate::catalogue::{Catalogue, sentence};
-use crate::copy_from::{self, CopyFrom, From, PASSED_FACT};
+use crate::copy_from::{self, CopyFrom, Joint, NoCopy, Origin, PASSED_FACT};
 use crate::error::{Code, Error, Result};
 use crate::intake::Intake;
 use crate::list;
@@ -11,9 +11,10 @@ use crate::own::{self, NAME_FACT, Own};
 use crate::progress::{Reading, Watcher};
 use crate::rate::Rate;
 use crate::settings::Login;
+use crate::time;
 use crate::views::BackupView;
-use holdfast_archive::FileMark;
 use holdfast_archive::mark::FACT;
+use holdfast_archive::{CopyFacts, FileMark};
 use holdfast_format::gtid::{Flavor, GtidSet};
 use holdfast_format::record::{self, BackupRecord, ServerKind, ServerRecord, SourceKind};
 use holdfast_mysql::ConnectOptions;
@@ -87,13 +88,13 @@ pub fn backup(
     if network && (options.copy_from.is_some() || has_log(catalogue, &server)?) {
         told = fetch_log(catalogue, &server, None, 1, watcher);
     }
-    let copy = |from: From| match from {
-        From::Server { passed } => take(catalogue, &server, options, passed, told.as_deref(), watcher),
-        From::Replica(replica) => take_of_replica(catalogue, &server, options, &replica, watcher),
-    };
+    let take = |passed| take(catalogue, &server, options, passed, told.as_deref(), watcher);
     let record = match &options.copy_from {
-        Some(hosts) => hosts.first(catalogue, &server, watcher, &mut { copy })?,
-        None => copy(From::Server { passed: None })?,
+        Some(hosts) => hosts.first(catalogue, &server, watcher, &mut |origin| match origin {
+            Origin::Server { passed } => Ok(take(passed)?),
+            Origin::Replica(replica) => take_of_replica(catalogue, &server, options, &replica, watcher),
+        })?,
+        None => take(None)?,
     };
     Ok(list::view(catalogue, &record))
 }
@@ -110,7 +111,8 @@ fn take(
     let network = !matches!(server.kind, ServerKind::Folder { .. });
     let life = if network { Life::now(catalogue, server, watcher) } else { None };
     let (mut source, kind) = source(catalogue, server, options)?;
-    let (writer, outcome) = copied(catalogue, server, options, source.as_mut(), watcher)?;
+    let (writer, outcome) =
+        copied(catalogue, server, options, source.as_mut(), watcher).map_err(NoCopy::into_error)?;
     let mut draft = draft(server, kind, options, &outcome)?;
     if let Some(life) = life {
         let mark = life.still(&draft.coordinates, watcher)?;
@@ -131,22 +133,32 @@ fn take_of_replica(
     options: &Options,
     replica: &copy_from::Replica,
     watcher: &dyn Watcher,
-) -> Result<BackupRecord> {
-    let life = Life::look(catalogue, server)?
-        .ok_or_else(|| Error::failed(format!("The binary log of '{}' is off.", server.name)))?;
+) -> std::result::Result<BackupRecord, NoCopy> {
+    let life = Life::look(catalogue, server).map_err(NoCopy::of_this_one)?.ok_or_else(|| {
+        NoCopy::OfThisOne(Error::failed(format!("The binary log of '{}' is off.", server.name)))
+    })?;
+    let facts = CopyFacts {
+        taken_us: time::now(),
+        source: server.source_uuid,
+        mark: Some(life.mark.clone()),
+        of_replica: true,
+    };
+    let joint = Joint { catalogue, server, facts, end: (life.mark.file.clone(), life.end) };
+    joint.is_possible(&replica.began(), watcher)?;
     let mut source = CloneSource::new(replica.connect.clone(), catalogue.environment.spool.clone())
         .workers(u32::from(options.jobs));
     let (writer, mut outcome) = copied(catalogue, server, options, &mut source, watcher)?;
-    replica.is_copied(&outcome.facts)?;
-    let coordinates = replica.coordinates()?;
-    let mark = life.unchanged()?;
+    replica.is_copied(&outcome.facts).map_err(NoCopy::of_this_one)?;
+    let coordinates = replica.coordinates().map_err(NoCopy::of_this_one)?;
+    let end = life.end_now(server).map_err(NoCopy::of_this_one)?;
+    joint.holds(&coordinates, &end, watcher)?;
+    life.unchanged(catalogue, server)?;
     outcome.facts = replica.facts(outcome.facts);
-    outcome.facts.push((FACT.to_owned(), mark.to_string()));
+    outcome.facts.push((FACT.to_owned(), life.mark.to_string()));
     // Positions in the replica's own files are none in the server's log.
     outcome.coordinates = holdfast_source::Coordinates::None;
     let draft = BackupDraft { coordinates, ..draft(server, SourceKind::Clone, options, &outcome)? };
-    copy_from::joins(catalogue, server, (&draft.coordinates, &draft.facts), watcher)?;
-    commit(catalogue, server, writer, draft, watcher)
+    Ok(commit(catalogue, server, writer, draft, watcher)?)
 }
 
 fn copied(
@@ -155,13 +167,17 @@ fn copied(
     options: &Options,
     source: &mut dyn Source,
     watcher: &dyn Watcher,
-) -> Result<(BackupWriter, Outcome)> {
+) -> std::result::Result<(BackupWriter, Outcome), NoCopy> {
     let parent = catalogue.backups_of(server).last().map(|b| b.id);
     let verify = if options.verify_sample { VerifyWrite::Sample } else { VerifyWrite::Full };
     let writer = catalogue.repository.begin_backup_verified(parent, verify);
     let writer = writer.map_err(|e| catalogue.store_error(e))?;
     let intake = Intake::new(&writer).at_rate(options.rate.as_deref(), watcher);
-    let outcome = source.copy(&intake, &Watch(watcher)).map_err(|e| copy_error(catalogue, server, e))?;
+    let outcome = source.copy(&intake, &Watch(watcher)).map_err(|error| {
+        let of_ours = matches!(error, holdfast_source::Error::Sink(_) | holdfast_source::Error::Cancelled);
+        let told = copy_error(catalogue, server, error);
+        if of_ours { NoCopy::OfAny(told) } else { NoCopy::of_this_one(told) }
+    })?;
     Ok((writer, outcome))
 }
 
@@ -187,6 +203,8 @@ struct Life {
     connect: ConnectOptions,
     server_id: u32,
     mark: FileMark,
+    /// The offset in that file at which it ended.
+    end: u64,
 }
 
 impl Life {
@@ -208,23 +226,60 @@ impl Life {
         if conn.query_text("SELECT @@GLOBAL.log_bin").is_ok_and(|on| on.as_deref() == Some("0")) {
             return Ok(None);
         }
-        let (file, _) = end_of_log(&mut conn, server)?;
+        let (file, end) = end_of_log(&mut conn, server)?;
         // The connection served its purpose; a failure to say goodbye changes nothing.
         let _ = conn.close();
         let server_id = server_id(catalogue, server, Role::Mark);
         let mark = FileMark::of_source(&connect, server_id, &file)
             .map_err(|error| Error::failed(sentence(&error.to_string())))?;
-        Ok(Some(Self { connect, server_id, mark }))
+        Ok(Some(Self { connect, server_id, mark, end }))
     }
 
-    /// The mark of the file in which the log ended then, if it is the same log still.
-    fn unchanged(&self) -> Result<FileMark> {
-        let now = FileMark::of_source(&self.connect, self.server_id, &self.mark.file)
-            .map_err(|error| Error::failed(sentence(&error.to_string())))?;
-        if now == self.mark {
-            return Ok(now);
+    /// File and offset at which the log ends by now.
+    fn end_now(&self, server: &ServerRecord) -> Result<(String, u64)> {
+        let mut conn = login::connect(&self.connect, &server.name)?;
+        let end = end_of_log(&mut conn, server)?;
+        // The connection served its purpose; a failure to say goodbye changes nothing.
+        let _ = conn.close();
+        Ok(end)
+    }
+
+    /// Whether it is the same log still, in which a replica's copy stands. The file in which it ended then may be purged by
+    /// now: the archive, which was brought up to date, holds it.
+    fn unchanged(&self, catalogue: &Catalogue, server: &ServerRecord) -> std::result::Result<(), NoCopy> {
+        let of_this_one = |why: String| NoCopy::OfThisOne(Error::failed(why));
+        match FileMark::of_source(&self.connect, self.server_id, &self.mark.file) {
+            Ok(now) if now == self.mark => return Ok(()),
+            Ok(_) => {
+                return Err(of_this_one(
+                    "The server's log was reset while its replica was copied.".to_owned(),
+                ));
+            }
+            Err(error) if self.is_there(server).map_err(NoCopy::of_this_one)? => {
+                return Err(of_this_one(sentence(&error.to_string())));
+            }
+            Err(_) => {}
         }
-        Err(Error::failed("The server's log was reset while its replica was copied."))
+        let told = |e| archive_error(catalogue, server, e);
+        for stream in catalogue.repository.streams().map_err(|e| catalogue.store_error(e))? {
+            let of_archive = || FileMark::of_archive(&catalogue.repository, &stream, &self.mark.file);
+            if stream.server == server.id && of_archive().map_err(told)?.as_ref() == Some(&self.mark) {
+                return Ok(());
+            }
+        }
+        Err(of_this_one(format!(
+            "The server purged {} while its replica was copied, and the archive does not hold where it begins.",
+            self.mark.file
+        )))
+    }
+
+    /// Whether the server has the file still in which its log ended then.
+    fn is_there(&self, server: &ServerRecord) -> Result<bool> {
+        let mut conn = login::connect(&self.connect, &server.name)?;
+        let files = conn.query("SHOW BINARY LOGS").map_err(|e| Error::failed(sentence(&e.to_string())))?;
+        // As above.
+        let _ = conn.close();
+        Ok((0..files.rows.len()).any(|row| files.text(row, 0).as_deref() == Some(self.mark.file.as_str())))
     }
 
     /// The mark of the file in which the copy stands. A log that was reset meanwhile has another one, and the copy

@@ -8,7 +8,7 @@
 mod fit;
 mod join;
 
-pub(crate) use join::joins;
+pub(crate) use join::Joint;
 
 use crate::catalogue::{Catalogue, sentence};
 use crate::error::{Code, Error, Result};
@@ -17,7 +17,7 @@ use crate::login::{connect_options, endpoint};
 use crate::progress::Watcher;
 use fit::{alike, connected, executed, nothing_of_its_own, reach, replicates};
 use holdfast_format::gtid::{Flavor, GtidSet, Uuid};
-use holdfast_format::record::{COPIED_FROM, Coordinates, ServerKind, ServerRecord};
+use holdfast_format::record::{COPIED_FROM, Coordinates, Position, ServerKind, ServerRecord};
 use holdfast_mysql::ConnectOptions;
 use holdfast_source::{Facts, server_variables};
 use std::time::Duration;
@@ -72,24 +72,23 @@ impl CopyFrom {
         catalogue: &Catalogue,
         server: &ServerRecord,
         watcher: &dyn Watcher,
-        copy: &mut dyn FnMut(From) -> Result<T>,
+        copy: &mut dyn FnMut(Origin) -> std::result::Result<T, NoCopy>,
     ) -> Result<T> {
         let mut passed: Vec<String> = CopyFrom::refusal(server).map(str::to_owned).into_iter().collect();
         let hosts = if passed.is_empty() { self.hosts.as_slice() } else { &[] };
         for host in hosts {
-            let taken = Replica::choose(catalogue, server, host, self.max_lag, watcher).and_then(|replica| {
+            let chosen = Replica::choose(catalogue, server, host, self.max_lag, watcher);
+            let taken = chosen.map_err(NoCopy::of_this_one).and_then(|replica| {
                 watcher.note(&format!("copying from the replica {}", replica.place));
-                copy(From::Replica(Box::new(replica)))
+                copy(Origin::Replica(Box::new(replica)))
             });
             match taken {
-                // A name that is taken, say: another host changes nothing about it.
-                Err(error) if watcher.cancelled() || error.code == Code::Usage => return Err(error),
-                Err(error) => {
+                Err(NoCopy::OfThisOne(error)) if !watcher.cancelled() => {
                     let why = format!("the replica {}:{}: {}", host.0, host.1, error.message);
                     watcher.note(&format!("not copied from {why}"));
                     passed.push(why);
                 }
-                taken => return taken,
+                taken => return taken.map_err(NoCopy::into_error),
             }
         }
         let why = passed.join(" ");
@@ -98,12 +97,45 @@ impl CopyFrom {
                 .with_next(format!("copy the server itself: holdfast backup {}", server.name)));
         }
         watcher.note(&format!("copying '{}' itself: {why}", server.name));
-        copy(From::Server { passed: Some(why.chars().take(PASSED_MAX).collect()) })
+        let passed = Some(why.chars().take(PASSED_MAX).collect());
+        copy(Origin::Server { passed }).map_err(NoCopy::into_error)
+    }
+}
+
+/// Why there is no copy.
+pub(crate) enum NoCopy {
+    /// Something about this replica, or its copy: the next one may do, or the server itself.
+    OfThisOne(Error),
+    /// Something that another host would change nothing about: the repository is full, say, or a name is taken.
+    OfAny(Error),
+}
+
+impl NoCopy {
+    /// Of this one, unless the error has a code of its own: those are about the repository, its keys and locks, and the wish
+    /// to stop.
+    pub(crate) fn of_this_one(error: Error) -> Self {
+        match error.code {
+            Code::Failed | Code::TargetUnreachable => Self::OfThisOne(error),
+            _ => Self::OfAny(error),
+        }
+    }
+
+    pub(crate) fn into_error(self) -> Error {
+        match self {
+            Self::OfThisOne(error) | Self::OfAny(error) => error,
+        }
+    }
+}
+
+/// What is not known to be about the replica is not.
+impl From<Error> for NoCopy {
+    fn from(error: Error) -> Self {
+        Self::OfAny(error)
     }
 }
 
 /// What is copied.
-pub(crate) enum From {
+pub(crate) enum Origin {
     /// The server itself. `passed`: why it is not a replica, where some were named.
     Server { passed: Option<String> },
     /// A replica of it.
@@ -157,6 +189,11 @@ impl Replica {
         Ok(Self { place, connect, source, source_uuid, uuid, lo, facts })
     }
 
+    /// Before the copy: what it had executed, as the lower bound of where the copy stands.
+    pub(crate) fn began(&self) -> Position {
+        at(&self.lo)
+    }
+
     /// After the copy: whether it is of the server that was looked at. `copied` has what was asked on the copy's connection.
     pub(crate) fn is_copied(&self, copied: &Facts) -> Result<()> {
         let uuid = copied.iter().find(|(name, _)| name == "server_uuid").map(|(_, value)| value.as_str());
@@ -183,11 +220,6 @@ impl Replica {
         if !self.lo.is_subset(&hi) {
             return Err(Error::failed("It was reset while it was copied."));
         }
-        let at = |gtid: &GtidSet| holdfast_format::record::Position {
-            file: String::new(),
-            offset: 0,
-            gtid: gtid.clone(),
-        };
         Ok(Coordinates::Between { lo: at(&self.lo), hi: at(&hi) })
     }
 
@@ -198,6 +230,11 @@ impl Replica {
         facts.push((COPIED_FROM.to_owned(), self.place.clone()));
         facts
     }
+}
+
+/// No file of the replica's means anything in the server's log.
+fn at(gtid: &GtidSet) -> Position {
+    Position { file: String::new(), offset: 0, gtid: gtid.clone() }
 }
 
 /// Facts that describe the files which were copied, not the server that wrote them.
@@ -244,5 +281,24 @@ mod tests {
             let refused = chosen.is_copied(&other).unwrap_err();
             assert!(refused.message.contains("Another server answered"), "{}", refused.message);
         }
+    }
+
+    #[test]
+    fn what_is_wrong_with_the_repository_is_not_held_against_a_replica() {
+        for (code, of_any) in [
+            (Code::Failed, false),
+            (Code::TargetUnreachable, false),
+            (Code::Usage, true),
+            (Code::Locked, true),
+            (Code::WrongKey, true),
+            (Code::Corruption, true),
+            (Code::Interrupted, true),
+        ] {
+            let told = NoCopy::of_this_one(Error::new(code, "why").with_next("do this"));
+            assert_eq!(matches!(told, NoCopy::OfAny(_)), of_any, "{code:?}");
+            assert_eq!(told.into_error().next.as_deref(), Some("do this"));
+        }
+        // A full file system has no code of its own: what the store says is never a replica's.
+        assert!(matches!(NoCopy::from(Error::failed("full")), NoCopy::OfAny(_)));
     }
 }

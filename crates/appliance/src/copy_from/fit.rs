@@ -151,12 +151,41 @@ pub(super) fn replicates(conn: &mut Conn, source_uuid: Uuid, max_lag: Duration) 
     if !rewritten.is_empty() {
         return refused(format!("It gives databases other names (Replicate_Rewrite_DB is '{rewritten}')."));
     }
+    no_keys_of_its_own(conn)?;
     match of("Seconds_Behind_Source", "Seconds_Behind_Master").parse::<u64>() {
         Ok(seconds) if seconds > max_lag.as_secs() => {
             refused(format!("It is {seconds} s behind, more than {} s.", max_lag.as_secs()))
         }
         _ => Ok(()),
     }
+}
+
+/// A replica that makes primary keys of its own accord (since 8.0.32) has a column in its tables that the server's lack.
+fn no_keys_of_its_own(conn: &mut Conn) -> Result<()> {
+    const TABLE: &str = "performance_schema.replication_applier_configuration";
+    if conn.server().numbers() < (8, 0, 32) {
+        return Ok(());
+    }
+    let asked = asked(conn, &format!("SELECT REQUIRE_TABLE_PRIMARY_KEY_CHECK FROM {TABLE}"));
+    let rows = asked.map_err(|error| {
+        Error::failed(format!(
+            "Whether it makes keys of its own accord can't be asked (the account needs SELECT on {TABLE}): {}",
+            error.message
+        ))
+    })?;
+    let values: Vec<String> = (0..rows.rows.len()).filter_map(|row| rows.text(row, 0)).collect();
+    if values.is_empty() {
+        return Err(Error::failed(format!(
+            "It does not tell whether it makes keys of its own accord: {TABLE} is empty."
+        )));
+    }
+    if values.iter().any(|value| value == "GENERATE") {
+        return Err(Error::failed(
+            "It makes primary keys of its own accord (REQUIRE_TABLE_PRIMARY_KEY_CHECK is 'GENERATE'), so its tables may have a \
+             column that the server's lack.",
+        ));
+    }
+    Ok(())
 }
 
 /// Waits until it has executed `wanted`, a second at a time, so that the wish to stop is heeded.

@@ -1,6 +1,6 @@
 //! A semi-synchronous archive under faults: the source killed, its host lost at that very moment; the network cut, or
-//! silent in one direction or both; the archive's host killed; its disk full. Whoever wrote keeps a record outside of when
-//! each commit was told.
+//! silent in one direction or both; the archive's host killed; its disk full; the clock of either host set, by seconds or by
+//! hours. Whoever wrote keeps a record outside of when each commit was told.
 //!
 //! At each death of the source, what was told and is not in the archive counts as lost: none of it may have been told
 //! within an interval that the archive claims as free of loss, and while nothing else was broken, none may be
@@ -15,6 +15,7 @@
     reason = "a panic is how a test fails"
 )]
 
+use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -28,6 +29,7 @@ use holdfast_io::{Directory, RealDisk};
 use holdfast_mysql::{Conn, ConnectOptions, Endpoint, TlsMode};
 use holdfast_store::{FixedClock, OpenOptions, Repository, Secret};
 use holdfast_tests::server::{BACKUP_PASSWORD, BACKUP_USER, scratch};
+use holdfast_tests::stepped_clock::{SteppedClocks, Whose};
 use holdfast_tests::{Engine, Holdfast, Random, Stalls, TestServer};
 
 /// Writers, each of numbered rows into a table of its own.
@@ -56,6 +58,7 @@ enum Fault {
     Silent,
     ArchiveKilled,
     DiskFull,
+    ClockSet,
 }
 
 /// The wire between the source and the archive.
@@ -148,12 +151,14 @@ fn pump(mut from: TcpStream, mut to: TcpStream, silent: u8, mode: &AtomicU8, goe
 struct Told {
     row: u64,
     at: SystemTime,
+    /// The same by the source's clock, microseconds since the Unix epoch.
+    source_us: i64,
 }
 
 impl Told {
     /// A lost commit was told outside of every interval that is claimed.
     fn is_not_claimed(&self, claimed: &[(i64, i64)], when: &str) {
-        let (row, us) = (self.row, micros(self.at));
+        let (row, us) = (self.row, self.source_us);
         assert!(
             !claimed.iter().any(|(from, until)| (*from..*until).contains(&us)),
             "{when}: row {row} was told at {us} and is lost; claimed is {claimed:?}"
@@ -169,13 +174,13 @@ struct Writers {
 }
 
 impl Writers {
-    fn start(server: &TestServer) -> Self {
+    fn start(server: &TestServer, clocks: &Arc<SteppedClocks>) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let told: Vec<Arc<Mutex<Vec<Told>>>> = (0..WRITERS).map(|_| Arc::default()).collect();
         let threads = told.iter().enumerate().map(|(writer, told)| {
             let connect = ConnectOptions::new(Endpoint::Unix(server.socket().to_path_buf()), "root")
                 .tls_mode(TlsMode::Disabled);
-            let (stop, told) = (Arc::clone(&stop), Arc::clone(told));
+            let (stop, told, clocks) = (Arc::clone(&stop), Arc::clone(told), Arc::clone(clocks));
             std::thread::spawn(move || {
                 let Ok(mut conn) = Conn::connect(&connect) else { return };
                 let last = format!("SELECT COALESCE(MAX(id) + 1, 0) FROM d.t{writer}");
@@ -186,7 +191,8 @@ impl Writers {
                     {
                         return;
                     }
-                    told.lock().unwrap().push(Told { row, at: SystemTime::now() });
+                    let at = SystemTime::now();
+                    told.lock().unwrap().push(Told { row, at, source_us: micros(at) + clocks.source_us() });
                     std::thread::sleep(PAUSE);
                 }
             })
@@ -249,6 +255,9 @@ struct Bed {
     archive: Option<Child>,
     repository: Repository,
     disk: Option<SmallDisk>,
+    clocks: Arc<SteppedClocks>,
+    /// How clocks are set first; then it is chance that sets them.
+    steps: VecDeque<(Whose, i64)>,
     dir: tempfile::TempDir,
 }
 
@@ -262,7 +271,7 @@ impl Drop for Bed {
 }
 
 impl Bed {
-    fn new(engine: Engine, full: bool) -> Self {
+    fn new(engine: Engine, full: bool, clocks: SteppedClocks) -> Self {
         let server = TestServer::start_with(
             engine,
             match engine {
@@ -304,7 +313,17 @@ impl Bed {
             OpenOptions::new(Arc::new(FixedClock::new(1_700_000_000_000_000))),
         )
         .unwrap();
-        Self { user, server, wire, archive: None, repository, disk, dir }
+        Self {
+            user,
+            server,
+            wire,
+            archive: None,
+            repository,
+            disk,
+            clocks: Arc::new(clocks),
+            steps: VecDeque::new(),
+            dir,
+        }
     }
 
     /// The archive runs: one that ended is begun again, as a service would be.
@@ -371,7 +390,7 @@ impl Bed {
         self.server.root().query(&question).unwrap().text(0, 1).unwrap().parse().unwrap()
     }
 
-    fn begin(&mut self, fault: Fault) {
+    fn begin(&mut self, fault: Fault, random: &mut Random) {
         match fault {
             Fault::SourceKilled => {}
             Fault::Cut => self.wire.cut(),
@@ -380,7 +399,23 @@ impl Bed {
             Fault::Silent => self.wire.mode.store(NOTHING, Ordering::SeqCst),
             Fault::ArchiveKilled => self.kill_archive(),
             Fault::DiskFull => self.disk.as_ref().unwrap().fill(),
+            Fault::ClockSet => {
+                let whose = *random.pick(&[Whose::Source, Whose::Source, Whose::Archive]);
+                let most = *random.pick(&[3, 60, 3 * 3600]);
+                let seconds = random.below(2 * most + 1) as i64 - most as i64;
+                let step = self.steps.pop_front().unwrap_or((whose, seconds));
+                self.set_clock(step);
+            }
         }
+    }
+
+    fn set_clock(&self, (whose, seconds): (Whose, i64)) {
+        println!("the clock of {whose:?} is set to {seconds} s beside the machine's");
+        self.clocks.set(whose, seconds);
+        let clock = "SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))";
+        let says: i64 = self.server.value(clock).unwrap().parse().unwrap();
+        let off = says - micros(SystemTime::now()) - self.clocks.source_us();
+        assert!(off.abs() < 20_000_000, "the server's clock is not set: it is {off} us off");
     }
 
     fn end(&mut self, fault: Fault) {
@@ -391,7 +426,7 @@ impl Bed {
                 self.wire.cut();
             }
             Fault::DiskFull => self.disk.as_ref().unwrap().empty(),
-            Fault::SourceKilled | Fault::Cut | Fault::ArchiveKilled => {}
+            Fault::SourceKilled | Fault::Cut | Fault::ArchiveKilled | Fault::ClockSet => {}
         }
     }
 }
@@ -400,48 +435,48 @@ fn micros(at: SystemTime) -> i64 {
     i64::try_from(at.duration_since(UNIX_EPOCH).unwrap().as_micros()).unwrap()
 }
 
-fn under_faults(engine: Engine) {
-    let number: Option<u64> = std::env::var("HOLDFAST_TEST_FAULTS").ok().and_then(|n| n.parse().ok());
+/// What happens to one server.
+struct Course {
+    kinds: Vec<Fault>,
+    /// So many faults; without a number until a claim was proved.
+    number: Option<u64>,
+    /// Work before the first fault, and how long a fault lasts at most.
+    work: Duration,
+    longest_ms: u64,
+    steps: Vec<(Whose, i64)>,
+}
+
+fn under_faults(engine: Engine, course: Course, clocks: SteppedClocks) {
+    let Course { kinds, number, mut work, longest_ms, steps } = course;
     let (mut random, _) = Random::from_environment("faults_lose_nothing_that_is_claimed");
     let campaign = number.is_some();
-    let kinds: &[Fault] = if campaign {
-        &[
-            Fault::SourceKilled,
-            Fault::Cut,
-            Fault::SilentDown,
-            Fault::SilentUp,
-            Fault::Silent,
-            Fault::ArchiveKilled,
-            Fault::DiskFull,
-        ]
-    } else {
-        &[Fault::SourceKilled]
-    };
-    let longest_ms = if campaign { 3000 } else { 300 };
-    let mut bed = Bed::new(engine, campaign);
+    let mut bed = Bed::new(engine, kinds.contains(&Fault::DiskFull), clocks);
+    let always_dies = !steps.is_empty();
+    bed.steps.extend(steps);
     bed.keep_archive();
     let (mut deaths, mut worst, mut told_in_all) = (0, Duration::ZERO, 0);
     let mut lost_in_all = Vec::new();
     // A claim takes three answers of the source, a second apart. The default run ends with the first death that one comes
     // before; on a machine that is too slow for it the next round is longer.
-    let (mut proved, mut work, mut round) = (false, if campaign { Duration::ZERO } else { CLAIM }, 0);
+    let (mut proved, mut round) = (false, 0);
     while number.map_or(!proved && round < ROUNDS_MAX, |number| round < number) {
-        let fault = *random.pick(kinds);
+        let fault = *random.pick(&kinds);
         bed.wait_until_attached();
         let attached = Instant::now();
         let stalls = Stalls::watch(bed.dir.path());
-        let writers = Writers::start(&bed.server);
-        let (at_work, begun) = (Instant::now(), SystemTime::now());
+        let writers = Writers::start(&bed.server, &bed.clocks);
+        let at_work = Instant::now();
+        let begun = micros(SystemTime::now()) + bed.clocks.source_us();
         while writers.count() < 20 {
             assert!(at_work.elapsed() < Duration::from_secs(120), "{fault:?}: no commits");
             std::thread::sleep(Duration::from_millis(10));
         }
         std::thread::sleep(work + Duration::from_millis(random.below(longest_ms)));
         let broken = SystemTime::now();
-        bed.begin(fault);
+        bed.begin(fault, &mut random);
         std::thread::sleep(Duration::from_millis(random.below(longest_ms)));
         // The host of the source is lost, in each round of the first kind and in every other one now and then.
-        let dies = fault == Fault::SourceKilled || random.below(3) == 0;
+        let dies = fault == Fault::SourceKilled || always_dies || random.below(3) == 0;
         if dies {
             deaths += 1;
             bed.server.kill();
@@ -456,7 +491,7 @@ fn under_faults(engine: Engine) {
             for (writer, told) in told.iter().enumerate() {
                 lost.extend(told.iter().filter(|told| told.row >= rows[writer]));
             }
-            proved |= claimed.iter().any(|(_, until)| *until > micros(begun));
+            proved |= claimed.iter().any(|(_, until)| campaign || *until > begun);
             for told in &lost {
                 told.is_not_claimed(&claimed, &format!("round {round}, {fault:?}"));
             }
@@ -464,7 +499,11 @@ fn under_faults(engine: Engine) {
             let end = told.iter().flatten().map(|told| told.at).max().unwrap_or(broken);
             if let Some(first) = lost.iter().map(|told| told.at).min() {
                 // Behind a fault that goes on, everything since it began may be.
-                let until = if fault == Fault::SourceKilled { end } else { broken.min(end) };
+                let until = if matches!(fault, Fault::SourceKilled | Fault::ClockSet) {
+                    end
+                } else {
+                    broken.min(end)
+                };
                 let age = until.duration_since(first).unwrap_or_default();
                 worst = worst.max(age);
                 let allowed = stalls.stretched(Duration::from_secs(1));
@@ -481,7 +520,10 @@ fn under_faults(engine: Engine) {
             bed.wire.upstream.store(bed.server.port(), Ordering::SeqCst);
             bed.wire.cut();
         }
-        (round, work) = (round + 1, work * 2);
+        round += 1;
+        if !campaign {
+            work *= 2;
+        }
         println!("round {round}: {fault:?}, source lost: {dies}, attached for {:?}", attached.elapsed());
     }
     bed.wait_until_attached();
@@ -498,7 +540,8 @@ fn under_faults(engine: Engine) {
         told.is_not_claimed(&claimed, "at the end");
     }
     let claimed: i64 = claimed.iter().map(|(from, until)| until - from).sum();
-    assert!(claimed > 0 && (campaign || proved), "nothing is claimed in {round} rounds");
+    // A clock that was set back takes claims away that there were.
+    assert!(proved && (claimed > 0 || campaign), "nothing is claimed in {round} rounds");
     println!(
         "{engine:?}: {deaths} deaths of the source, {told_in_all} commits told, {} lost, the oldest of them {worst:?} \
          before the end; {:.0} s claimed as zero loss, nothing lost in them",
@@ -507,12 +550,50 @@ fn under_faults(engine: Engine) {
     );
 }
 
-/// Without a campaign one kind of server shows that all this works; `semi_sync.rs` loses both.
+/// Without a campaign one kind of server shows that all this works, and another one that clocks may be set meanwhile;
+/// `semi_sync.rs` loses both.
 #[test]
 fn faults_lose_nothing_that_is_claimed() {
-    let campaign = std::env::var_os("HOLDFAST_TEST_FAULTS").is_some();
-    let engines: &[Engine] = if campaign { &[Engine::MySql, Engine::MariaDb] } else { &[Engine::MariaDb] };
-    for engine in engines {
-        under_faults(*engine);
+    const NAME: &str = "faults_lose_nothing_that_is_claimed";
+    let Some(clocks) = SteppedClocks::given() else {
+        let dir = tempfile::tempdir_in(scratch()).unwrap();
+        return SteppedClocks::run_again(dir.path(), NAME);
+    };
+    let number = std::env::var("HOLDFAST_TEST_FAULTS").ok().and_then(|n| n.parse().ok());
+    let Some(number) = number else {
+        let kinds = vec![Fault::SourceKilled];
+        let course = Course { kinds, number: None, work: CLAIM, longest_ms: 300, steps: Vec::new() };
+        return under_faults(Engine::MariaDb, course, clocks);
+    };
+    for engine in [Engine::MySql, Engine::MariaDb] {
+        let kinds = vec![
+            Fault::SourceKilled,
+            Fault::Cut,
+            Fault::SilentDown,
+            Fault::SilentUp,
+            Fault::Silent,
+            Fault::ArchiveKilled,
+            Fault::DiskFull,
+            Fault::ClockSet,
+        ];
+        let course =
+            Course { kinds, number: Some(number), work: Duration::ZERO, longest_ms: 3000, steps: Vec::new() };
+        let clocks = SteppedClocks::given().unwrap();
+        for whose in [Whose::Source, Whose::Archive] {
+            clocks.set(whose, 0);
+        }
+        under_faults(engine, course, clocks);
     }
+}
+
+#[test]
+fn a_clock_that_is_set_spoils_no_claim() {
+    let Some(clocks) = SteppedClocks::given() else {
+        let dir = tempfile::tempdir_in(scratch()).unwrap();
+        return SteppedClocks::run_again(dir.path(), "a_clock_that_is_set_spoils_no_claim");
+    };
+    let steps = vec![(Whose::Source, 3600), (Whose::Archive, -7200), (Whose::Source, -30)];
+    let number = Some(steps.len() as u64);
+    let course = Course { kinds: vec![Fault::ClockSet], number, work: CLAIM, longest_ms: 300, steps };
+    under_faults(Engine::MySql, course, clocks);
 }

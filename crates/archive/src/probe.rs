@@ -29,11 +29,68 @@ const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// How often the wish to stop is looked at.
 const TICK: Duration = Duration::from_millis(200);
 
+/// What a source's clock said, between two moments here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Clock {
+    /// Microseconds since the Unix epoch.
+    pub us: i64,
+    /// When it was asked.
+    pub before: Instant,
+    /// When the answer was here.
+    pub after: Instant,
+}
+
+/// A clock may go so much faster or slower than time while somebody brings it in line, one part of so many.
+const SLEW: u32 = 10;
+
+/// And be so far off besides.
+const SLACK: Duration = Duration::from_millis(20);
+
+impl Clock {
+    /// Asks a source.
+    fn ask(conn: &mut Conn) -> Result<Option<Self>> {
+        let clock = "SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))";
+        let before = Instant::now();
+        let now = conn.query_text(clock)?.and_then(|text| text.parse::<i64>().ok());
+        Ok(now.map(|us| Self { us, before, after: Instant::now() }))
+    }
+
+    /// Did it go on from an earlier answer as time did? Otherwise somebody has set it.
+    #[must_use]
+    pub fn follows(&self, earlier: &Self) -> bool {
+        let least = self.before.saturating_duration_since(earlier.after);
+        let went = self.us.saturating_sub(earlier.us);
+        let least = micros(least - least / SLEW).saturating_sub(micros(SLACK));
+        (least..=self.most_passed(earlier)).contains(&went)
+    }
+
+    /// The least that it can have said since an earlier answer, if it was set meanwhile and went on from there.
+    #[must_use]
+    pub fn least_since(&self, earlier: &Self) -> i64 {
+        self.us.saturating_sub(self.most_passed(earlier))
+    }
+
+    /// The most that it can have said before it was set, at some time since an earlier answer.
+    #[must_use]
+    pub fn most_before(&self, earlier: &Self) -> i64 {
+        earlier.us.saturating_add(self.most_passed(earlier))
+    }
+
+    fn most_passed(&self, earlier: &Self) -> i64 {
+        let most = self.after.saturating_duration_since(earlier.before);
+        micros(most + most / SLEW + SLACK)
+    }
+}
+
+fn micros(time: Duration) -> i64 {
+    i64::try_from(time.as_micros()).unwrap_or(i64::MAX)
+}
+
 /// The end of a source's log, and the time up to which it is complete there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Probe {
     /// The source's clock before all the rest was asked.
-    pub asked_us: i64,
+    pub asked: Clock,
     /// Every transaction with this commit time or an earlier one (microseconds since the Unix epoch, by the source's
     /// clock) lies before the end.
     pub complete_us: i64,
@@ -108,14 +165,14 @@ impl Probe {
     /// Asks; `semi_sync`: also whether its commits wait. `None` if the source does not tell: the account lacks the right,
     /// or the log is off.
     pub fn ask(conn: &mut Conn, semi_sync: bool) -> Result<Option<Self>> {
-        let clock = "SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))";
-        let now = conn.query_text(clock)?.and_then(|text| text.parse::<i64>().ok());
+        let asked = Clock::ask(conn)?;
         let waits = if semi_sync { Waits::ask(conn)? } else { None };
         let end = end_of_log(conn)?;
-        let (Some(now), Some((file, offset))) = (now, end) else { return Ok(None) };
+        let (Some(asked), Some((file, offset))) = (asked, end) else { return Ok(None) };
+        let now = asked.us;
         // MariaDB's log has whole seconds, so this one may go on.
         let complete_us = if conn.server().is_mariadb() { now - now.rem_euclid(1_000_000) } else { now } - 1;
-        Ok(Some(Self { asked_us: now, complete_us, file, offset, waits }))
+        Ok(Some(Self { asked, complete_us, file, offset, waits }))
     }
 
     /// Does a place between two transactions lie at the end that was told, or behind it?
@@ -185,7 +242,9 @@ mod tests {
 
     #[test]
     fn an_end_is_reached_in_its_file_or_a_later_one() {
-        let probe = Probe { asked_us: 0, complete_us: 0, file: "b.000009".into(), offset: 100, waits: None };
+        let now = Instant::now();
+        let asked = Clock { us: 0, before: now, after: now };
+        let probe = Probe { asked, complete_us: 0, file: "b.000009".into(), offset: 100, waits: None };
         for (file, offset, yes) in [
             ("b.000009", 99, false),
             ("b.000009", 100, true),

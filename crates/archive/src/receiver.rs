@@ -416,7 +416,7 @@ impl<'a> Follower<'a> {
     /// Takes what the source says of its waiting for us.
     fn hear(&mut self, probe: &Probe) -> Result<()> {
         let Some(durable) = &self.durable else { return Ok(()) };
-        if let Some(interval) = self.guard.hear(probe, durable.early()) {
+        for interval in self.guard.hear(probe, durable.early()) {
             self.note_zero_loss(interval)?;
         }
         if let Some((from_us, until_us)) = self.guard.proved() {

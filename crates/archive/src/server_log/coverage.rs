@@ -12,6 +12,42 @@ use crate::index::{each_frame, each_frame_behind};
 use crate::intake::FIRST_OFFSET;
 use crate::log::LogReader;
 
+/// Intervals of zero loss as they are written, made into those that may be claimed: a clock that went back says some times
+/// twice, and those are claimed of neither turn.
+#[derive(Debug, Default)]
+struct Claims {
+    intervals: Vec<(i64, i64)>,
+    /// Begin of the last one, as it is written: it may grow.
+    begun: Option<i64>,
+    /// The latest time that was named, and the one that the last interval may not begin before.
+    latest: Option<i64>,
+    floor: i64,
+}
+
+impl Claims {
+    fn add(&mut self, from: i64, until: i64) {
+        if self.begun == Some(from) {
+            if let Some(last) = self.intervals.last_mut().filter(|last| last.0 == from.max(self.floor)) {
+                last.1 = last.1.max(until);
+            } else if until > self.floor {
+                self.intervals.push((from.max(self.floor), until));
+            }
+        } else {
+            self.floor = i64::MIN;
+            if let Some(latest) = self.latest.filter(|latest| from < *latest) {
+                self.intervals.iter_mut().for_each(|earlier| earlier.1 = earlier.1.min(from));
+                self.intervals.retain(|(from, until)| from < until);
+                self.floor = latest;
+            }
+            if until > from.max(self.floor) {
+                self.intervals.push((from.max(self.floor), until));
+            }
+        }
+        self.begun = Some(from);
+        self.latest = self.latest.max(Some(until));
+    }
+}
+
 /// A stretch of time and log without a hole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Interval {
@@ -155,22 +191,17 @@ impl ServerLog<'_> {
     /// The times in which nothing that a client was told is committed can have been lost, as far as that was proved: from
     /// and until, microseconds since the Unix epoch by the source's clock, in order.
     pub fn zero_loss(&self) -> Result<Vec<(i64, i64)>> {
-        let mut intervals: Vec<(i64, i64)> = Vec::new();
+        let mut claims = Claims::default();
         for stream in &self.streams {
             for stretch in self.store.stretches(&stream.key)? {
                 for frame in self.store.note_frames(&stretch)? {
-                    let Ok(LogMeta::ZeroLoss { from_us, until_us }) = LogMeta::decode(&frame) else {
-                        continue;
-                    };
-                    match intervals.last_mut() {
-                        // One that grew.
-                        Some(last) if last.0 == from_us => last.1 = last.1.max(until_us),
-                        _ => intervals.push((from_us, until_us)),
+                    if let Ok(LogMeta::ZeroLoss { from_us, until_us }) = LogMeta::decode(&frame) {
+                        claims.add(from_us, until_us);
                     }
                 }
             }
         }
-        Ok(intervals)
+        Ok(claims.intervals)
     }
 
     /// The breaks in the log, oldest first: those between two lives, and one at its end if it could not go on.
@@ -327,4 +358,33 @@ fn complete_notes(frames: &[Vec<u8>]) -> Result<Vec<i64>> {
         }
     }
     Ok(noted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Claims;
+
+    fn claimed(written: &[(i64, i64)]) -> Vec<(i64, i64)> {
+        let mut claims = Claims::default();
+        written.iter().for_each(|(from, until)| claims.add(*from, *until));
+        claims.intervals
+    }
+
+    #[test]
+    fn an_interval_that_grew_is_one() {
+        assert_eq!(claimed(&[(1, 5), (1, 8), (9, 10), (9, 20)]), [(1, 8), (9, 20)]);
+    }
+
+    #[test]
+    fn of_times_that_come_twice_nothing_is_claimed() {
+        // Set back from 20 to 12, and told so; then it went on.
+        assert_eq!(claimed(&[(1, 20), (12, 12), (21, 30)]), [(1, 12), (21, 30)]);
+        // Not told: whoever wrote it was begun anew.
+        assert_eq!(claimed(&[(1, 20), (14, 30), (14, 40)]), [(1, 14), (20, 40)]);
+        // What lies in them altogether is gone, whether it grew out of them or not.
+        assert_eq!(claimed(&[(1, 5), (10, 20), (3, 8)]), [(1, 3)]);
+        assert_eq!(claimed(&[(1, 5), (10, 20), (3, 8), (3, 25)]), [(1, 3), (20, 25)]);
+        // Forth by an hour and back again.
+        assert_eq!(claimed(&[(0, 10), (110, 120), (19, 19), (121, 130)]), [(0, 10), (121, 130)]);
+    }
 }

@@ -232,6 +232,9 @@ pub struct Job {
     pub failure: Option<Failure>,
     /// The caller's own key: the same request again is the same job.
     pub key: Option<String>,
+    /// What was asked with that key, and the digest of the request's body. Jobs of earlier versions have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<String>,
 }
 
 /// A running job's face to the appliance: takes its progress, and carries the wish to stop.

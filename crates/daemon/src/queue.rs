@@ -59,6 +59,15 @@ pub struct JobView {
     pub failure: Option<Failure>,
 }
 
+/// An idempotency key, and the request that it came with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Keyed {
+    /// The key.
+    pub key: String,
+    /// What was asked, and the digest of its body.
+    pub request: String,
+}
+
 impl Queue {
     /// The queue of this state. Jobs that were running when the daemon ended wait again.
     ///
@@ -80,7 +89,8 @@ impl Queue {
     /// # Errors
     /// `Locked` when the same is being done or waiting, or the queue is full; `Usage` when `key` was used for
     /// something else.
-    pub fn submit(&self, work: Work, by: &str, key: Option<String>) -> Result<JobView> {
+    pub fn submit(&self, work: Work, by: &str, keyed: Option<Keyed>) -> Result<JobView> {
+        let (key, request) = keyed.map(|keyed| (keyed.key, keyed.request)).unzip();
         let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
         let earlier = self.state.read(|content| {
             key.as_ref().and_then(|key| content.jobs.iter().find(|j| j.key.as_ref() == Some(key)).cloned())
@@ -130,6 +140,7 @@ impl Queue {
                 result: None,
                 failure: None,
                 key,
+                request,
             };
             content.next_job += 1;
             content.jobs.push(job.clone());
@@ -141,7 +152,20 @@ impl Queue {
         Ok(view(&job, None))
     }
 
-    /// Whether a job was accepted for this request before.
+    /// The job that was accepted for this very request of `by` before, if one was.
+    #[must_use]
+    pub fn accepted(&self, keyed: &Keyed, by: &str) -> Option<JobView> {
+        let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = |job: &&Job| {
+            job.by == by
+                && job.key.as_ref() == Some(&keyed.key)
+                && job.request.as_ref() == Some(&keyed.request)
+        };
+        let job = self.state.read(|content| content.jobs.iter().find(same).cloned())?;
+        Some(view(&job, live.get(&job.id)))
+    }
+
+    /// Whether a job was accepted for this key and work before.
     #[must_use]
     pub fn knows(&self, key: Option<&str>, work: &Work) -> bool {
         let same = |job: &Job| job.key.as_deref() == key && is_same(&job.work, work);
@@ -439,11 +463,17 @@ mod tests {
     fn the_same_backup_twice_is_refused_and_the_same_key_twice_is_the_same_job() {
         let dir = tempfile::tempdir().unwrap();
         let (queue, _) = queue(dir.path());
-        let first = queue.submit(backup("a", "on_demand"), "me", Some("k".into())).unwrap();
+        let keyed = |request: &str| Keyed { key: "k".into(), request: request.into() };
+        let first = queue.submit(backup("a", "on_demand"), "me", Some(keyed("a"))).unwrap();
         assert_eq!(queue.submit(backup("a", "on_demand"), "me", None).unwrap_err().code, Code::Locked);
-        let again = queue.submit(backup("a", "on_demand"), "me", Some("k".into())).unwrap();
+        // The same in other words, too.
+        let again = queue.submit(backup("a", "on_demand"), "me", Some(keyed(" a"))).unwrap();
         assert_eq!(again.id, first.id);
-        let other = queue.submit(backup("b", "on_demand"), "me", Some("k".into()));
+        assert_eq!(queue.accepted(&keyed("a"), "me").unwrap().id, first.id);
+        for (request, by) in [("b", "me"), ("a", "somebody")] {
+            assert!(queue.accepted(&keyed(request), by).is_none());
+        }
+        let other = queue.submit(backup("b", "on_demand"), "me", Some(keyed("b")));
         assert_eq!(other.unwrap_err().code, Code::Usage);
         assert_eq!(queue.submit(backup("a", "age"), "schedule", None).unwrap_err().code, Code::Locked);
     }

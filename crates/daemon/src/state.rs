@@ -208,6 +208,7 @@ mod tests {
             result: None,
             failure: None,
             key: None,
+            request: None,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::answer::{Answer, Outcome, Refusal, answer, json};
 use super::body::Reply;
-use super::once::{once, turn};
+use super::once::{begun, keyed, once, turn};
 use super::route::decoded;
 use crate::board::{Board, RepositoryBoard, ServerBoard};
 use crate::config::Config;
@@ -239,19 +239,32 @@ pub(super) fn backups(daemon: &Daemon, asked: &Request) -> Outcome {
     json(StatusCode::OK, &serde_json::json!({ "backups": views }))
 }
 
-/// Accepts a job: noted first, so that nothing is done that is not noted.
-fn submit(daemon: &Daemon, asked: &Request, work: Work) -> Outcome {
+/// Accepts a job: noted first, so that nothing is done that is not noted. `work` says what is to be done, or why not; it is
+/// not asked where the same request began a job before.
+fn submit(
+    daemon: &Daemon,
+    asked: &Request,
+    work: impl FnOnce() -> std::result::Result<Work, Refusal>,
+) -> Outcome {
+    if let Some(view) = begun(daemon, asked) {
+        daemon.audit.note(&asked.caller.name, &asked.what, &format!("job {}", view.id))?;
+        return accepted(&view);
+    }
+    let work = work()?;
     let _turn = turn(daemon, asked)?;
     daemon.audit.note(&asked.caller.name, &format!("{} {}", asked.what, words(&work)), "asked")?;
-    let submitted = daemon.queue.submit(work, &asked.caller.name, asked.key.clone());
+    let submitted = daemon.queue.submit(work, &asked.caller.name, keyed(asked));
     let outcome = match &submitted {
         Ok(view) => format!("job {}", view.id),
         Err(error) => crate::jobs::code_word(error.code),
     };
     daemon.audit.note(&asked.caller.name, &asked.what, &outcome)?;
-    let view = submitted?;
+    accepted(&submitted?)
+}
+
+fn accepted(view: &JobView) -> Outcome {
     let place = format!("/api/v1/jobs/{}", view.id);
-    let mut answer = json(StatusCode::ACCEPTED, &view)?;
+    let mut answer = json(StatusCode::ACCEPTED, view)?;
     if let Ok(place) = place.parse() {
         answer.headers_mut().insert(hyper::header::LOCATION, place);
     }
@@ -276,33 +289,35 @@ struct BackupAsked {
 }
 
 pub(super) fn take_backup(daemon: &Daemon, asked: &Request) -> Outcome {
-    known(daemon, asked.part())?;
-    let BackupAsked { note, name, keep_for, hold } = asked.read()?;
-    if note.len() > 1000 {
-        return Err(Error::usage("A note has 1000 bytes at most.").into());
-    }
-    let own = Own { name, keep_for, hold };
-    own.check()?;
-    let work = Work::Backup { server: asked.part().to_owned(), note, why: "on_demand".into(), own };
-    // The same request again is the same job, whose backup has the name.
-    if !daemon.queue.knows(asked.key.as_deref(), &work)
-        && let Work::Backup { own, .. } = &work
-    {
-        own::refuse_taken(&daemon.catalogue, daemon.catalogue.server(asked.part())?.id, own)?;
-    }
-    submit(daemon, asked, work)
+    submit(daemon, asked, || {
+        known(daemon, asked.part())?;
+        let BackupAsked { note, name, keep_for, hold } = asked.read()?;
+        if note.len() > 1000 {
+            return Err(Error::usage("A note has 1000 bytes at most.").into());
+        }
+        let own = Own { name, keep_for, hold };
+        own.check()?;
+        let work = Work::Backup { server: asked.part().to_owned(), note, why: "on_demand".into(), own };
+        // The same request in other words is the same job, whose backup has the name.
+        if !daemon.queue.knows(asked.key.as_deref(), &work)
+            && let Work::Backup { own, .. } = &work
+        {
+            own::refuse_taken(&daemon.catalogue, daemon.catalogue.server(asked.part())?.id, own)?;
+        }
+        Ok(work)
+    })
 }
 
 pub(super) fn begin_check(daemon: &Daemon, asked: &Request) -> Outcome {
-    submit(daemon, asked, Work::Fsck {})
+    submit(daemon, asked, || Ok(Work::Fsck {}))
 }
 
 pub(super) fn begin_canary(daemon: &Daemon, asked: &Request) -> Outcome {
-    submit(daemon, asked, Work::Canary {})
+    submit(daemon, asked, || Ok(Work::Canary {}))
 }
 
 pub(super) fn begin_prune(daemon: &Daemon, asked: &Request) -> Outcome {
-    submit(daemon, asked, Work::Prune { now: true })
+    submit(daemon, asked, || Ok(Work::Prune { now: true }))
 }
 
 /// Drills of a server that came to a verdict, newest first, and how they stand.
@@ -317,9 +332,10 @@ pub(super) fn drills(daemon: &Daemon, asked: &Request) -> Outcome {
 }
 
 pub(super) fn begin_drill(daemon: &Daemon, asked: &Request) -> Outcome {
-    known(daemon, asked.part())?;
-    let work = drills::work(daemon, asked.part())?;
-    submit(daemon, asked, work)
+    submit(daemon, asked, || {
+        known(daemon, asked.part())?;
+        Ok(drills::work(daemon, asked.part())?)
+    })
 }
 
 pub(super) fn pause(daemon: &Daemon, asked: &Request) -> Outcome {
@@ -448,9 +464,11 @@ pub(super) fn plan_restore(daemon: &Daemon, asked: &Request) -> Outcome {
 }
 
 pub(super) fn begin_restore(daemon: &Daemon, asked: &Request) -> Outcome {
-    let (work, options) = wanted_restore(daemon, asked)?;
-    restore::refuse_delta(&daemon.catalogue, &options)?;
-    submit(daemon, asked, work)
+    submit(daemon, asked, || {
+        let (work, options) = wanted_restore(daemon, asked)?;
+        restore::refuse_delta(&daemon.catalogue, &options)?;
+        Ok(work)
+    })
 }
 
 pub(super) fn jobs(daemon: &Daemon, asked: &Request) -> Outcome {
@@ -471,14 +489,14 @@ pub(super) fn job(daemon: &Daemon, asked: &Request) -> Outcome {
 }
 
 pub(super) fn cancel(daemon: &Daemon, asked: &Request) -> Outcome {
-    let job = find_job(daemon, asked)?;
-    let needs = if matches!(job.work, Work::Restore { .. }) { Role::Restorer } else { Role::Operator };
-    let (who, what) = (&asked.caller.name, &asked.what);
-    if !asked.caller.role.may(needs) {
-        daemon.audit.note(who, what, "forbidden")?;
-        return Err(Refusal::Forbidden(format!("The token '{who}' may not stop that job.")));
-    }
     once(daemon, asked, || {
+        let job = find_job(daemon, asked)?;
+        let needs = if matches!(job.work, Work::Restore { .. }) { Role::Restorer } else { Role::Operator };
+        let (who, what) = (&asked.caller.name, &asked.what);
+        if !asked.caller.role.may(needs) {
+            daemon.audit.note(who, what, "forbidden")?;
+            return Err(Refusal::Forbidden(format!("The token '{who}' may not stop that job.")));
+        }
         daemon.audit.note(who, what, "asked")?;
         json(StatusCode::OK, &daemon.queue.cancel(job.id)?)
     })

@@ -2,7 +2,7 @@
 
 use super::answer::{Outcome, Refusal, json};
 use super::api::{Request, known};
-use super::once::once;
+use super::once::{begun, once};
 use crate::approvals::{self, Deletion};
 use crate::daemon::Daemon;
 use crate::jobs::code_word;
@@ -149,7 +149,8 @@ pub(super) fn remove_server(daemon: &Daemon, asked: &Request) -> Outcome {
 }
 
 pub(super) fn begin_prune(daemon: &Daemon, asked: &Request) -> Outcome {
-    if daemon.config().approval.required {
+    // One that was begun before a second person had to agree is answered as before.
+    if daemon.config().approval.required && begun(daemon, asked).is_none() {
         return take_away(daemon, asked, Deletion::Prune {});
     }
     super::api::begin_prune(daemon, asked)

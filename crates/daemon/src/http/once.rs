@@ -1,4 +1,5 @@
-//! Idempotency keys of what is no job: the same request again gets the same answer, and nothing is done twice.
+//! Idempotency keys: the same request again gets the same answer, and nothing is done twice. That is looked for before
+//! anything else is: what the request was about may be gone by then, and whoever missed the answer must not take that for it.
 //!
 //! An answer is kept once the deed is done. A daemon that dies in between knows no answer; asked again, it tries again,
 //! and the deed's own refusal says that it is done. A refusal is not kept: what was refused may be asked for again.
@@ -7,7 +8,7 @@ use super::answer::{Answer, Outcome, Refusal, answer};
 use super::api::Request;
 use super::body::Reply;
 use crate::daemon::Daemon;
-use crate::queue::other_use;
+use crate::queue::{JobView, Keyed, other_use};
 use crate::state::Answered;
 use holdfast_appliance::error::{Code, Error};
 use holdfast_appliance::time::now;
@@ -57,7 +58,7 @@ pub(super) fn turn<'d>(
 pub(super) fn once(daemon: &Daemon, asked: &Request, work: impl FnOnce() -> Outcome) -> Outcome {
     let Some(key) = asked.key.as_deref() else { return work() };
     let _turn = turn(daemon, asked)?;
-    let body = blake3::hash(&asked.body).to_hex().to_string();
+    let body = digest(asked);
     let (earlier, job) = daemon.state.read(|content| {
         let earlier = content.answers.iter().find(|answered| answered.key == key).cloned();
         let job = content.jobs.iter().find(|job| job.key.as_deref() == Some(key));
@@ -95,6 +96,21 @@ pub(super) fn once(daemon: &Daemon, asked: &Request, work: impl FnOnce() -> Outc
         }
     }
     Ok(done)
+}
+
+fn digest(asked: &Request) -> String {
+    blake3::hash(&asked.body).to_hex().to_string()
+}
+
+/// The key of a request for a job, with what tells that request from others.
+pub(super) fn keyed(asked: &Request) -> Option<Keyed> {
+    let key = asked.key.clone()?;
+    Some(Keyed { key, request: format!("{} {}", asked.what, digest(asked)) })
+}
+
+/// The job that the same request with the same key began before.
+pub(super) fn begun(daemon: &Daemon, asked: &Request) -> Option<JobView> {
+    daemon.queue.accepted(&keyed(asked)?, &asked.caller.name)
 }
 
 fn again(earlier: &Answered) -> Outcome {

@@ -4,12 +4,18 @@
 //! other too, closing another handle of the file keeps it, and the system lets go of it when the process ends, however
 //! that ends. It is let go by word: a child that another thread forks shares the `open` until it runs its own program,
 //! so that closing the file alone would leave the lock held for that moment.
+//!
+//! Older programs lock some of these files by flock(2), which on a local file system sees no lock of the other kind. One of
+//! them may still run while the package is upgraded, so both locks are taken, of the same `open`.
 
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::{Errno, retry_on_intr};
 
 use crate::disk::LockKind;
 
@@ -45,8 +51,25 @@ impl FileLock {
     /// # Errors
     /// Where its file system grants no locks.
     pub fn of(file: File, kind: LockKind) -> io::Result<Option<Self>> {
-        let l_type = if kind == LockKind::Exclusive { libc::F_WRLCK } else { libc::F_RDLCK };
-        Ok(set(&file, l_type)?.then_some(Self { file }))
+        let exclusive = kind == LockKind::Exclusive;
+        let l_type = if exclusive { libc::F_WRLCK } else { libc::F_RDLCK };
+        if !set(&file, l_type)? {
+            return Ok(None);
+        }
+        // From here on dropping it lets go of what it has.
+        let lock = Self { file };
+        let kind = if exclusive {
+            FlockOperation::NonBlockingLockExclusive
+        } else {
+            FlockOperation::NonBlockingLockShared
+        };
+        match retry_on_intr(|| flock(&lock.file, kind)) {
+            Ok(()) => Ok(Some(lock)),
+            Err(Errno::WOULDBLOCK) => Ok(None),
+            // Nobody else has one there either.
+            Err(Errno::NOSYS | Errno::OPNOTSUPP) => Ok(Some(lock)),
+            Err(e) => Err(e.into()),
+        }
     }
 
     /// The file.
@@ -71,7 +94,8 @@ impl FileLock {
 
 impl Drop for FileLock {
     fn drop(&mut self) {
-        // Where that fails, closing the file does it.
+        // Where that fails, closing the file does it. In this order whoever finds the first one free finds both so.
+        let _ = flock(&self.file, FlockOperation::Unlock);
         let _ = set(&self.file, libc::F_UNLCK);
     }
 }
@@ -136,6 +160,29 @@ mod tests {
         drop((one, two));
         let _alone = FileLock::take(&path).unwrap().unwrap();
         assert!(shared().is_none());
+    }
+
+    #[test]
+    fn who_locked_the_file_as_older_programs_do_excludes_us_and_is_excluded() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        drop(FileLock::take(&path).unwrap());
+        let shared = || FileLock::of(File::open(&path).unwrap(), LockKind::Shared).unwrap();
+        let older = File::open(&path).unwrap();
+        older.try_lock().unwrap();
+        assert!(FileLock::take(&path).unwrap().is_none());
+        assert!(shared().is_none());
+        older.unlock().unwrap();
+        // What was refused holds nothing back.
+        let ours = FileLock::take(&path).unwrap().unwrap();
+        assert!(older.try_lock().is_err() && older.try_lock_shared().is_err());
+        drop(ours);
+        older.try_lock_shared().unwrap();
+        assert!(FileLock::take(&path).unwrap().is_none());
+        let ours = shared().unwrap();
+        assert!(older.try_lock().is_err());
+        drop(ours);
+        older.try_lock().unwrap();
     }
 
     /// A child shares every open file of its parent from the fork until it runs its own program: where closing alone

@@ -236,7 +236,7 @@ impl<'a> MapBuilder<'a> {
             if chunk.is_empty() && head.is_none() {
                 return Ok(());
             }
-            let bytes = head.as_ref().map_or(0, |e| e.path.len() + 40) + chunk.len() * 12 + 16;
+            let bytes = head.as_ref().map_or(0, head_bytes) + chunk.len() * 12 + 16;
             if self.leaf_bytes + bytes > MAP_FRAME_BYTES as usize && !self.leaf.parts.is_empty() {
                 self.flush()?;
             }
@@ -302,6 +302,15 @@ impl<'a> MapBuilder<'a> {
         let address = (self.put)(FrameKind::MapRoot, &bytes)?;
         Ok((self.root, address))
     }
+}
+
+/// About how many bytes a file's first part takes in a leaf, its runs not counted.
+fn head_bytes(entry: &FileEntry) -> usize {
+    let target = match &entry.kind {
+        FileKind::Symlink { target } => target.len(),
+        _ => 0,
+    };
+    entry.path.len() + target + 40
 }
 
 /// The parent of a backup, by path.

@@ -258,3 +258,13 @@ pub fn fsck(objects: &dyn Objects) -> Result<Report, holdfast_fsck::Error> {
     let options = Options { scope: Scope::Full, seed: 0 };
     check(objects, &Secret::Passphrase(PASSPHRASE.into()), options, &Progress::default())
 }
+
+/// The part of a long run that this one does, of how many: `HOLDFAST_TEST_PART=3/16` is the third of sixteen, and takes
+/// each sixteenth of what is tried. Everything without it.
+pub fn part() -> (usize, usize) {
+    let Ok(text) = std::env::var("HOLDFAST_TEST_PART") else { return (0, 1) };
+    let (part, parts) = text.split_once('/').unwrap();
+    let (part, parts): (usize, usize) = (part.parse().unwrap(), parts.parse().unwrap());
+    assert!((1..=parts).contains(&part), "HOLDFAST_TEST_PART={text}: there is no such part");
+    (part - 1, parts)
+}

@@ -188,6 +188,8 @@ fn import(
             holdfast_engine::Error::Cancelled { .. } => interrupted(),
             other => told(&other),
         })?;
+    // Before any statement of the dump runs there, with all rights.
+    private.network_remark().iter().for_each(|remark| watcher.note(remark));
     let mut conn = private.connect().map_err(|e| told(&e))?;
     conn.set_read_timeout(load::STATEMENT_TIME_MAX);
     let loaded = match given {

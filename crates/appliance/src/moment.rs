@@ -65,7 +65,10 @@ pub(crate) fn start(
     start.extra_args = settings(catalogue, name, restored)?;
     start.extra_args.push(format!("--max-allowed-packet={PACKET_BYTES_MAX}"));
     match PrivateServer::start_while(start, &|| !watcher.cancelled()) {
-        Ok(server) => Ok(Some(server)),
+        Ok(server) => {
+            server.network_remark().iter().for_each(|remark| watcher.note(remark));
+            Ok(Some(server))
+        }
         Err(holdfast_engine::Error::Cancelled { .. }) => Ok(None),
         Err(other) => Err(told(&other)),
     }

@@ -1,12 +1,14 @@
 //! `restore`: plan it, carry it out, keep its report.
 
 mod base;
+mod finish;
 mod log;
 mod replica;
 mod settings;
 mod tables;
 mod target;
 
+pub use finish::{FinishedView, finish};
 pub use replica::ReplicaOf;
 pub use settings::Settings;
 pub use tables::Tables;
@@ -408,41 +410,6 @@ pub(crate) fn restore_as(
         }
         Err(error) => Err(restore_error(catalogue, error)),
     }
-}
-
-/// What `restore finish` did.
-#[derive(Clone, Debug, Serialize)]
-pub struct FinishedView {
-    /// The folder.
-    pub into: String,
-    /// The running server's port, if it runs.
-    pub port: Option<u16>,
-    /// How to start it by hand.
-    pub start_with: String,
-    /// The server that it replicates from, as `HOST:PORT`: it does where it runs, else it begins with its first start.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub replica_of: Option<String>,
-}
-
-/// Hands a restored folder over.
-///
-/// # Errors
-/// `Failed` when the folder holds no finished restore.
-pub fn finish(folder: &Path, engine_dir: Option<&Path>) -> Result<FinishedView> {
-    let told = |error: holdfast_restore::Error| Error::failed(sentence(&error.to_string()));
-    let marker = holdfast_restore::finish::marker(folder).map_err(told)?;
-    // The marker has the family before the version, as people read it.
-    let version = marker.engine.split_once(' ').map_or(marker.engine.as_str(), |(_, version)| version);
-    let version = ServerVersion::parse(version);
-    let programs = Programs::find(engine_dir, version.flavor, Some(&version))
-        .map_err(|error| no_programs(&error.to_string()))?;
-    let finished = holdfast_restore::finish::finish(folder, &programs).map_err(told)?;
-    Ok(FinishedView {
-        into: folder.display().to_string(),
-        port: finished.running.and_then(|r| r.port),
-        start_with: holdfast_restore::fence::start_line_after(&programs.server, folder),
-        replica_of: finished.marker.replica_of,
-    })
 }
 
 /// For `latest`, fetches what the source has logged since; says so when it can't.

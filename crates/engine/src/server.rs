@@ -128,11 +128,14 @@ impl PrivateServer {
         let log = options.log.clone().unwrap_or_else(|| run_dir.path.join("error.log"));
         let log_from = fs::metadata(&log).map_or(0, |metadata| metadata.len());
 
-        let mut command = Command::new(&options.programs.server);
-        command.args(arguments(&options, &socket, &log, &init_file, &run_dir.path));
-        // A group of its own: an interrupt from the terminal is ours to handle, not the server's.
-        command.process_group(0);
-        let (child, in_network) = spawn(command, &options, &log)?;
+        let command = || {
+            let mut command = Command::new(&options.programs.server);
+            command.args(arguments(&options, &socket, &log, &init_file, &run_dir.path));
+            // A group of its own: an interrupt from the terminal is ours to handle, not the server's.
+            command.process_group(0);
+            command
+        };
+        let (child, in_network) = spawn(&command, options.listen, &log)?;
         let pid = i32::try_from(child.id()).unwrap_or_default();
         let mut server = Self {
             child: Some(child),
@@ -230,6 +233,17 @@ impl PrivateServer {
     #[must_use]
     pub fn in_network(&self) -> Option<&str> {
         self.in_network.as_deref()
+    }
+
+    /// The same as a sentence, for whoever asked for what the server is started for.
+    #[must_use]
+    pub fn network_remark(&self) -> Option<String> {
+        self.in_network().map(|why| {
+            format!(
+                "The private server ran in this host's network, since the system granted it no network namespace of its own \
+                 ({why}): tables of an engine that asks other servers may have asked them."
+            )
+        })
     }
 
     /// The folder.
@@ -371,20 +385,23 @@ fn gtids(conn: &mut Conn, flavor: Flavor) -> Result<Option<String>> {
 }
 
 /// Starts the server's process, out of the host's network where it is to listen nowhere: what is in a copy may make it ask
-/// other servers. Where the kernel does not grant that, it starts in the network, and it is told why.
-fn spawn(mut command: Command, options: &StartOptions, log: &Path) -> Result<(Child, Option<String>)> {
-    if options.listen != Listen::SocketOnly {
-        return Ok((command::spawn(&mut command, log)?, None));
+/// other servers. Where the kernel does not grant that, it starts in the network, and it is told why. Each try is of a
+/// command of its own.
+fn spawn(command: &dyn Fn() -> Command, listen: Listen, log: &Path) -> Result<(Child, Option<String>)> {
+    let mut refused = None;
+    if listen == Listen::SocketOnly {
+        for way in apart::ways() {
+            let mut apart = command();
+            apart::leave_network(&mut apart, *way);
+            match command::spawn(&mut apart, log) {
+                Ok(child) => return Ok((child, None)),
+                Err(Error::Run { source, .. }) => refused = Some(source.to_string()),
+                Err(error) => return Err(error),
+            }
+        }
     }
-    let mut again = Command::new(command.get_program());
-    again.args(command.get_args()).process_group(0);
-    apart::leave_network(&mut command, apart::way());
-    match command::spawn(&mut command, log) {
-        Ok(child) => Ok((child, None)),
-        // Should the program itself not start, it says so now.
-        Err(Error::Run { source, .. }) => Ok((command::spawn(&mut again, log)?, Some(source.to_string()))),
-        Err(error) => Err(error),
-    }
+    // Should the program itself not start, it says so now.
+    Ok((command::spawn(&mut command(), log)?, refused))
 }
 
 fn arguments(o: &StartOptions, socket: &Path, log: &Path, init: &Path, run_dir: &Path) -> Vec<String> {

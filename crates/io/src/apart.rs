@@ -17,10 +17,11 @@ pub enum Way {
     WithUser,
 }
 
-/// The way for this process: the first for root, the second for everybody else.
+/// The ways for this process, in the order in which they are to be tried. Root may lack the right that the first one needs,
+/// in a container, and be granted a user namespace all the same; nobody else has it.
 #[must_use]
-pub fn way() -> Way {
-    if rustix::process::geteuid().is_root() { Way::Alone } else { Way::WithUser }
+pub fn ways() -> &'static [Way] {
+    if rustix::process::geteuid().is_root() { &[Way::Alone, Way::WithUser] } else { &[Way::WithUser] }
 }
 
 /// Has the process of `command` leave the host's network before its program begins. Where the kernel does not let it,

@@ -23,6 +23,8 @@ pub struct Finished {
     pub marker: Marker,
     /// The server, if it ran before: it runs again, without the fence.
     pub running: Option<Running>,
+    /// What is to be known of how it went.
+    pub remarks: Vec<String>,
 }
 
 /// Reads the marker of a folder that `finish` may be called on.
@@ -55,6 +57,7 @@ pub fn finish(folder: &Path, programs: &Programs) -> Result<Finished> {
         options.socket = Some(folder.join(SOCKET));
     }
     let server = PrivateServer::start(options)?;
+    let remarks = server.network_remark().into_iter().collect();
     let mut conn = server.connect()?;
     let flavor = programs.flavor();
     if marker.port.is_some() && marker.replica_of.is_some() {
@@ -82,5 +85,5 @@ pub fn finish(folder: &Path, programs: &Programs) -> Result<Finished> {
         in_place::give_back(&folder, mark.mode)?;
     }
     Marker::remove(&folder)?;
-    Ok(Finished { marker, running })
+    Ok(Finished { marker, running, remarks })
 }

@@ -561,6 +561,7 @@ impl<'a> Restore<'a, '_> {
             options.socket = Some(self.folder.join(SOCKET));
         }
         let server = PrivateServer::start(options)?;
+        self.remark_network(&server);
         let mut conn = server.connect()?;
         if let Some(wanted) = self.request.tables {
             scope::server::rename(&mut conn, wanted)?;

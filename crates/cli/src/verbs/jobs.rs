@@ -103,7 +103,8 @@ pub(super) fn restore(
                     (Some(source), Some(_)) => writeln!(out, "It replicates from {source}."),
                     (Some(source), None) => writeln!(out, "It replicates from {source} when it is started."),
                     (None, _) => Ok(()),
-                }
+                }?;
+                finished.remarks.iter().try_for_each(|remark| writeln!(out, "note: {remark}"))
             })?;
             Ok(DONE)
         }

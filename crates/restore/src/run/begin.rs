@@ -228,7 +228,7 @@ impl Restore<'_, '_> {
 
     /// MySQL refuses to recover while files are missing that its redo log names, and takes no change where it is made to.
     /// So that is a start of its own.
-    fn recover_in_part(&self) -> Result<Option<RecoveredCoordinates>> {
+    fn recover_in_part(&mut self) -> Result<Option<RecoveredCoordinates>> {
         if self.scope.is_none() || self.programs.flavor() != Flavor::MySql {
             return Ok(None);
         }
@@ -239,6 +239,7 @@ impl Restore<'_, '_> {
         options.extra_args = settings(self.request.base, self.programs.flavor());
         options.files_missing = true;
         let server = PrivateServer::start_while(options, &|| !self.request.watch.cancelled())?;
+        self.remark_network(&server);
         let found = server.recovered()?;
         server.stop(SHUTDOWN_LIMIT)?;
         Ok(Some(found))
@@ -252,16 +253,14 @@ impl Restore<'_, '_> {
         options.extra_args = settings(self.request.base, self.programs.flavor());
         options.extra_args.extend(more.iter().cloned());
         let server = PrivateServer::start_while(options, &|| !self.request.watch.cancelled())?;
-        if let Some(why) = server.in_network() {
-            let told = format!(
-                "The private server ran in this host's network, since the system granted it no network namespace of its own \
-                 ({why}): tables of an engine that asks other servers may have asked them."
-            );
-            if !self.report.remarks.contains(&told) {
-                self.report.remarks.push(told);
-            }
-        }
+        self.remark_network(&server);
         Ok(server)
+    }
+
+    /// Of each private server that is started: whether it could be kept out of the host's network.
+    pub(super) fn remark_network(&mut self, server: &PrivateServer) {
+        let remarks = &mut self.report.remarks;
+        remarks.extend(server.network_remark().filter(|told| !remarks.contains(told)));
     }
 }
 

@@ -98,7 +98,8 @@ impl Restore<'_, '_> {
         self.report.transactions_replayed = outcome.summary.transactions.saturating_sub(outcome.in_base);
         let in_order = outcome.classes.iter().filter(|(_, class)| **class != net::Class::Net);
         self.report.replayed_in_order = in_order.map(|(table, class)| format!("{table}: {class}")).collect();
-        self.report.remarks = remarks(summary, &outcome.prepared);
+        // Behind what the server's start left there.
+        self.report.remarks.extend(remarks(summary, &outcome.prepared));
         self.report.remarks.extend(self.stepped.iter().map(|SteppedDown { tables, why, .. }| {
             let names: Vec<String> = tables.iter().map(ToString::to_string).collect();
             format!(

@@ -4,7 +4,7 @@
 //! record of what was acknowledged when, `state` compares two servers row by row, `replica` is
 //! the second oracle (the server's own applier stopped at a GTID), `replaying` is a base with a source that went on,
 //! `side_work` is what a server does beside the ledger, `random_work` makes schemas and statements, `mixed_work` is all that a log can hold, side by side, `command` runs `holdfast` as a user would, `bed` is such a user with one
-//! protected server, `daemon_bed` one whose daemon runs, `copied` is a base without a repository, `recorded` is a source that only plays one, `watch` ends what would hang, `cable` is a wire that can be cut, `stalls` tells how long the machine stood still, `stepped_clock` sets the clock of one program. The end-to-end tests themselves are in `tests/tests`.
+//! protected server, `daemon_bed` one whose daemon runs, `balancer` is an address that leads to two servers, `copied` is a base without a repository, `recorded` is a source that only plays one, `watch` ends what would hang, `cable` is a wire that can be cut, `stalls` tells how long the machine stood still, `stepped_clock` sets the clock of one program. The end-to-end tests themselves are in `tests/tests`.
 //!
 //! A test that needs a server fails when there is none: `tools/test` gets them.
 #![allow(
@@ -15,6 +15,7 @@
     reason = "this crate is the test bed: a panic is how a test fails"
 )]
 
+pub mod balancer;
 pub mod bed;
 pub mod cable;
 pub mod command;

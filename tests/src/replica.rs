@@ -43,16 +43,7 @@ impl Followed {
     #[must_use]
     pub fn start(engine: Engine) -> Self {
         let source = TestServer::start(engine);
-        let more: &[&str] = match engine {
-            Engine::MySql => &["--read-only=ON"],
-            Engine::MariaDb => &["--read-only=ON", "--log-slave-updates=ON"],
-        };
-        let replica = TestServer::start_with(engine, more);
-        name_source(&replica, &source);
-        replica.run(match engine {
-            Engine::MySql => &["START REPLICA"],
-            Engine::MariaDb => &["START SLAVE"],
-        });
+        let replica = follow(&source);
         Self { source, replica }
     }
 
@@ -60,6 +51,23 @@ impl Followed {
     pub fn come_up(&self) {
         come_up(&self.source, &self.replica);
     }
+}
+
+/// One more replica of a server, which follows it from its first transaction on.
+#[must_use]
+pub fn follow(source: &TestServer) -> TestServer {
+    let engine = source.engine();
+    let more: &[&str] = match engine {
+        Engine::MySql => &["--read-only=ON"],
+        Engine::MariaDb => &["--read-only=ON", "--log-slave-updates=ON"],
+    };
+    let replica = TestServer::start_with(engine, more);
+    name_source(&replica, source);
+    replica.run(match engine {
+        Engine::MySql => &["START REPLICA"],
+        Engine::MariaDb => &["START SLAVE"],
+    });
+    replica
 }
 
 /// Waits until the replica has executed all that the source has.

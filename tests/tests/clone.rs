@@ -1,8 +1,6 @@
 //! The clone source on a real MySQL under load: what it copies, and what it leaves behind on the server.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a panic is how a test fails")]
 
-use std::io;
-use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -15,6 +13,7 @@ use holdfast_source::{
     CloneSource, Coordinates, Error, FileNo, FilePath, FileSpec, Outcome, Progress, Sink, SinkError, Source,
     Stage, Unwatched, Watch,
 };
+use holdfast_tests::balancer::Balancer;
 use holdfast_tests::server::BACKUP_USER;
 use holdfast_tests::{Engine, Ledger, LedgerOptions, Random, StopOnDrop, TestServer, ledger};
 
@@ -385,47 +384,6 @@ fn what_is_missing_is_named_with_the_line_that_helps() {
         assert!(text.contains("another clone"), "{text}");
         first.join().unwrap().unwrap();
     });
-}
-
-/// One port that leads to two servers, as a balancer or a name with two addresses does: to the second one from the
-/// `turn`th connection on.
-struct Balancer {
-    port: u16,
-}
-
-impl Balancer {
-    fn start<'scope>(
-        scope: &'scope std::thread::Scope<'scope, '_>,
-        stop: &'scope AtomicBool,
-        ports: [u16; 2],
-        turn: usize,
-    ) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.set_nonblocking(true).unwrap();
-        let port = listener.local_addr().unwrap().port();
-        scope.spawn(move || {
-            let mut count = 0;
-            while !stop.load(Ordering::Relaxed) {
-                let Ok((client, _)) = listener.accept() else {
-                    std::thread::sleep(Duration::from_millis(1));
-                    continue;
-                };
-                count += 1;
-                client.set_nonblocking(false).unwrap();
-                let server = TcpStream::connect(("127.0.0.1", ports[usize::from(count >= turn)])).unwrap();
-                let ends = [(&client, &server), (&server, &client)];
-                for (from, to) in ends.map(|(from, to)| (from.try_clone().unwrap(), to.try_clone().unwrap()))
-                {
-                    scope.spawn(move || {
-                        let _ = io::copy(&mut &from, &mut &to);
-                        let _ = to.shutdown(std::net::Shutdown::Both);
-                        let _ = from.shutdown(std::net::Shutdown::Both);
-                    });
-                }
-            }
-        });
-        Self { port }
-    }
 }
 
 #[test]

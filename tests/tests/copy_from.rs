@@ -10,14 +10,16 @@
 use holdfast_engine::stop_server_on;
 use holdfast_mysql::{Conn, ConnectOptions, Endpoint, TlsMode};
 use holdfast_restore::run::SOCKET;
+use holdfast_tests::balancer::Balancer;
 use holdfast_tests::ledger::check;
-use holdfast_tests::replica::{Followed, come_up};
+use holdfast_tests::replica::{Followed, come_up, follow};
 use holdfast_tests::server::scratch;
-use holdfast_tests::{Engine, Holdfast, Ledger, LedgerOptions, TestServer};
+use holdfast_tests::{Engine, Holdfast, Ledger, LedgerOptions, StopOnDrop, TestServer};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Child;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 const SEED: u64 = 11;
@@ -186,8 +188,18 @@ fn a_replica_that_may_hold_something_else_than_the_server_is_refused_by_name() {
         behind.contains("did not come up to what the server had") || behind.contains("s behind"),
         "{behind}"
     );
-    // In its place the server itself is copied where that is allowed, and the reason is kept.
+    // The wish to stop is heeded while it is waited for.
     let place = pair.at(&pair.replica);
+    let mut waits =
+        Beside::start(&pair, "stopped.log", &["backup", "shop", "--from", &place, "--max-lag", "900s"]);
+    waits.until("it waits for the replica", |_| {
+        let all = pair.replica.root().query("SHOW PROCESSLIST").unwrap();
+        (0..all.rows.len())
+            .any(|row| all.text_by_name(row, "Info").unwrap_or_default().contains("WAIT_FOR_EXECUTED"))
+    });
+    waits.signal(Signal::INT);
+    assert_eq!(waits.ended(), Some(130), "{}", waits.said());
+    // In its place the server itself is copied where that is allowed, and the reason is kept.
     let taken =
         pair.user.done(&["backup", "shop", "--from", &place, "--max-lag", "1s", "--or-source", "--json"]);
     assert_eq!(taken["copied_from"], Value::Null, "{taken}");
@@ -228,6 +240,35 @@ fn a_replica_that_may_hold_something_else_than_the_server_is_refused_by_name() {
 fn a_replica_of_mariadb_is_refused_by_name() {
     let pair = Pair::new(Engine::MariaDb);
     assert!(pair.refused(&[]).contains("only MySQL with GTIDs is copied from a replica"));
+}
+
+/// Both are fit, so that nothing but what they are called tells them apart.
+#[test]
+fn a_name_that_leads_to_another_replica_than_the_one_that_was_looked_at_is_refused() {
+    let pair = Pair::new(Engine::MySql);
+    let second = follow(&pair.source);
+    pair.replicated();
+    come_up(&pair.source, &second);
+    let uuids = [&pair.replica, &second].map(|server| server.value("SELECT @@server_uuid").unwrap());
+    // The first connection asks whether it is fit. The second one leads the copy, and the third one is of it; the last one
+    // asks again after it, behind those that carry the data, of which there is one here.
+    for turn in 2..=6 {
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let _stop = StopOnDrop(&stop);
+            let ports = [pair.replica.port(), second.port()];
+            let balancer = Balancer::start(scope, &stop, ports, turn);
+            let place = format!("127.0.0.1:{}", balancer.port);
+            let arguments = ["backup", "shop", "--from", &place, "--jobs", "1"];
+            let said = pair.user.run(&arguments).expect_code(1).stderr;
+            assert!(uuids.iter().all(|uuid| said.contains(uuid)), "connection {turn}: {said}");
+        });
+    }
+    let listed = pair.user.done(&["list", "shop", "--json"]);
+    assert_eq!(listed["backups"].as_array().unwrap().len(), 0, "{listed}");
+    // An address that stays is copied.
+    let _ = pair.user.done(&["backup", "shop", "--from", &pair.at(&second), "--json"]);
+    let _ = pair.user.fsck().ok();
 }
 
 /// A process of the user's that runs beside the test.

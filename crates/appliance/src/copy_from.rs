@@ -9,6 +9,7 @@ mod fit;
 mod join;
 
 pub(crate) use join::Joint;
+use join::stopped;
 
 use crate::catalogue::{Catalogue, sentence};
 use crate::error::{Code, Error, Result};
@@ -83,7 +84,9 @@ impl CopyFrom {
                 copy(Origin::Replica(Box::new(replica)))
             });
             match taken {
-                Err(NoCopy::OfThisOne(error)) if !watcher.cancelled() => {
+                // Whatever it ended with then.
+                Err(NoCopy::OfThisOne(_)) if watcher.cancelled() => return Err(stopped(server)),
+                Err(NoCopy::OfThisOne(error)) => {
                     let why = format!("the replica {}:{}: {}", host.0, host.1, error.message);
                     watcher.note(&format!("not copied from {why}"));
                     passed.push(why);

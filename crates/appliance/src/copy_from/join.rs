@@ -147,7 +147,8 @@ enum Wait {
     WhileStill,
 }
 
-fn stopped(server: &ServerRecord) -> Error {
+/// The user wished it to stop.
+pub(super) fn stopped(server: &ServerRecord) -> Error {
     Error::new(Code::Interrupted, format!("The backup of '{}' was stopped.", server.name))
         .with_next("nothing is listed of it; run it again")
 }

@@ -1,13 +1,14 @@
-//! What a commit does beyond the usual: a map that no single segment holds, and a fact that one wanted backup of a server
-//! may have at most.
+//! What a commit does beyond the usual: a map that no single segment holds, a fact that one wanted backup of a server may
+//! have at most, a record as long as one may be.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test program")]
 
 mod common;
 
 use common::{create, draft, objects, open};
 use holdfast_format::ids::{BackupId, ServerId};
-use holdfast_format::limits::SEGMENT_BYTES;
+use holdfast_format::limits::{RECORD_BODY_MAX, SEGMENT_BYTES};
 use holdfast_format::map::FileKind;
+use holdfast_format::record::{Record, ReportRecord};
 use holdfast_io::SimDisk;
 use holdfast_store::{BackupDraft, Error, FileSpec, Repository};
 
@@ -71,6 +72,8 @@ fn named(repository: &Repository, server: u8, name: Option<&str>) -> Result<Back
 fn a_fact_that_must_be_a_backups_own_is_one_wanted_backups_of_each_server() {
     let disk = SimDisk::new();
     let (repository, _) = create(&disk);
+    // Another process, which has read the records before there is one.
+    let other = open(&disk).unwrap();
     let first = named(&repository, 7, Some("x")).unwrap();
     // Another server's, another value, and none at all.
     named(&repository, 8, Some("x")).unwrap();
@@ -79,11 +82,36 @@ fn a_fact_that_must_be_a_backups_own_is_one_wanted_backups_of_each_server() {
         named(&repository, 7, None).unwrap();
     }
     let count = repository.backups().len();
-    match named(&repository, 7, Some("x")).unwrap_err() {
-        Error::FactTaken { value, by } => assert_eq!((value.as_str(), by), ("x", first)),
-        other => panic!("{other}"),
+    for process in [&repository, &other] {
+        match named(process, 7, Some("x")).unwrap_err() {
+            Error::FactTaken { value, by } => assert_eq!((value.as_str(), by), ("x", first)),
+            error => panic!("{error}"),
+        }
     }
     assert_eq!(repository.backups().len(), count, "what is refused is not listed");
     repository.forget(first, "the name is wanted").unwrap();
     named(&repository, 7, Some("x")).unwrap();
+}
+
+#[test]
+fn a_record_is_as_long_as_the_limit_and_not_a_byte_longer() {
+    let disk = SimDisk::new();
+    let (repository, _) = create(&disk);
+    let report = |len: usize| {
+        let (backup, kind) = (BackupId([3; 16]), "drill".to_owned());
+        Record::Report(ReportRecord { backup, kind, at_us: 1, json: vec![b' '; len] })
+    };
+    let longest = RECORD_BODY_MAX as usize - report(0).encode(1).len();
+    let count = repository.records().len();
+    let refused = repository.append(report(longest + 1)).unwrap_err();
+    assert!(matches!(refused, Error::Refused { .. }), "{refused}");
+    assert!(refused.to_string().contains(&RECORD_BODY_MAX.to_string()), "{refused}");
+    repository.append(report(longest)).unwrap();
+    drop(repository);
+    let repository = open(&disk).unwrap();
+    assert!(repository.damage().is_none());
+    assert_eq!(repository.records().len(), count + 1);
+    assert!(repository.records()[count].record == report(longest));
+    // And something follows it.
+    repository.append(report(1)).unwrap();
 }

@@ -128,6 +128,36 @@ fn after_a_reset_what_find_prints_names_one_transaction_mariadb() {
     after_a_reset_what_find_prints_names_one_transaction(Engine::MariaDb);
 }
 
+#[test]
+fn a_log_that_was_reset_to_lower_numbers_spoils_no_restore_of_mariadb() {
+    let bed = Bed::new(Engine::MariaDb, &[]);
+    bed.server.run(&["CREATE DATABASE d", "CREATE TABLE d.t (id INT PRIMARY KEY)"]);
+    // Recovery takes the highest place that any rollback segment names: all of them are to name one of the old log.
+    for id in 0..300 {
+        if id % 50 == 0 {
+            bed.server.run(&["FLUSH BINARY LOGS"]);
+        }
+        bed.server.run(&[&format!("INSERT INTO d.t VALUES ({id})")]);
+    }
+    bed.server.run(&["RESET MASTER", "INSERT INTO d.t VALUES (1000)"]);
+    bed.backup();
+    bed.server.run(&["INSERT INTO d.t VALUES (1001)"]);
+    let into = bed.text("restored");
+    let engine = Engine::MariaDb.dir();
+    let restored = bed.user.run(&[
+        "restore",
+        "shop",
+        "--to",
+        "latest",
+        "--into",
+        &into,
+        "--engine-dir",
+        engine.to_str().unwrap(),
+    ]);
+    let report = restored.ok().stdout;
+    assert!(report.contains("from before RESET MASTER"), "{report}");
+}
+
 fn an_idle_server_can_be_restored_to_a_moment_after_its_last_transaction(engine: Engine) {
     let bed = Bed::new(engine, &[]);
     bed.server.run(&[

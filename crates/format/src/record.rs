@@ -11,6 +11,10 @@ use crate::ids::{Address, BackupId, RepoId, SegmentId, ServerId};
 /// GTIDs alone.
 pub const COPIED_FROM: &str = "holdfast.copied_from";
 
+/// The fact of a backup by mariadb-backup: where the server's log ended when the copy was made, as `FILE:OFFSET`. What the
+/// copy's recovery reports behind it is of a log from before RESET MASTER.
+pub const LOG_END: &str = "log_end";
+
 /// One record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Record {

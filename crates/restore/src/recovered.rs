@@ -30,8 +30,14 @@ impl Held {
     }
 }
 
-/// Compares what the server's recovery found with what the backup's record says.
-pub fn check(noted: &Coordinates, found: &RecoveredCoordinates, flavor: Flavor) -> Result<Held> {
+/// Compares what the server's recovery found with what the backup's record says. `end` is where the server's log ended when
+/// the copy was made, as [`holdfast_format::record::LOG_END`] has it.
+pub fn check(
+    noted: &Coordinates,
+    found: &RecoveredCoordinates,
+    flavor: Flavor,
+    end: Option<&str>,
+) -> Result<Held> {
     let gtids = match &found.gtids {
         Some(text) => GtidSet::parse(flavor, text)?,
         None => GtidSet::empty(flavor),
@@ -49,7 +55,7 @@ pub fn check(noted: &Coordinates, found: &RecoveredCoordinates, flavor: Flavor) 
             let check = Check::left_out("coordinates", "the backup stands in no log");
             Ok(Held { executed: None, exact: None, check })
         }
-        Coordinates::Exact(at) => exact(at, recovered.as_ref()).ok_or_else(wrong),
+        Coordinates::Exact(at) => exact(at, recovered.as_ref(), end.and_then(place)).ok_or_else(wrong),
         Coordinates::Between { lo, hi } => between(lo, hi, recovered.as_ref(), &gtids).ok_or_else(wrong),
     }
 }
@@ -77,8 +83,10 @@ pub fn check_of_replica(noted: &Coordinates, found: &RecoveredCoordinates, flavo
 }
 
 /// The copy's tool noted an exact position while commits were held off. Recovery knows the last
-/// InnoDB transaction only, so what it reports may lie before, never behind.
-fn exact(at: &Position, recovered: Option<&Position>) -> Option<Held> {
+/// InnoDB transaction only, so what it reports may lie before, never behind. MariaDB's recovery goes through all that its
+/// rollback segments name and takes the place in the file with the highest number: behind a RESET MASTER it is one of
+/// the log before, which the log of the copy had not come to.
+fn exact(at: &Position, recovered: Option<&Position>, end: Option<(u64, u64)>) -> Option<Held> {
     let executed = Some(at.gtid.clone()).filter(|gtids| !gtids.is_empty());
     let Some(recovered) = recovered else {
         let why = vec!["the server's recovery reported no position".to_owned()];
@@ -87,7 +95,17 @@ fn exact(at: &Position, recovered: Option<&Position>) -> Option<Held> {
         return Some(Held { executed, exact: Some(at.clone()), check });
     };
     if order(recovered) > order(at) {
-        return None;
+        if end.is_none_or(|end| order(recovered) <= end) {
+            return None;
+        }
+        let why = format!(
+            "the server's own recovery reports {}:{}, where its log had not come to when the copy was made: it is of a log from \
+             before RESET MASTER",
+            recovered.file, recovered.offset
+        );
+        let detail = format!("the backup stands at {}", words(at));
+        let check = Check::new("coordinates", detail, Vec::new(), vec![why]);
+        return Some(Held { executed, exact: Some(at.clone()), check });
     }
     let detail = format!(
         "the server's own recovery reports {}:{} for its last InnoDB transaction, and the backup stands at {}",
@@ -125,8 +143,17 @@ fn between(lo: &Position, hi: &Position, recovered: Option<&Position>, gtids: &G
 
 /// Files of one log are numbered: a longer number is a later one.
 pub(crate) fn order(position: &Position) -> (u64, u64) {
-    let number = position.file.rsplit('.').next().and_then(|digits| digits.parse().ok());
-    (number.unwrap_or(0), position.offset)
+    (number(&position.file).unwrap_or(0), position.offset)
+}
+
+fn number(file: &str) -> Option<u64> {
+    file.rsplit('.').next().and_then(|digits| digits.parse().ok())
+}
+
+/// The place in a fact [`holdfast_format::record::LOG_END`].
+fn place(text: &str) -> Option<(u64, u64)> {
+    let (file, offset) = text.rsplit_once(':')?;
+    Some((number(file)?, offset.parse().ok()?))
 }
 
 #[cfg(test)]
@@ -158,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_position_within_the_bracket_is_taken_and_known_exactly_from_then_on() {
-        let held = check(&bracket(), &found("b.000010", 200, "1-140"), Flavor::MySql).unwrap();
+        let held = check(&bracket(), &found("b.000010", 200, "1-140"), Flavor::MySql, None).unwrap();
         assert_eq!(held.exact, Some(at("b.000010", 200, "1-140")));
         assert_eq!(held.executed.unwrap().to_string(), format!("{UUID}:1-140"));
     }
@@ -172,7 +199,7 @@ mod tests {
             ("b.000009", 399, "1-140"),
             ("b.000011", 4, "1-140"),
         ] {
-            let error = check(&bracket(), &found(file, offset, gtid), Flavor::MySql).unwrap_err();
+            let error = check(&bracket(), &found(file, offset, gtid), Flavor::MySql, None).unwrap_err();
             assert_eq!(error.exit_code(), Some(22), "{file}:{offset} {gtid}");
         }
     }
@@ -182,10 +209,28 @@ mod tests {
         let noted = Coordinates::Exact(at("b.000002", 500, ""));
         for (file, offset, ok) in [("b.000002", 500, true), ("b.000001", 900, true), ("b.000002", 501, false)]
         {
-            assert_eq!(check(&noted, &found(file, offset, ""), Flavor::MySql).is_ok(), ok, "{file}:{offset}");
+            assert_eq!(
+                check(&noted, &found(file, offset, ""), Flavor::MySql, None).is_ok(),
+                ok,
+                "{file}:{offset}"
+            );
         }
-        let held = check(&noted, &RecoveredCoordinates::default(), Flavor::MySql).unwrap();
+        let held = check(&noted, &RecoveredCoordinates::default(), Flavor::MySql, None).unwrap();
         assert_eq!(held.check.not_checked.len(), 1);
+    }
+
+    #[test]
+    fn what_recovery_reports_from_before_a_reset_of_the_log_is_no_evidence_and_no_contradiction() {
+        let noted = Coordinates::Exact(at("b.000002", 500, ""));
+        let check = |file, offset, end| check(&noted, &found(file, offset, ""), Flavor::MariaDb, end);
+        // Between the place of the copy and the end of the log: the copy holds more than it says.
+        assert!(check("b.000002", 501, Some("b.000002:900")).is_err());
+        assert!(check("b.000002", 900, Some("b.000002:900")).is_err());
+        for (file, offset) in [("b.000002", 901), ("b.000007", 4)] {
+            let held = check(file, offset, Some("b.000002:900")).unwrap();
+            assert_eq!((held.exact, held.check.not_checked.len()), (Some(at("b.000002", 500, "")), 1));
+            assert!(check(file, offset, None).is_err() && check(file, offset, Some("nothing")).is_err());
+        }
     }
 
     #[test]
@@ -212,8 +257,8 @@ mod tests {
     #[test]
     fn without_gtids_a_bracket_needs_a_recovered_position() {
         let noted = Coordinates::Between { lo: at("b.000002", 4, ""), hi: at("b.000002", 500, "") };
-        assert!(check(&noted, &RecoveredCoordinates::default(), Flavor::MySql).is_err());
-        let held = check(&noted, &found("b.000002", 250, ""), Flavor::MySql).unwrap();
+        assert!(check(&noted, &RecoveredCoordinates::default(), Flavor::MySql, None).is_err());
+        let held = check(&noted, &found("b.000002", 250, ""), Flavor::MySql, None).unwrap();
         assert_eq!((held.executed, held.exact), (None, Some(at("b.000002", 250, ""))));
     }
 }

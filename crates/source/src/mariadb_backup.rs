@@ -183,6 +183,19 @@ impl MariadbBackup {
     }
 }
 
+impl MariadbBackup {
+    /// Where the log ends now, `FILE:OFFSET` (`holdfast_format::record::LOG_END`). A copy that was made is not lost for a question that fails.
+    fn log_end(&self) -> Option<String> {
+        let mut conn = Conn::connect(&self.connect).ok()?;
+        conn.set_read_timeout(SILENCE_MAX);
+        let end = conn.query("SHOW MASTER STATUS").ok()?;
+        let place = end.text(0, 0).zip(end.text(0, 1)).map(|(file, offset)| format!("{file}:{offset}"));
+        // An error of the farewell changes nothing.
+        let _ = conn.close();
+        place
+    }
+}
+
 impl Source for MariadbBackup {
     fn copy(&mut self, sink: &dyn Sink, watch: &dyn Watch) -> Result<Outcome, Error> {
         let started = Instant::now();
@@ -202,6 +215,7 @@ impl Source for MariadbBackup {
             None => Coordinates::None,
         };
         outcome.facts.extend(meta.facts);
+        outcome.facts.extend(self.log_end().map(|end| ("log_end".to_owned(), end)));
         outcome.facts.push(("copy_seconds".to_owned(), started.elapsed().as_secs().to_string()));
         outcome.facts.push(("commit_stall_ms".to_owned(), received.commit_stall.as_millis().to_string()));
         outcome.bytes = received.bytes;

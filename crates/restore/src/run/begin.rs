@@ -6,7 +6,7 @@ use std::time::Instant;
 use holdfast_binlog::tables::TableKey;
 use holdfast_engine::{PrivateServer, RecoveredCoordinates, StartOptions, prepare_mariadb_while};
 use holdfast_format::gtid::GtidSet;
-use holdfast_format::record::{COPIED_FROM, SourceKind};
+use holdfast_format::record::{COPIED_FROM, LOG_END, SourceKind};
 use holdfast_mysql::{Conn, Flavor};
 use holdfast_replay::scan;
 
@@ -32,9 +32,11 @@ impl Restore<'_, '_> {
         if let Some(scope) = self.scope.clone() {
             self.refuse_or_forget_others(&mut conn, Scope::clone(&scope))?;
         }
-        let check =
-            if base.fact(COPIED_FROM).is_some() { recovered::check_of_replica } else { recovered::check };
-        let held = check(base.coordinates(), &found, self.gtid_flavor())?;
+        let (noted, flavor) = (base.coordinates(), self.gtid_flavor());
+        let held = match base.fact(COPIED_FROM) {
+            Some(_) => recovered::check_of_replica(noted, &found, flavor)?,
+            None => recovered::check(noted, &found, flavor, base.fact(LOG_END))?,
+        };
         self.request.watch.step(Step::Inspect);
         let before = Catalog::read(&mut conn, self.request.level == Prove::Full)?;
         let progress = Progress {

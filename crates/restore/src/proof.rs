@@ -4,6 +4,8 @@
 //! reported and what was counted before replay; the log's side is the `Tally`, a reading of the
 //! raw events; and both are compared with what the server gives after replay and a restart.
 
+pub(crate) mod several;
+
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -37,9 +39,9 @@ pub struct Evidence<'a> {
     pub go_on: &'a dyn Fn() -> bool,
 }
 
-/// Runs all checks on the restored server.
-pub fn prove(conn: &mut Conn, evidence: &Evidence<'_>) -> Result<Vec<Check>> {
-    // Stored bytes as they are, times in one zone, long scans on several threads where there are some.
+/// Runs all checks on the restored server. `others` are connections to it, too, beside which tables are read as a whole.
+pub fn prove(conn: &mut Conn, others: &mut [Conn], evidence: &Evidence<'_>) -> Result<Vec<Check>> {
+    // Stored bytes as they are, times in one zone.
     conn.execute("SET SESSION character_set_results = NULL")?;
     conn.execute("SET SESSION time_zone = '+00:00'")?;
     // Keys may hold dates that a strict mode does not take in a query.
@@ -48,9 +50,9 @@ pub fn prove(conn: &mut Conn, evidence: &Evidence<'_>) -> Result<Vec<Check>> {
         tables_open(conn, evidence)?,
         definitions(evidence),
         accounts(evidence),
-        row_counts(conn, evidence)?,
+        row_counts(conn, others, evidence)?,
         sampled_rows(conn, evidence)?,
-        check_tables(conn, evidence)?,
+        check_tables(conn, others, evidence)?,
     ])
 }
 
@@ -136,7 +138,7 @@ fn accounts(evidence: &Evidence<'_>) -> Check {
     Check::new("accounts", detail, bounded(failures), Vec::new())
 }
 
-fn row_counts(conn: &mut Conn, evidence: &Evidence<'_>) -> Result<Check> {
+fn row_counts(conn: &mut Conn, others: &mut [Conn], evidence: &Evidence<'_>) -> Result<Check> {
     if evidence.level < Prove::Standard {
         return Ok(Check::left_out("row-counts", "the level quick counts no rows"));
     }
@@ -149,10 +151,7 @@ fn row_counts(conn: &mut Conn, evidence: &Evidence<'_>) -> Result<Check> {
     }
     let (mut failures, mut not_checked) = (Vec::new(), Vec::new());
     let (mut tables, mut rows) = (0_u64, 0_u64);
-    for key in chosen {
-        if !(evidence.go_on)() {
-            break;
-        }
+    for (key, found) in several::each(conn, others, &chosen, evidence.go_on, &count_rows)? {
         let expected = match evidence.tally {
             Some(tally) => tally.expected_rows(key),
             None => {
@@ -160,7 +159,6 @@ fn row_counts(conn: &mut Conn, evidence: &Evidence<'_>) -> Result<Check> {
                 counted.ok_or_else(|| "its rows were not counted after recovery".to_owned())
             }
         };
-        let found = count_rows(conn, key)?;
         match expected {
             Ok(expected) if expected == found => {
                 tables += 1;
@@ -308,7 +306,7 @@ fn key_cells(facts: &TableFacts, columns: &[Column], mut bytes: &[u8]) -> Option
     Some(out)
 }
 
-fn check_tables(conn: &mut Conn, evidence: &Evidence<'_>) -> Result<Check> {
+fn check_tables(conn: &mut Conn, others: &mut [Conn], evidence: &Evidence<'_>) -> Result<Check> {
     if evidence.level < Prove::Standard {
         return Ok(Check::left_out("check-table", "the level quick does not read tables as a whole"));
     }
@@ -330,28 +328,26 @@ fn check_tables(conn: &mut Conn, evidence: &Evidence<'_>) -> Result<Check> {
     }
     tables.sort_by_key(|key| sizes.get(*key).copied().unwrap_or(0));
     let (mut failures, mut not_checked, mut checked) = (Vec::new(), Vec::new(), 0_u64);
-    // A large table may be silent for long.
-    let patience = conn.read_timeout();
-    conn.set_read_timeout(Duration::from_secs(24 * 3600));
-    for key in tables {
-        if !(evidence.go_on)() {
-            break;
+    let budget = (evidence.level < Prove::Full).then_some(evidence.check_budget);
+    let check = move |conn: &mut Conn, key: &TableKey| {
+        if budget.is_some_and(|budget| began.elapsed() > budget) {
+            return Ok(("note".to_owned(), "the time for CHECK TABLE was used up".to_owned()));
         }
-        if evidence.level < Prove::Full && began.elapsed() > evidence.check_budget {
-            not_checked.push(format!("{key}: the time for CHECK TABLE was used up"));
-            continue;
-        }
+        // A large table may be silent for long.
+        let patience = conn.read_timeout();
+        conn.set_read_timeout(Duration::from_secs(24 * 3600));
         let result = conn.query(format!("CHECK TABLE {}", quoted_table(key)))?;
+        conn.set_read_timeout(patience);
         let last = result.rows.len().saturating_sub(1);
-        let (kind, text) =
-            (result.text(last, 2).unwrap_or_default(), result.text(last, 3).unwrap_or_default());
+        Ok((result.text(last, 2).unwrap_or_default(), result.text(last, 3).unwrap_or_default()))
+    };
+    for (key, (kind, text)) in several::each(conn, others, &tables, evidence.go_on, &check)? {
         match (kind.as_str(), text.as_str()) {
             ("status", "OK" | "Table is already up to date") => checked += 1,
             ("note", _) => not_checked.push(format!("{key}: {text}")),
             _ => failures.push(format!("{key}: {kind}: {text}")),
         }
     }
-    conn.set_read_timeout(patience);
     let detail = format!("CHECK TABLE found {checked} tables in order, indexes included");
     Ok(Check::new("check-table", detail, bounded(failures), bounded(not_checked)))
 }

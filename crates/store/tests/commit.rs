@@ -10,7 +10,7 @@ use holdfast_format::limits::{RECORD_BODY_MAX, SEGMENT_BYTES};
 use holdfast_format::map::FileKind;
 use holdfast_format::record::{Record, ReportRecord};
 use holdfast_io::SimDisk;
-use holdfast_store::{BackupDraft, Error, FileSpec, Repository};
+use holdfast_store::{BackupDraft, BackupWriter, Error, FileSpec};
 
 /// Links whose targets, together, are longer than a segment and can't be compressed.
 const LINKS: u64 = 17_500;
@@ -58,12 +58,11 @@ fn a_map_that_no_segment_holds_lies_in_two_of_them() {
     }
 }
 
-/// A backup of a server with this value of the fact `name`, if any, which must be its own.
-fn named(repository: &Repository, server: u8, name: Option<&str>) -> Result<BackupId, Error> {
+/// Commits a backup of a server with this value of the fact `name`, if any, which must be its own.
+fn named(writer: BackupWriter, server: u8, name: Option<&str>) -> Result<BackupId, Error> {
     let mut facts = vec![("other".to_owned(), "x".to_owned())];
     facts.extend(name.map(|name| ("name".to_owned(), name.to_owned())));
     let draft = BackupDraft { server: ServerId([server; 16]), facts, ..draft() };
-    let writer = repository.begin_backup(None).unwrap();
     common::put_file(&writer, "file", b"content");
     writer.commit_unique(draft, "name").map(|record| record.id)
 }
@@ -72,25 +71,26 @@ fn named(repository: &Repository, server: u8, name: Option<&str>) -> Result<Back
 fn a_fact_that_must_be_a_backups_own_is_one_wanted_backups_of_each_server() {
     let disk = SimDisk::new();
     let (repository, _) = create(&disk);
-    // Another process, which has read the records before there is one.
-    let other = open(&disk).unwrap();
-    let first = named(&repository, 7, Some("x")).unwrap();
+    let begin = || repository.begin_backup(None).unwrap();
+    // One that has begun, in another process, before there is any.
+    let slow = open(&disk).unwrap().begin_backup(None).unwrap();
+    let first = named(begin(), 7, Some("x")).unwrap();
     // Another server's, another value, and none at all.
-    named(&repository, 8, Some("x")).unwrap();
-    named(&repository, 7, Some("y")).unwrap();
+    named(begin(), 8, Some("x")).unwrap();
+    named(begin(), 7, Some("y")).unwrap();
     for _ in 0..2 {
-        named(&repository, 7, None).unwrap();
+        named(begin(), 7, None).unwrap();
     }
     let count = repository.backups().len();
-    for process in [&repository, &other] {
-        match named(process, 7, Some("x")).unwrap_err() {
+    for writer in [begin(), slow] {
+        match named(writer, 7, Some("x")).unwrap_err() {
             Error::FactTaken { value, by } => assert_eq!((value.as_str(), by), ("x", first)),
             error => panic!("{error}"),
         }
     }
     assert_eq!(repository.backups().len(), count, "what is refused is not listed");
     repository.forget(first, "the name is wanted").unwrap();
-    named(&repository, 7, Some("x")).unwrap();
+    named(begin(), 7, Some("x")).unwrap();
 }
 
 #[test]

@@ -14,13 +14,16 @@ use holdfast_format::gtid::Gtid;
 use crate::ahead::{self, Events};
 use crate::error::Error;
 use crate::log::{EventPlace, Log};
-use crate::survey::{RowShape, Survey};
+use crate::survey::{LongRow, RowShape, Survey};
 
 mod numbers;
 pub use numbers::Numbers;
 
 /// Files of one transaction's LOAD DATA that are replayed: they are held in memory, which an engine has 512 MiB of.
 const LOADED_MAX: u64 = 256 << 20;
+
+/// The longest packet that a server takes, however it is set: the ceiling of `max_allowed_packet` in both families.
+const PACKET_MAX: u64 = 1 << 30;
 
 /// Refusals that are listed; the rest is counted.
 const LISTED: usize = 20;
@@ -334,18 +337,32 @@ fn refusals(transaction: &Transaction, temporaries: &BTreeSet<u32>) -> Vec<Refus
     out
 }
 
+/// Rows of more than 768 MiB: a server logs what it would not take back.
+fn too_long(row: &LongRow, transaction: &Transaction, file: &str, packet_max: u64) -> String {
+    let id = match &transaction.gtid {
+        Some(gtid) => format!("gtid:{gtid}"),
+        None => format!("pos:{file}:{}", transaction.start),
+    };
+    format!(
+        "a row of {} that needs a packet of {} bytes, of {packet_max} that a server takes (in the transaction at {file}:{}; \
+         what came before it can be restored: --before {id})",
+        row.table, row.needed, transaction.start
+    )
+}
+
 /// Reads the whole range.
 ///
 /// # Errors
 /// Fails when the log can't be read. What can't be replayed is in the summary, see [`Summary::check`].
 pub fn scan(log: &dyn Log) -> Result<Summary, Error> {
-    ahead::read(log, look_through)
+    ahead::read(log, |events| look_through(events, PACKET_MAX))
 }
 
-fn look_through(events: &mut Events<'_>) -> Result<Summary, Error> {
+/// `packet_max`: bytes of the longest packet that the server takes.
+fn look_through(events: &mut Events<'_>, packet_max: u64) -> Result<Summary, Error> {
     let (mut walker, mut assembler) = (Walker::behind_another(), Assembler::new());
     let mut summary = Summary::default();
-    let mut survey = Survey::default();
+    let mut survey = Survey::new(packet_max);
     let mut last = EventPlace::default();
     while let Some((place, event)) = events.next()? {
         walker.set_position(place.position);
@@ -360,6 +377,9 @@ fn look_through(events: &mut Events<'_>) -> Result<Summary, Error> {
                 summary.one_by_one.insert(summary.transactions);
             }
             summary.add(&transaction, &place.file);
+            if let Some(row) = survey.long_row() {
+                summary.refuse(too_long(&row, &transaction, &place.file, packet_max));
+            }
             let file = survey.file_bytes();
             if file > LOADED_MAX {
                 summary.refuse(format!(

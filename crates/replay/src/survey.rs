@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use foldhash::HashMap;
-use holdfast_binlog::event::{Body, Event};
+use holdfast_binlog::event::{Body, Event, HEADER_LEN};
 use holdfast_binlog::kind::RowChange;
 use holdfast_binlog::rows::{FLAG_NO_FOREIGN_KEY_CHECKS, FLAG_USE_SQL_FOREIGN_KEY, Rows};
 use holdfast_binlog::statement::{Statement, Verb};
@@ -31,6 +31,22 @@ pub struct RowShape {
     pub primary_key: Option<bool>,
 }
 
+/// Bytes of the shortest packet that can carry a row: a command, and the event's header and the row in the text of a BINLOG
+/// statement, four letters for each three bytes. `row`: its bytes in the log.
+fn packet_len(row: u64) -> u64 {
+    const TEXT: u64 = 1 + "BINLOG ''".len() as u64;
+    row.saturating_add(HEADER_LEN as u64).div_ceil(3).saturating_mul(4).saturating_add(TEXT)
+}
+
+/// A row that no packet can carry.
+#[derive(Debug)]
+pub(crate) struct LongRow {
+    /// Its table.
+    pub(crate) table: Arc<TableKey>,
+    /// Bytes of the packet that it needs, at least.
+    pub(crate) needed: u64,
+}
+
 /// Does an event leave its cascades out of the log? They are in it if the source's SQL layer
 /// did them; there were none if it had foreign keys off.
 pub(crate) fn cascades_are_unlogged(flags: u16) -> bool {
@@ -44,10 +60,18 @@ pub(crate) struct Survey {
     tables: TableCache,
     rolled_back: bool,
     file_bytes: u64,
+    /// Bytes of the longest packet that the server takes.
+    packet_max: u64,
+    long_row: Option<LongRow>,
     scratch: Vec<u8>,
 }
 
 impl Survey {
+    /// For a server that takes packets of at most so many bytes.
+    pub(crate) fn new(packet_max: u64) -> Self {
+        Self { packet_max, ..Self::default() }
+    }
+
     /// Takes the next event of the log.
     pub(crate) fn event(
         &mut self,
@@ -62,7 +86,10 @@ impl Survey {
                 self.tables.insert(map).map_err(malformed)?;
                 self.primary_key(map).map_err(malformed)?;
             }
-            Body::Rows(rows) if !rows.is_dummy() => self.rows(rows),
+            Body::Rows(rows) if !rows.is_dummy() => {
+                self.rows(rows);
+                self.lengths(rows).map_err(malformed)?;
+            }
             Body::BeginLoad(block) | Body::AppendBlock(block) => self.file_bytes += block.data.len() as u64,
             Body::Query(query) => {
                 let mut scratch = std::mem::take(&mut self.scratch);
@@ -99,6 +126,30 @@ impl Survey {
     /// Bytes of files for LOAD DATA since the last call.
     pub(crate) fn file_bytes(&mut self) -> u64 {
         std::mem::take(&mut self.file_bytes)
+    }
+
+    /// The first row since the last call that no packet can carry.
+    pub(crate) fn long_row(&mut self) -> Option<LongRow> {
+        self.long_row.take()
+    }
+
+    /// Looks for a row that is too long. Rows are cut only where the event is too long as a whole, which few are.
+    fn lengths(&mut self, rows: &Rows<'_>) -> Result<(), Flaw> {
+        if self.long_row.is_some() || packet_len(rows.inflated_len()? as u64) <= self.packet_max {
+            return Ok(());
+        }
+        // Not kept for the next event: it may be a large part of all memory.
+        let mut scratch = Vec::new();
+        let rows = rows.inflated(&mut scratch)?;
+        let (table, plan) = self.tables.plan(&rows)?;
+        for row in plan.rows(rows.data) {
+            let needed = packet_len(row?.bytes.len() as u64);
+            if needed > self.packet_max {
+                self.long_row = Some(LongRow { table, needed });
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Column names come with the keys of a table, or neither does.

@@ -1,7 +1,7 @@
 //! What a scan refuses, on the log of a real LOAD DATA with single events put in or changed.
 
 use holdfast_binlog::encode;
-use holdfast_binlog::event::{FLAG_THREAD_SPECIFIC, Header};
+use holdfast_binlog::event::{Body, FLAG_THREAD_SPECIFIC, Header};
 use holdfast_binlog::walker::MAGIC;
 
 use super::*;
@@ -138,4 +138,65 @@ fn a_load_that_is_replayed_hides_none_that_is_not() {
     let (end, query) = (loaded.pieces.len() - 1, loaded.query("LOAD DATA INFILE 'x' INTO TABLE t"));
     loaded.pieces.insert(end, query);
     assert_eq!(loaded.scan().refused_count, 1);
+}
+
+/// Of each transaction with rows of a log that a server wrote: its GTID, and the bytes of the longest row.
+fn longest_rows(bytes: &[u8]) -> Vec<(Option<Gtid>, u64)> {
+    let (mut walker, mut assembler) = (Walker::new(0), Assembler::new());
+    let mut tables = holdfast_binlog::tables::TableCache::default();
+    let mut rest = walker.file(bytes).unwrap();
+    let (mut found, mut longest) = (Vec::new(), None);
+    while !rest.is_empty() {
+        let event = walker.whole(rest).unwrap();
+        rest = &rest[event.raw.len()..];
+        let Some(format) = walker.format() else { continue };
+        match event.parse(format).unwrap() {
+            Body::TableMap(map) => tables.insert(&map).unwrap(),
+            Body::Rows(rows) if !rows.is_dummy() => {
+                let mut scratch = Vec::new();
+                let rows = rows.inflated(&mut scratch).unwrap();
+                let (_, plan) = tables.plan(&rows).unwrap();
+                let lengths = plan.rows(rows.data).map(|row| row.unwrap().bytes.len() as u64);
+                longest = longest.max(lengths.max());
+            }
+            _ => {}
+        }
+        if let Pushed::End(transaction) = assembler.push(&event, format).unwrap()
+            && let Some(longest) = longest.take()
+        {
+            found.push((transaction.gtid, longest));
+        }
+    }
+    found
+}
+
+#[test]
+fn a_row_that_no_packet_carries_is_refused_by_its_transaction() {
+    for name in ["mysql-rows", "mariadb-rows", "mariadb-compressed"] {
+        let path = format!("{}/../binlog/tests/data/{name}.binlog", env!("CARGO_MANIFEST_DIR"));
+        let bytes = std::fs::read(path).unwrap();
+        let rows = longest_rows(&bytes);
+        let mut log = MemoryLog::default();
+        log.push("binlog.000001", bytes);
+        let refused = |packet_max| {
+            let scanned = ahead::read(&log, |events| look_through(events, packet_max)).unwrap();
+            let long = scanned.refused.iter().filter(|line| line.starts_with("a row of ")).cloned();
+            (long.collect::<Vec<_>>(), scanned.refused_count)
+        };
+        let (none, others) = refused(PACKET_MAX);
+        assert_eq!(none, Vec::<String>::new(), "{name}");
+        let (gtid, longest) = rows.iter().max_by_key(|(_, longest)| *longest).unwrap();
+        // A command, `BINLOG ''`, and the row behind 19 bytes of header as base64.
+        let needed = 1 + 9 + (19 + longest).div_ceil(3) * 4;
+        assert_eq!(refused(needed), (Vec::new(), others), "{name}: it fits");
+        let (lines, count) = refused(needed - 1);
+        let as_long = rows.iter().filter(|(_, row)| (19 + row).div_ceil(3) == (19 + longest).div_ceil(3));
+        assert_eq!((lines.len() as u64, count), (as_long.count() as u64, others + lines.len() as u64));
+        let words = format!("a packet of {needed} bytes, of {} that a server takes", needed - 1);
+        let before = gtid
+            .as_ref()
+            .map_or("--before pos:binlog.000001:".into(), |gtid| format!("--before gtid:{gtid})"));
+        let named = lines.iter().any(|line| line.contains(&words) && line.contains(&before));
+        assert!(named, "{name}, {gtid:?}: {lines:?}");
+    }
 }

@@ -10,6 +10,8 @@ use holdfast_format::record::ServerKind;
 use holdfast_mysql::{Conn, ConnectOptions, PublicKey, TlsMode};
 use serde::Serialize;
 
+mod engines;
+
 /// Examines the server called `name`.
 ///
 /// # Errors
@@ -129,6 +131,7 @@ pub fn examine(sql: &mut dyn Sql, family: Family, version: (u16, u16, u16)) -> V
     all.extend(files(sql, family));
     if may_look {
         all.extend(tables(sql, family));
+        all.extend(engines::loaded_by_options(sql));
     } else {
         all.push(bad(
             "tables",

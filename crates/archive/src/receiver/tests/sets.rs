@@ -154,6 +154,16 @@ fn a_position_of_several_domains_leads_behind_the_last_of_each_or_is_refused_by_
     life(&memory, 0, &set("0-1-4"), &gtids(&["0-1-9", "0-2-7", "1-1-1"]));
     let hole = resolve(&memory, &set("0-1-9,1-1-1"), None).unwrap_err();
     assert!(hole.reason.contains("go back in domain 0: 0-2-7"), "{}", hole.reason);
+    // Before that the source itself showed the higher number: what it wrote later is left out, and is no part of that moment.
+    let memory = Memory::default();
+    life(&memory, 0, &set("0-1-4"), &gtids(&["0-1-9", "0-2-7"]));
+    let cut = resolve(&memory, &set("0-1-9"), None).unwrap();
+    assert_eq!(
+        (id(&cut.kept).unwrap(), id(&cut.left_out).unwrap()),
+        ("gtid:0-1-9".into(), "gtid:0-2-7".into())
+    );
+    let hole = resolve(&memory, &set("0-2-7"), None).unwrap_err();
+    assert!(hole.reason.contains("0-1-9 is, too"), "{}", hole.reason);
 }
 
 #[test]

@@ -113,7 +113,7 @@ pub struct Restore {
     /// With --undo: lay this backup back, which `list` shows with its note, in place of the one that the folder's mark names
     ///
     /// For a folder that is lost (name it: --undo DIR), or for what was there before an earlier restore.
-    #[arg(long, value_name = "ID", requires = "undo")]
+    #[arg(long, value_name = "ID", requires = "undo", conflicts_with_all = ["to", "before", "after"])]
     pub saved: Option<String>,
     /// With --undo: what is in the folder now is lost, in place of being saved first; needs --confirm
     ///
@@ -228,6 +228,7 @@ mod tests {
             "holdfast restore shop --undo",
             "holdfast restore shop --undo /var/lib/mysql",
             "holdfast restore shop --undo --no-save --confirm mysql",
+            "holdfast restore shop --undo /var/lib/mysql --saved 1a2b",
         ] {
             assert!(parse(right).is_ok(), "{right}");
         }
@@ -240,6 +241,10 @@ mod tests {
             "holdfast restore shop --to latest --into d --stop-command x",
             "holdfast restore shop --undo --dry-run",
             "holdfast restore shop --to latest --in-place --no-save",
+            // What is required is not asked for where it conflicts with what is there.
+            "holdfast restore shop --saved 1a2b",
+            "holdfast restore shop --to latest --in-place --saved 1a2b",
+            "holdfast restore shop --before x --into d --saved 1a2b",
         ] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }

@@ -43,8 +43,20 @@ pub struct Clock {
 /// A clock may go so much faster or slower than time while somebody brings it in line, one part of so many.
 const SLEW: u32 = 10;
 
-/// And be so far off besides.
+/// That goes on for so long at most; of two answers that are further apart nobody knows what was done between them.
+const SLEW_MAX: Duration = Duration::from_secs(60);
+
+/// One part of so many is what a clock that nobody brings in line is off.
+const DRIFT: u32 = 2000;
+
+/// And so much besides.
 const SLACK: Duration = Duration::from_millis(20);
+
+/// How far a clock may be off after so long.
+fn slack(passed: Duration) -> Duration {
+    let near = passed.min(SLEW_MAX);
+    SLACK + near / SLEW + (passed - near) / DRIFT
+}
 
 impl Clock {
     /// Asks a source.
@@ -55,13 +67,14 @@ impl Clock {
         Ok(now.map(|us| Self { us, before, after: Instant::now() }))
     }
 
-    /// Did it go on from an earlier answer as time did? Otherwise somebody has set it.
+    /// Did it go on from an earlier answer as time did? Otherwise somebody has set it, or may have: it is long ago.
     #[must_use]
     pub fn follows(&self, earlier: &Self) -> bool {
         let least = self.before.saturating_duration_since(earlier.after);
         let went = self.us.saturating_sub(earlier.us);
-        let least = micros(least - least / SLEW).saturating_sub(micros(SLACK));
-        (least..=self.most_passed(earlier)).contains(&went)
+        let least = micros(least).saturating_sub(micros(slack(least)));
+        let near = self.after.saturating_duration_since(earlier.before) <= SLEW_MAX;
+        near && (least..=self.most_passed(earlier)).contains(&went)
     }
 
     /// The least that it can have said since an earlier answer, if it was set meanwhile and went on from there.
@@ -78,7 +91,7 @@ impl Clock {
 
     fn most_passed(&self, earlier: &Self) -> i64 {
         let most = self.after.saturating_duration_since(earlier.before);
-        micros(most + most / SLEW + SLACK)
+        micros(most + slack(most))
     }
 }
 

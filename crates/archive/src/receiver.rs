@@ -92,6 +92,8 @@ struct Follower<'a> {
     /// To tell the task what is durable, where the source's commits wait for it.
     durable: Option<Durable>,
     guard: Guard,
+    /// Down to where claims are to be taken back as soon as there is a place to write it.
+    taken_back: Option<i64>,
     /// Until when the source's commits are not made to wait.
     rest_until: Option<Instant>,
     /// Since when this connection's stream is read.
@@ -125,6 +127,7 @@ impl<'a> Follower<'a> {
             taken: 0,
             durable: None,
             guard: Guard::new(),
+            taken_back: None,
             rest_until: None,
             followed_since: None,
         })
@@ -419,16 +422,33 @@ impl<'a> Follower<'a> {
         for interval in self.guard.hear(probe, durable.early()) {
             self.note_zero_loss(interval)?;
         }
+        self.take_back()?;
         if let Some((from_us, until_us)) = self.guard.proved() {
             (self.keeper.note)(Note::ZeroLoss { from_us, until_us });
         }
         Ok(())
     }
 
-    /// Writes down that nothing was lost in this time; without a place for it it is not claimed.
+    /// Writes down that nothing was lost in this time; without a place for it it is not claimed. What is taken back (an empty
+    /// interval) waits for its place, and stands before what is claimed behind it.
     fn note_zero_loss(&mut self, (from_us, until_us): guard::Interval) -> Result<()> {
+        if from_us == until_us {
+            self.taken_back = Some(self.taken_back.map_or(from_us, |least| least.min(from_us)));
+            return Ok(());
+        }
+        self.take_back()?;
         let Some(recorder) = self.keeper.recorder.as_mut() else { return Ok(()) };
         recorder.zero_loss(from_us, until_us)?;
+        self.keeper.oldest_unsynced.get_or_insert_with(Instant::now);
+        Ok(())
+    }
+
+    fn take_back(&mut self) -> Result<()> {
+        let (Some(recorder), Some(least)) = (self.keeper.recorder.as_mut(), self.taken_back) else {
+            return Ok(());
+        };
+        recorder.zero_loss(least, least)?;
+        self.taken_back = None;
         self.keeper.oldest_unsynced.get_or_insert_with(Instant::now);
         Ok(())
     }

@@ -30,6 +30,9 @@ function size(bytes) {
 
 class Problem extends Error {}
 
+/** A key for a request that is to be done once, however often it is sent. */
+const newKey = () => (crypto.randomUUID ? crypto.randomUUID() : `${Date.now()}-${Math.random()}`);
+
 async function ask(path, options = {}) {
   const headers = { ...(options.headers || {}) };
   if (token) headers.Authorization = `Bearer ${token}`;
@@ -156,6 +159,8 @@ async function drawChanged() {
   const looked = (kind) => {
     if (kind !== "board") return;
     const here = location.hash === place;
+    // Nor is a page behind an open dialog.
+    if (here && document.querySelector("dialog[open]")) return;
     if (++looks === 2 || !here) watchers.delete(looked);
     // Nobody's forms on another page are drawn over.
     if (here) draw(false);

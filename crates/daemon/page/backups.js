@@ -18,8 +18,9 @@ function askInDialog({ title, text, fields = [], typed, button, path, method = "
     go.disabled = true;
     proof.addEventListener("input", () => (go.disabled = proof.value.trim() !== typed));
   }
-  // One key for the dialog: pressed again after a lost answer, it is done once.
-  const headers = { "Idempotency-Key": crypto.randomUUID() };
+  // One key for what is asked: pressed again after a lost answer, it is done once.
+  const headers = { "Idempotency-Key": newKey() };
+  form.addEventListener("input", () => (headers["Idempotency-Key"] = newKey()));
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     if (go.disabled) return;
@@ -32,8 +33,6 @@ function askInDialog({ title, text, fields = [], typed, button, path, method = "
       await drawChanged();
     } catch (error) {
       trouble.textContent = error.message;
-      // A refusal is an answer, and the same key would get it again.
-      if (error instanceof Problem) headers["Idempotency-Key"] = crypto.randomUUID();
       go.disabled = false;
     }
   });

@@ -183,7 +183,7 @@ async function restorePage(name, query = "") {
     const trouble = el("p", { class: "trouble", role: "alert" });
     typed.addEventListener("input", () => (go.disabled = typed.value !== name));
     // The same press twice is one restore.
-    const key = crypto.randomUUID ? crypto.randomUUID() : `${Date.now()}-${Math.random()}`;
+    const key = newKey();
     const confirm = el("form", { id: "confirm-form" }, field(`Type the server's name, ${name}, to begin`, typed), go, trouble);
     confirm.addEventListener("submit", async (event) => {
       event.preventDefault();

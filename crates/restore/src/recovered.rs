@@ -55,7 +55,10 @@ pub fn check(
             let check = Check::left_out("coordinates", "the backup stands in no log");
             Ok(Held { executed: None, exact: None, check })
         }
-        Coordinates::Exact(at) => exact(at, recovered.as_ref(), end.and_then(place)).ok_or_else(wrong),
+        Coordinates::Exact(at) => {
+            let end = end.and_then(|end| place(end, &at.file));
+            exact(at, recovered.as_ref(), end).ok_or_else(wrong)
+        }
         Coordinates::Between { lo, hi } => between(lo, hi, recovered.as_ref(), &gtids).ok_or_else(wrong),
     }
 }
@@ -95,7 +98,8 @@ fn exact(at: &Position, recovered: Option<&Position>, end: Option<(u64, u64)>) -
         return Some(Held { executed, exact: Some(at.clone()), check });
     };
     if order(recovered) > order(at) {
-        if end.is_none_or(|end| order(recovered) <= end) {
+        // An end before the copy's own place is of another log: of another server, or reset since.
+        if end.filter(|end| order(at) <= *end).is_none_or(|end| order(recovered) <= end) {
             return None;
         }
         let why = format!(
@@ -150,10 +154,11 @@ fn number(file: &str) -> Option<u64> {
     file.rsplit('.').next().and_then(|digits| digits.parse().ok())
 }
 
-/// The place in a fact [`holdfast_format::record::LOG_END`].
-fn place(text: &str) -> Option<(u64, u64)> {
-    let (file, offset) = text.rsplit_once(':')?;
-    Some((number(file)?, offset.parse().ok()?))
+/// The place in a fact [`holdfast_format::record::LOG_END`], if it is of the log that `file` belongs to.
+fn place(text: &str, file: &str) -> Option<(u64, u64)> {
+    let (last, offset) = text.rsplit_once(':')?;
+    let same = last.rsplit_once('.')?.0 == file.rsplit_once('.')?.0;
+    Some((number(last).filter(|_| same)?, offset.parse().ok()?))
 }
 
 #[cfg(test)]
@@ -229,7 +234,11 @@ mod tests {
         for (file, offset) in [("b.000002", 901), ("b.000007", 4)] {
             let held = check(file, offset, Some("b.000002:900")).unwrap();
             assert_eq!((held.exact, held.check.not_checked.len()), (Some(at("b.000002", 500, "")), 1));
-            assert!(check(file, offset, None).is_err() && check(file, offset, Some("nothing")).is_err());
+            for unknown in
+                [None, Some("nothing"), Some("c.000002:900"), Some("b.000001:900"), Some("b.000002:499")]
+            {
+                assert!(check(file, offset, unknown).is_err(), "{unknown:?}");
+            }
         }
     }
 

@@ -211,4 +211,27 @@ mod tests {
         }
         assert_eq!(guard.end().map(|(from, _)| from), Some(1001 * SECOND + 50_000));
     }
+
+    #[test]
+    fn of_answers_that_are_hours_apart_nobody_knows_whether_the_clock_was_set() {
+        for (set, least) in [(0, 999), (-30, 969)] {
+            let (begun, mut guard) = (Instant::now(), Guard::new());
+            for at in [999, 1000, 1001] {
+                assert!(guard.hear(&answer_of(&begun, at, 0, 0), 0).is_empty());
+            }
+            let hours = 10 * 3600;
+            let told = guard.hear(&answer_of(&begun, 1001 + hours, set, 0), 0);
+            assert_eq!(told[..1], seconds(1000, 1001));
+            // It was off by half a second in a thousand at most, and six seconds.
+            let (from, until) = told[1];
+            let range = (least - 26) * SECOND..=(least + 2) * SECOND;
+            assert!(from == until && range.contains(&from), "{set}: {from}");
+            let mut claimed = Vec::new();
+            for at in 1002 + hours..1100 + hours {
+                claimed.extend(guard.hear(&answer_of(&begun, at, set, 0), 0));
+            }
+            claimed.extend(guard.end());
+            assert!(claimed.iter().all(|(from, _)| *from >= (1001 + hours) * SECOND), "{set}: {claimed:?}");
+        }
+    }
 }

@@ -152,20 +152,24 @@ async function act(path, options, said) {
   }
 }
 
-/** Draws what was changed: now, and when the daemon has looked at its servers again; it may be in the middle of an earlier look. */
+/**
+ * Draws what was changed: now, and when the daemon has looked at its servers again (it may be in the middle of an earlier
+ * look). Whoever does something else meanwhile is not drawn over.
+ */
 async function drawChanged() {
   let looks = 0;
   const place = location.hash;
+  const stop = () => {
+    watchers.delete(looked);
+    for (const kind of ["click", "input"]) removeEventListener(kind, stop, true);
+  };
   const looked = (kind) => {
     if (kind !== "board") return;
-    const here = location.hash === place;
-    // Nor is a page behind an open dialog.
-    if (here && document.querySelector("dialog[open]")) return;
-    if (++looks === 2 || !here) watchers.delete(looked);
-    // Nobody's forms on another page are drawn over.
-    if (here) draw(false);
+    if (location.hash === place) draw(false);
+    if (++looks === 2 || location.hash !== place) stop();
   };
   watchers.add(looked);
+  for (const kind of ["click", "input"]) addEventListener(kind, stop, true);
   await draw(false);
 }
 

@@ -193,6 +193,10 @@ fn unknown_names_and_half_times_are_answered_with_what_there_is() {
     refused(bed.user.run(&["find", "things", "--since", "2026-11-21 14:03"]), 2, &["no zone", "Z"]);
     refused(bed.user.run(&["archive", "things"]), 2, &["'things'", "folder", "--host"]);
     refused(bed.user.run(&["restore", "things", "--into", "never"]), 2, &["--to"]);
+    for undo_only in [&["--saved", "ID"][..], &["--no-save"]] {
+        let args = [&["restore", "things", "--to", "latest", "--into", "never"], undo_only].concat();
+        refused(bed.user.run(&args), 2, &["cannot be used with", undo_only[0]]);
+    }
     refused(to("fastest"), 20, &["no backup yet"]);
     assert!(!bed.path("never").exists());
 

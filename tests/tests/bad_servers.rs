@@ -49,6 +49,24 @@ fn an_unfit_mariadb_is_refused_with_the_line_that_doctor_prints() {
     );
 }
 
+#[test]
+fn a_table_of_an_engine_that_only_an_option_loads_is_named_by_doctor() {
+    let bed = Bed::new(Engine::MariaDb, &["--plugin-load-add=ha_archive"]);
+    bed.server.run(&[
+        "GRANT SELECT ON *.* TO 'backup'@'localhost'",
+        "CREATE DATABASE d",
+        "CREATE TABLE d.log (id INT) ENGINE = ARCHIVE",
+        "CREATE TABLE d.t (id INT PRIMARY KEY)",
+    ]);
+    let doctor = || bed.user.run(&["doctor", "shop"]).stdout;
+    let said = doctor();
+    assert!(said.contains("plugin_load_add): d.log (ARCHIVE of ha_archive.so);"), "{said}");
+    // What INSTALL keeps comes with the backup.
+    bed.server.run(&["INSERT INTO mysql.plugin VALUES ('ARCHIVE', 'ha_archive.so')"]);
+    let said = doctor();
+    assert!(!said.contains("ha_archive"), "{said}");
+}
+
 fn targets_outside_of_the_log_and_in_a_gap_are_answered_with_the_nearest(engine: Engine) {
     let bed = Bed::new(engine, &[]);
     let before = bed.now();

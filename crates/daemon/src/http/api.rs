@@ -246,12 +246,13 @@ fn submit(
     asked: &Request,
     work: impl FnOnce() -> std::result::Result<Work, Refusal>,
 ) -> Outcome {
+    // First: what the same request has begun by now must not be what it is refused for.
+    let _turn = turn(daemon, asked)?;
     if let Some(view) = begun(daemon, asked) {
         daemon.audit.note(&asked.caller.name, &asked.what, &format!("job {}", view.id))?;
         return accepted(&view);
     }
     let work = work()?;
-    let _turn = turn(daemon, asked)?;
     daemon.audit.note(&asked.caller.name, &format!("{} {}", asked.what, words(&work)), "asked")?;
     let submitted = daemon.queue.submit(work, &asked.caller.name, keyed(asked));
     let outcome = match &submitted {

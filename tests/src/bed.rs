@@ -90,6 +90,16 @@ impl Bed {
         self.user.run(&args)
     }
 
+    /// Restores to the last moment that there is, into `into`, with these options more.
+    #[must_use]
+    pub fn restored(&self, into: &str, more: &[&str]) -> Outcome {
+        let (into, engine) = (self.text(into), self.server.engine().dir());
+        let mut args = vec!["restore", "shop", "--to", "latest", "--into", &into, "--engine-dir"];
+        args.push(engine.to_str().unwrap());
+        args.extend(more);
+        self.user.run(&args)
+    }
+
     /// The server's clock, as `--to` takes it.
     #[must_use]
     pub fn now(&self) -> String {

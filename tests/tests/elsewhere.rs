@@ -33,20 +33,6 @@ fn content(dir: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
     found
 }
 
-fn restored(bed: &Bed, into: &str) -> holdfast_tests::Outcome {
-    let (into, engine_dir) = (bed.text(into), bed.server.engine().dir());
-    bed.user.run(&[
-        "restore",
-        "shop",
-        "--to",
-        "latest",
-        "--into",
-        &into,
-        "--engine-dir",
-        engine_dir.to_str().unwrap(),
-    ])
-}
-
 /// Replays definitions that name a folder of the source's host.
 fn a_restore_makes_no_file_there(bed: &Bed, far: &Path) {
     let place = far.display();
@@ -55,7 +41,7 @@ fn a_restore_makes_no_file_there(bed: &Bed, far: &Path) {
         "INSERT INTO shop.later VALUES (1), (2)",
     ]);
     let before = content(far);
-    restored(bed, "restored").accepted();
+    bed.restored("restored", &[]).accepted();
     assert!(bed.path("restored/shop/later.ibd").exists(), "it lies in the restored folder");
     assert_eq!(content(far).len(), before.len());
     bed.server.run(&["DROP TABLE shop.later"]);
@@ -80,7 +66,7 @@ fn mysql_tables_outside_of_the_datadir_are_refused_by_name() {
     refused(bed.user.run(&["backup", "shop"]), 1, &["'shop'", &format!("{place}/far.ibd"), "outside"]);
     assert_eq!(bed.backups(), 1);
     // The log holds the statement too: refused before anything is replayed.
-    refused(restored(&bed, "later"), 1, &["outside of the server's folder", "CREATE TABLESPACE far"]);
+    refused(bed.restored("later", &[]), 1, &["outside of the server's folder", "CREATE TABLESPACE far"]);
 
     bed.server.stop();
     let error = folder_error(&bed.server);

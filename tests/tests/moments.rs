@@ -142,19 +142,7 @@ fn a_log_that_was_reset_to_lower_numbers_spoils_no_restore_of_mariadb() {
     bed.server.run(&["RESET MASTER", "INSERT INTO d.t VALUES (1000)"]);
     bed.backup();
     bed.server.run(&["INSERT INTO d.t VALUES (1001)"]);
-    let into = bed.text("restored");
-    let engine = Engine::MariaDb.dir();
-    let restored = bed.user.run(&[
-        "restore",
-        "shop",
-        "--to",
-        "latest",
-        "--into",
-        &into,
-        "--engine-dir",
-        engine.to_str().unwrap(),
-    ]);
-    let report = restored.ok().stdout;
+    let report = bed.restored("restored", &[]).ok().stdout;
     assert!(report.contains("from before RESET MASTER"), "{report}");
 }
 

@@ -70,19 +70,9 @@ fn a_restored_server_that_runs_on_follows_its_source(engine: Engine, options: &[
     let source = format!("127.0.0.1:{}", bed.server.port());
     let (password, wrong) = (bed.text("pw"), bed.text("wrong"));
     let restore = |password: &str| {
-        let args = [
-            "restore",
-            "shop",
-            "--to",
-            "latest",
-            "--into",
-            &into,
-            "--engine-dir",
-            programs.to_str().unwrap(),
-        ];
-        let more =
+        let replica =
             ["--as-replica-of", &source, "--replica-user", "backup", "--replica-password-file", password];
-        bed.user.run(&[&args[..], &more, &["--start", "--json"]].concat())
+        bed.restored("data", &[&replica[..], &["--start", "--json"]].concat())
     };
     refused(restore(&wrong), 1, &[&source, "can't be used"]);
     assert!(!bed.path("data").exists(), "it is said before anything is laid out");

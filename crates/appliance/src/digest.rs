@@ -302,7 +302,7 @@ mod tests {
             map: Address { segment: SegmentId([7; 16]), slot: 0 },
             coordinates: Coordinates::None,
             facts: if id.is_multiple_of(5) {
-                vec![(crate::import::FACT.to_owned(), "a dump".to_owned())]
+                vec![(holdfast_format::record::IMPORTED_FACT.to_owned(), "a dump".to_owned())]
             } else {
                 Vec::new()
             },

@@ -25,8 +25,9 @@ use holdfast_archive::mark::FACT as MARK;
 use holdfast_archive::{FileMark, Indexed, ServerLog, Target};
 use holdfast_engine::{PrivateServer, Programs, StartOptions};
 use holdfast_format::gtid::{Flavor, GtidSet};
-use holdfast_format::record::IMPORTED_FACT;
-use holdfast_format::record::{BackupRecord, Coordinates, Position, ServerKind, ServerRecord, SourceKind};
+use holdfast_format::record::{
+    BackupRecord, Coordinates, IMPORTED_FACT, Position, ServerKind, ServerRecord, SourceKind,
+};
 use holdfast_mysql::{Conn, Flavor as Family, ServerVersion};
 use holdfast_restore::run::SHUTDOWN_LIMIT;
 use holdfast_source::{FolderSource, Source};
@@ -36,13 +37,10 @@ use position::Told;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
-/// Name of the fact that says from which file a backup was imported.
-pub const FACT: &str = IMPORTED_FACT;
-
 /// Was the backup imported? Then it is none of those that the schedule takes and retention counts.
 #[must_use]
 pub fn is_imported(backup: &BackupRecord) -> bool {
-    backup.facts.iter().any(|(name, _)| name == FACT)
+    backup.fact(IMPORTED_FACT).is_some()
 }
 
 /// The longest statement that is read: the servers' largest `max_allowed_packet`.
@@ -219,7 +217,7 @@ fn import(
         note: if options.note.is_empty() { format!("imported from {file}") } else { options.note.clone() },
         warnings: warnings.clone(),
     };
-    draft.facts.push((FACT.to_owned(), file));
+    draft.facts.push((IMPORTED_FACT.to_owned(), file));
     draft.facts.extend(mark.map(|mark| (MARK.to_owned(), mark)));
     let writer = catalogue.repository.begin_backup_verified(None, VerifyWrite::Full);
     let writer = writer.map_err(|e| catalogue.store_error(e))?;
